@@ -1,0 +1,302 @@
+"""What is known of a model: its fields, and a dict that comes back from JSON as it was given."""
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any
+
+from views_runs.exceptions import InvalidMetadataError
+
+#: Deep enough for anybody's metadata, and far from where SQLite's JSON functions stop (1000).
+MAX_DEPTH = 100
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+@dataclass(kw_only=True)
+class ModelMetadata:
+    """The fields that every ViEWS model can have. All are optional, and a dict may hold more.
+
+    >>> ModelMetadata(author="testuser", train_start=121, train_end=480).train_end
+    480
+    """
+
+    #: Who trained the model.
+    author: str | None = None
+    #: The run that it was trained for, as in ``2026-11``.
+    run_id: str | None = None
+    #: The queryset that the training data came from.
+    queryset_name: str | None = None
+    #: What a row of the data is: ``country_month``, ``priogrid_month``, ...
+    level_of_analysis: str | None = None
+    #: What is predicted, as in ``ged_sb``.
+    outcome: str | None = None
+    #: The first month of the training data: a views month, 1 = January 1980.
+    train_start: int | None = None
+    #: The last month of the training data: a views month, 1 = January 1980.
+    train_end: int | None = None
+    #: When the model was trained.
+    training_date: datetime | None = None
+    #: How many months ahead the model predicts, one number for each.
+    steps: list[int] | None = None
+
+
+#: The names of the known fields, in the order in which they are shown.
+KNOWN_FIELDS = tuple(field.name for field in dataclasses.fields(ModelMetadata))
+
+
+class Metadata(dict[str, Any]):
+    """The metadata of a stored model: a dict whose keys are attributes too.
+
+    A known field that was not given answers None as an attribute.
+
+    >>> metadata = Metadata(author="testuser")
+    >>> metadata.author, metadata.train_end
+    ('testuser', None)
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self:
+            return self[name]
+        if name in KNOWN_FIELDS:
+            return None
+        raise AttributeError(f"the metadata has no {name!r}; it has {', '.join(self) or 'nothing'}")
+
+    def __eq__(self, other: object) -> bool:
+        # Scripts compare what they fetch with the pydantic model or dataclass that they stored.
+        if not isinstance(other, dict) and _is_model(other):
+            other = as_dict(other)
+        return dict.__eq__(self, other) is True
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _is_model(value: object) -> bool:
+    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return is_dataclass or callable(getattr(type(value), "model_dump", None))
+
+
+def as_dict(metadata: Any) -> dict[str, Any]:
+    """Return a dict, `ModelMetadata`, dataclass or pydantic model as a dict.
+
+    A field of `ModelMetadata` that is None counts as not given.
+
+    Raises:
+        InvalidMetadataError: it is something else.
+
+    >>> as_dict(ModelMetadata(author="testuser"))
+    {'author': 'testuser'}
+    """
+    if isinstance(metadata, dict):
+        return metadata
+    if isinstance(metadata, ModelMetadata):
+        return {key: value for key, value in vars(metadata).items() if value is not None}
+    if dataclasses.is_dataclass(metadata) and not isinstance(metadata, type):
+        return dataclasses.asdict(metadata)
+    if _is_model(metadata):
+        return dict(metadata.model_dump())
+    raise InvalidMetadataError(
+        f"metadata is a dict, a ModelMetadata, a dataclass or a pydantic model, not {_kind(metadata)}"
+    )
+
+
+def encode(metadata: Any) -> tuple[str, str | None]:
+    """Turn metadata into the columns ``metadata`` and ``datetimes``.
+
+    Returns:
+        Plain JSON, in which datetimes and dates are ISO 8601 strings; and the JSON list of the paths where
+        these strings are (a path is a list of keys and indices), or None when there are none.
+
+    Raises:
+        InvalidMetadataError: a value would not come back equal; the message and ``key`` say which.
+
+    >>> encode({"author": "testuser", "trained": [date(2026, 11, 23)]})
+    ('{"author": "testuser", "trained": ["2026-11-23"]}', '[["trained", 0]]')
+    """
+    datetimes: list[list[str | int]] = []
+    encoded = _encoded(as_dict(metadata), [], datetimes)
+    text = json.dumps(encoded, ensure_ascii=False, allow_nan=False)
+    return text, json.dumps(datetimes, ensure_ascii=False) if datetimes else None
+
+
+def decode(text: str, datetimes: str | None) -> Metadata:
+    """Turn the columns ``metadata`` and ``datetimes`` back into metadata.
+
+    An entry of ``datetimes`` that no longer fits, because another program changed the metadata, is ignored.
+
+    Raises:
+        InvalidMetadataError: the text is not a JSON object.
+
+    >>> decode('{"trained": ["2026-11-23"]}', '[["trained", 0]]')
+    {'trained': [datetime.date(2026, 11, 23)]}
+    """
+    try:
+        value = json.loads(text)
+        paths = json.loads(datetimes) if datetimes else []
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidMetadataError(f"the metadata is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidMetadataError(f"the metadata is a JSON {type(value).__name__}, not an object")
+    for path in paths if isinstance(paths, list) else []:
+        _restore(value, path)
+    return Metadata(value)
+
+
+def plain(value: Any) -> Any:
+    """Return metadata as `json.dumps` takes it: datetimes and dates become ISO 8601 strings."""
+    return json.loads(encode(value)[0])
+
+
+def equivalent(stored: Metadata | None, wanted: Any) -> bool:
+    """Whether stored metadata has every field that is wanted, equal, ``training_date`` aside.
+
+    >>> equivalent(Metadata(author="testuser", outcome="ged_sb"), {"author": "testuser"})
+    True
+    """
+    if stored is None:
+        return False
+    fields = decode(*encode(wanted)).items()
+    return all(stored.get(key) == value for key, value in fields if key != "training_date")
+
+
+def month_name(month: int) -> str:
+    """Return the calendar month of a views month; 1 is January 1980.
+
+    >>> month_name(480)
+    'Dec 2019'
+    """
+    years, months = divmod(month - 1, 12)
+    return f"{MONTHS[months]} {1980 + years}"
+
+
+def _encoded(value: Any, path: list[str | int], datetimes: list[list[str | int]]) -> Any:
+    """Return the value as JSON has it, and note the path of each datetime and date."""
+    if len(path) > MAX_DEPTH:
+        raise _refusal(path[:3], f"goes more than {MAX_DEPTH} levels deep")
+    if isinstance(value, dict):
+        return {
+            _key(key, path): _encoded(item, [*path, str(key)], datetimes) for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [_encoded(item, [*path, index], datetimes) for index, item in enumerate(value)]
+    if isinstance(value, date):
+        datetimes.append(path)
+        return _encoded_date(value, path)
+    return _encoded_scalar(value, path)
+
+
+def _key(key: Any, path: list[str | int]) -> str:
+    if not isinstance(key, str):
+        raise _refusal(path, f"has the key {key!r}, a {_kind(key)}: keys are strings")
+    return _text(key, path)
+
+
+def _encoded_date(value: date, path: list[str | int]) -> str:
+    # pandas.Timestamp is a datetime with nanoseconds, pandas.NaT one that equals nothing, and a time that
+    # the clocks showed twice equals none in another time zone: whatever would not come back is refused.
+    text = value.isoformat()
+    if getattr(value, "nanosecond", 0):
+        raise _refusal(path, "has nanoseconds, which a datetime cannot hold: round it to microseconds")
+    try:
+        same = _parsed_date(text) == value
+    except ValueError:
+        same = False
+    if not same:
+        raise _refusal(path, f"is {value!r}, a time that would not come back equal")
+    return text
+
+
+def _encoded_scalar(value: Any, path: list[str | int]) -> Any:
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        value = _from_numpy(value, path)
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _text(value, path)
+    if isinstance(value, int):
+        return _integer(value, path)
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise _refusal(path, f"is {float(value)!r}, which JSON cannot hold: leave it out, or use None")
+        return float(value)
+    raise _refusal(path, f"is {_article(value)}, which would not come back from JSON: {_instead(value)}")
+
+
+def _from_numpy(value: Any, path: list[str | int]) -> Any:
+    """Return a numpy integer, float, boolean or string as Python's own."""
+    item = value.item()
+    if isinstance(item, (bool, int, float, str)) and type(item).__module__ == "builtins" and item == value:
+        return item
+    if value != value:
+        return item
+    raise _refusal(path, f"is {_article(value)}, which would not come back from JSON: {_instead(value)}")
+
+
+def _integer(value: int, path: list[str | int]) -> int:
+    try:
+        int.__repr__(value)
+    except ValueError as error:
+        raise _refusal(path, f"is too long an integer: {error}") from error
+    return int(value)
+
+
+def _text(value: str, path: list[str | int]) -> str:
+    text = str.__str__(value)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise _refusal(path, f"holds {value!r}, half of a character, which a file cannot hold") from error
+    return text
+
+
+def _restore(metadata: dict[str, Any], path: Any) -> None:
+    """Put a datetime or date back in the place of its ISO string, where there still is one."""
+    try:
+        *parents, last = path
+        place: Any = metadata
+        for step in parents:
+            place = place[step]
+        place[last] = _parsed_date(place[last])
+    except (LookupError, TypeError, ValueError):
+        return
+
+
+def _parsed_date(text: str) -> date:
+    return datetime.fromisoformat(text) if "T" in text else date.fromisoformat(text)
+
+
+def _refusal(path: list[str | int], trouble: str) -> InvalidMetadataError:
+    key = "".join(_written(path))
+    what = f"the metadata field {key}" if key else "the metadata"
+    return InvalidMetadataError(f"{what} {trouble}", key)
+
+
+def _written(path: list[str | int]) -> Iterator[str]:
+    for step in path:
+        if isinstance(step, int):
+            yield f"[{step}]"
+        elif step.isidentifier():
+            yield f".{step}" if step is not path[0] else step
+        else:
+            yield f"[{step!r}]"
+
+
+def _kind(value: object) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _article(value: object) -> str:
+    kind = _kind(value)
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def _instead(value: object) -> str:
+    if isinstance(value, (tuple, set, frozenset)) or type(value).__module__ == "numpy":
+        return "give a list" if not getattr(value, "shape", None) == () else "give a plain number or string"
+    return "give a string, a number, a list, a dict, a date or a datetime"

@@ -1,0 +1,44 @@
+"""Values that are passed around."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any
+
+from views_runs.metadata import Metadata, plain
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One version of a stored model: all that is known of it without unpickling it."""
+
+    #: What the model was stored under.
+    name: str
+    #: 1 for the first model of that name; a number is never given twice.
+    version: int
+    #: Whether this is what ``fetch(name)`` returns: the highest version that is there.
+    current: bool
+    #: When the store was acknowledged: an aware datetime in UTC, by the clock of the computer that stored it.
+    stored_at: datetime
+    #: ``user@host``.
+    stored_by: str
+    #: Of the pickle, in bytes.
+    size: int
+    #: Of the pickle, in hexadecimal: what ``sha256sum`` says of the downloaded file.
+    sha256: str
+    #: The object's type, as in ``sklearn.ensemble._forest.RandomForestRegressor``.
+    type: str
+    #: What was given with the model; None when nothing was.
+    metadata: Metadata | None
+    #: The Python that stored it, as in ``CPython 3.11.7``.
+    python: str
+    #: The machine that stored it, as in ``linux-x86_64``.
+    platform: str
+    #: The pickle protocol.
+    protocol: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the record as a dict for `json.dumps`: times are ISO 8601 strings."""
+        fields = asdict(self)
+        fields["stored_at"] = self.stored_at.isoformat(timespec="microseconds")
+        fields["metadata"] = None if self.metadata is None else plain(self.metadata)
+        return fields
