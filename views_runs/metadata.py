@@ -73,7 +73,7 @@ class Metadata(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
 
 def _is_model(value: object) -> bool:
@@ -148,8 +148,16 @@ def decode(text: str, datetimes: str | None) -> Metadata:
 
 
 def plain(value: Any) -> Any:
-    """Return metadata as `json.dumps` takes it: datetimes and dates become ISO 8601 strings."""
-    return json.loads(encode(value)[0])
+    """Return decoded metadata as `json.dumps` takes it: datetimes and dates become ISO 8601 strings.
+
+    >>> plain(Metadata(trained=[date(2026, 11, 23)]))
+    {'trained': ['2026-11-23']}
+    """
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def equivalent(stored: Metadata | None, wanted: Any) -> bool:
@@ -230,9 +238,9 @@ def _encoded_scalar(value: Any, path: list[str | int]) -> Any:
 def _from_numpy(value: Any, path: list[str | int]) -> Any:
     """Return a numpy integer, float, boolean or string as Python's own."""
     item = value.item()
-    if isinstance(item, (bool, int, float, str)) and type(item).__module__ == "builtins" and item == value:
+    if type(item) in (bool, int, str) and item == value:
         return item
-    if value != value:
+    if type(item) is float and (item == value or item != item):
         return item
     raise _refusal(path, f"is {_article(value)}, which would not come back from JSON: {_instead(value)}")
 
@@ -277,11 +285,11 @@ def _refusal(path: list[str | int], trouble: str) -> InvalidMetadataError:
 
 
 def _written(path: list[str | int]) -> Iterator[str]:
-    for step in path:
+    for depth, step in enumerate(path):
         if isinstance(step, int):
             yield f"[{step}]"
         elif step.isidentifier():
-            yield f".{step}" if step is not path[0] else step
+            yield f".{step}" if depth else step
         else:
             yield f"[{step!r}]"
 

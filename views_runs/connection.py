@@ -1,0 +1,197 @@
+"""A connection to the store file: how it is set, how its locks are waited for, and what its errors mean."""
+
+import logging
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from views_runs.exceptions import (
+    NotAStoreError,
+    StorageError,
+    StoreAccessError,
+    StoreBusyError,
+    StoreDamagedError,
+    StoreFullError,
+    StoreReadOnlyError,
+)
+
+T = TypeVar("T")
+
+log = logging.getLogger("views_runs")
+
+#: The journal's size, in bytes, that stays beside the file.
+JOURNAL_SIZE = 1 << 20
+
+# PERSIST, not DELETE: whether there is a journal to roll back then depends on its bytes, not on whether some
+# computer's cache still believes that the file exists; and a journal that has its space already lets a delete
+# in small steps work on a full disk. WAL loses acknowledged commits on network file systems.
+# secure_delete=FAST, not Debian's default ON, which rewrites every deleted byte and so needs a free disk.
+SETTINGS = f"""
+PRAGMA mmap_size = 0;
+PRAGMA synchronous = FULL;
+PRAGMA secure_delete = FAST;
+PRAGMA journal_mode = PERSIST;
+PRAGMA journal_size_limit = {JOURNAL_SIZE};
+"""
+
+#: Seconds between two tries for a lock. SQLite's own handler sleeps up to 0.1 s, and misses the gaps that
+#: a store of a large model leaves for others.
+POLL = (0.002, 0.010)
+
+#: Seconds after which a wait is logged.
+PATIENCE = 3.0
+
+#: What an SQLite error code means, and what to do about it.
+MEANINGS: dict[int, tuple[type[StorageError], str]] = {
+    sqlite3.SQLITE_FULL: (
+        StoreFullError,
+        "the disk is full. Free some space (`viewser model delete` works on a full disk) and try again",
+    ),
+    sqlite3.SQLITE_READONLY: (
+        StoreReadOnlyError,
+        "it may not be written. Ask for write permission on the file, its -journal and their folder",
+    ),
+    sqlite3.SQLITE_CANTOPEN: (
+        StoreReadOnlyError,
+        "it cannot be opened. Check the permissions of the file, its -journal and their folder",
+    ),
+    sqlite3.SQLITE_PERM: (
+        StoreReadOnlyError,
+        "permission was denied. Check the permissions of the file, its -journal and their folder",
+    ),
+    sqlite3.SQLITE_NOTADB: (
+        NotAStoreError,
+        "the file is not an SQLite database. Check the path; the file was left as it is",
+    ),
+    sqlite3.SQLITE_CORRUPT: (
+        StoreDamagedError,
+        "the file is damaged: a part of it is missing or overwritten. Restore it from a copy; what still "
+        "reads can be saved with `viewser model download`",
+    ),
+    sqlite3.SQLITE_IOERR: (
+        StoreAccessError,
+        "the file system failed to read or write it. Check that the disk or share is there, and try again",
+    ),
+}
+
+
+class Connection:
+    """One connection, for one operation; close it, or use it as a context manager.
+
+    Args:
+        uri: the file, as SQLite's URI.
+        path: the same file, for messages.
+        doing: what for, as in ``fetch 'my-model'``; for messages.
+        timeout: for how many seconds to wait for a lock.
+
+    Raises:
+        StorageError: the file cannot be opened, or is not an SQLite database.
+    """
+
+    def __init__(self, uri: str, path: Path, doing: str, timeout: float) -> None:
+        self.path = path
+        self.doing = doing
+        self._timeout = timeout
+        # It may move between threads, one at a time: reading ahead happens in another.
+        self._sqlite = self._patiently(
+            lambda: sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
+        )
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; a transaction under way is rolled back."""
+        self._sqlite.close()
+
+    def rows(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute one statement and return all its rows: no lock is held afterwards."""
+        return self._patiently(lambda: self._sqlite.execute(sql, parameters).fetchall())
+
+    def row(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> tuple[Any, ...] | None:
+        """Execute one statement and return its first row, or None."""
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+    def value(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> Any:
+        """Execute one statement and return the first column of its first row, or None."""
+        row = self.row(sql, parameters)
+        return row[0] if row else None
+
+    def change(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> int:
+        """Execute one statement and return how many rows it changed."""
+        return self._patiently(lambda: self._sqlite.execute(sql, parameters).rowcount)
+
+    def script(self, sql: str) -> None:
+        """Execute statements whose rows nobody needs, again from the first if one finds a lock."""
+        self._patiently(lambda: self._sqlite.executescript(sql))
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Take the write lock, then commit, or roll back when the block raises."""
+        # A deferred transaction that turns into a writing one fails at once, whatever the timeout.
+        self.rows("BEGIN IMMEDIATE")
+        try:
+            yield
+            self.rows("COMMIT")
+        except BaseException:
+            self.roll_back()
+            raise
+
+    def failure(self, kind: type[StorageError], trouble: str) -> StorageError:
+        """Return an error of this kind that names the operation and the file."""
+        return kind(f"cannot {self.doing}: {self.path}: {trouble}")
+
+    def roll_back(self) -> None:
+        """End the transaction under way, if there is one, as if it had not been."""
+        try:
+            if self._sqlite.in_transaction:
+                self._sqlite.execute("ROLLBACK")
+        except sqlite3.Error:
+            # SQLite has rolled back by itself, or the next to open the file will: the journal is there.
+            pass
+
+    def _patiently(self, action: Callable[[], T]) -> T:
+        """Try until the file is not locked, or the time is up."""
+        started = time.monotonic()
+        told = False
+        while True:
+            try:
+                return action()
+            except sqlite3.Error as error:
+                if _primary(error) != sqlite3.SQLITE_BUSY:
+                    raise self._meaning(error) from error
+                waited = time.monotonic() - started
+                if waited >= self._timeout:
+                    raise self._busy(waited) from error
+            if waited > PATIENCE and not told:
+                log.warning("waiting to %s: %s is locked by another program", self.doing, self.path)
+                told = True
+            time.sleep(random.uniform(*POLL))
+
+    def _busy(self, waited: float) -> StorageError:
+        return self.failure(
+            StoreBusyError,
+            f"another program has kept the file locked; waited {waited:.1f} s. Try again when it is done, or "
+            "wait longer with Storage(..., timeout=SECONDS)",
+        )
+
+    def _meaning(self, error: sqlite3.Error) -> StorageError:
+        kind, trouble = MEANINGS.get(_primary(error), (StorageError, "SQLite failed"))
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        return self.failure(kind, f"{trouble} ({name}: {error})")
+
+
+def _primary(error: sqlite3.Error) -> int:
+    """Return the error's primary code; the low byte of SQLite's extended codes."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

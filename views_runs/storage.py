@@ -1,0 +1,716 @@
+"""`Storage`: models by name, with their metadata, in one SQLite file."""
+
+import getpass
+import itertools
+import json
+import operator
+import os
+import platform
+import re
+import sys
+import unicodedata
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from views_runs import pickling, schema, uploads
+from views_runs.connection import Connection
+from views_runs.exceptions import (
+    DownloadError,
+    InvalidMetadataError,
+    InvalidNameError,
+    InvalidPathError,
+    MetadataExistsError,
+    MetadataNotFoundError,
+    ModelExistsError,
+    ModelNotFoundError,
+    StorageError,
+    StoreDamagedError,
+)
+from views_runs.metadata import Metadata, ModelMetadata, decode, encode, equivalent
+from views_runs.records import ModelRecord
+
+__all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
+
+#: The longest name, in characters.
+MAX_NAME = 255
+
+#: Among how many names, the newest first, to look for one that is nearly the name that is missing.
+MAX_GUESSES = 5000
+
+#: The largest integer that SQLite knows.
+MAX_INTEGER = (1 << 63) - 1
+
+_REFERENCE = re.compile(r"(?s)(.*):([0-9]+)")
+
+#: The columns of a record, all of them in the index models_record.
+_RECORD = """
+    SELECT name, version, version = (SELECT max(version) FROM models AS other WHERE other.name = models.name),
+        stored_at, stored_by, size, sha256, metadata, datetimes, environment
+    FROM models INDEXED BY models_record
+"""
+
+
+class Storage:
+    """A store of trained models in one SQLite file.
+
+    Wherever a name is taken, ``NAME:VERSION`` names one version. Any number of processes, threads and computers may
+    use one file at once: each operation opens the file and closes it again.
+
+    Args:
+        path: the file. Without it, ``$VIEWS_RUNS_STORE``; without that, ``models.db`` in the user's data folder.
+        timeout: for how many seconds to wait while another program keeps the file locked.
+
+    Raises:
+        InvalidPathError: the path cannot be a file's.
+        StorageError: no path was given, and there is no home folder.
+
+    >>> store = Storage("models.db")
+    >>> store.store("my-model", {"any": "object"}, {"author": "testuser"}).version
+    1
+    >>> store.fetch("my-model")
+    {'any': 'object'}
+    >>> store.list()
+    ['my-model']
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float = 120.0) -> None:
+        given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
+        #: The file, as an absolute path.
+        self.path = schema.default_path() if given is None else _absolute(given)
+        #: For how many seconds an operation waits for a lock.
+        self.timeout = timeout
+        self._is_default = given is None
+
+    def __repr__(self) -> str:
+        return f"Storage({str(self.path)!r})"
+
+    def store(self, name: str, model: Any, metadata: Any = None, overwrite: bool = False) -> ModelRecord:
+        """Store a model, and return the record of it once it is safely there.
+
+        This makes the file if it is not there yet (but not its folder, unless it is the default one).
+
+        Args:
+            name: up to 255 characters; no control characters, and no colon with a number at the end.
+            model: any object that can be pickled, of any size.
+            metadata: a dict, a `ModelMetadata`, a dataclass or a pydantic model.
+            overwrite: when there is a model of this name, add a version and make it current. The version
+                before it stays.
+
+        Raises:
+            ModelExistsError: there is a model of this name, and ``overwrite`` is false.
+            InvalidNameError, InvalidMetadataError, ModelPickleError: it cannot be stored; the file is as it was.
+            StorageError: the file cannot be written.
+
+        >>> Storage("models.db").store("forest", [1, 2, 3], {"train_end": 480}).metadata.train_end
+        480
+        """
+        doing = f"store {name!r}"
+        name = _new_name(name)
+        columns = _encode(metadata, doing)
+        if not overwrite:
+            self._refuse_taken(name, doing)
+        with uploads.Upload(lambda: self._connect(doing, create=True)) as upload:
+            writer = pickling.dump(model, upload.add, doing)
+            upload.flush()
+            return self._publish(upload, name, writer, columns, _environment(model), overwrite)
+
+    def fetch(self, name: str, version: int | None = None) -> Any:
+        """Return a stored model: the current version of it, or the one asked for.
+
+        Unpickling runs code that the pickle names: fetch from stores whose writers you trust. Each part is
+        verified before it is unpickled.
+
+        Raises:
+            ModelNotFoundError: it is not there, or was deleted while it was being read.
+            CorruptModelError: its bytes are damaged.
+            ModelLoadError: it cannot be unpickled here.
+
+        >>> store = Storage("models.db")
+        >>> store.store("forest", [1, 2, 3]).version, store.store("forest", [4], overwrite=True).version
+        (1, 2)
+        >>> store.fetch("forest"), store.fetch("forest:1"), store.fetch("forest", version=1)
+        ([4], [1, 2, 3], [1, 2, 3])
+        """
+        with self._open(f"fetch {name!r}", name, version) as (connection, name, version):
+            parts = self._verified_parts(connection, name, version)
+            return pickling.load(parts, f"fetch {name!r} from {self.path}")
+
+    def retrieve(self, name: str, version: int | None = None) -> Any:
+        """Return a stored model: the older name of `fetch`."""
+        return self.fetch(name, version)
+
+    def inspect(self, name: str, version: int | None = None) -> ModelRecord:
+        """Return what is known of a model, without unpickling it.
+
+        Raises:
+            ModelNotFoundError: it is not there.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.inspect("forest") == record
+        True
+        """
+        with self._open(f"inspect {name!r}", name, version) as (connection, name, version):
+            return self._record(connection, name, version)
+
+    def find(self, name: str | None = None, all_versions: bool = False) -> "list[ModelRecord]":
+        """Return the records of models, the last stored first.
+
+        Args:
+            name: only models of this name; ``*``, ``?`` and ``[...]`` stand for other characters.
+            all_versions: older versions too.
+
+        >>> store = Storage("models.db")
+        >>> for model in "forest", "boosted":
+        ...     record = store.store(model, model)
+        >>> [record.name for record in store.find(name="f*")]
+        ['forest']
+        """
+        if self._reads_as_empty():
+            return []
+        conditions = ["name GLOB :name"] if name is not None else []
+        if not all_versions:
+            conditions.append("version = (SELECT max(version) FROM models AS other WHERE other.name = models.name)")
+        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+        with self._connect("list the models") as connection:
+            rows = connection.rows(f"{_RECORD}{where} ORDER BY id DESC", {"name": name})
+        return [_as_record(row) for row in rows]
+
+    def versions(self, name: str) -> "list[ModelRecord]":
+        """Return the records of all versions of a model, the highest first.
+
+        Raises:
+            ModelNotFoundError: there is none.
+        """
+        with self._open(f"inspect {name!r}", name, None) as (connection, name, version):
+            rows = connection.rows(f"{_RECORD} WHERE name = ? ORDER BY version DESC", (name,))
+            if version is not None:
+                rows = [row for row in rows if row[1] == version]
+            if not rows:
+                raise self._not_found(connection, name, version)
+            return [_as_record(row) for row in rows]
+
+    def exists(self, name: str) -> bool:
+        """Whether there is a model of this name.
+
+        >>> Storage("models.db").exists("forest")
+        False
+        """
+        return self._existing(name) is not None
+
+    def exists_with_metadata(self, name: str, metadata: Any) -> bool:
+        """Whether there is a model of this name whose metadata has every field given, equal.
+
+        ``training_date`` does not count, nor do fields of the stored metadata that were not given.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3], {"author": "testuser", "train_end": 480})
+        >>> store.exists_with_metadata("forest", {"author": "testuser"})
+        True
+        >>> store.exists_with_metadata("forest", {"author": "testuser", "train_end": 492})
+        False
+        """
+        record = self._existing(name)
+        return record is not None and equivalent(record.metadata, metadata)
+
+    def has_metadata(self, name: str) -> bool:
+        """Whether there is a model of this name, and metadata with it."""
+        record = self._existing(name)
+        return record is not None and record.metadata is not None
+
+    def fetch_metadata(self, name: str, version: int | None = None) -> Metadata:
+        """Return the metadata of a model: a dict whose known fields are attributes too.
+
+        Raises:
+            ModelNotFoundError: the model is not there.
+            MetadataNotFoundError: it has no metadata.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3], ModelMetadata(author="testuser"))
+        >>> store.fetch_metadata("forest")
+        {'author': 'testuser'}
+        """
+        doing = f"fetch the metadata of {name!r}"
+        with self._open(doing, name, version) as (connection, name, version):
+            metadata = self._record(connection, name, version).metadata
+            if metadata is None:
+                raise connection.failure(
+                    MetadataNotFoundError,
+                    "the model is there, but was stored without metadata. Add some with "
+                    "store_metadata(name, metadata)",
+                )
+            return metadata
+
+    def store_metadata(
+        self, name: str, metadata: Any, overwrite: bool = False, version: int | None = None
+    ) -> ModelRecord:
+        """Give metadata to a model that is there, and return its new record.
+
+        Args:
+            name: of the model.
+            metadata: as `store` takes it.
+            overwrite: replace the metadata that the model has.
+            version: which version; without it, the current one.
+
+        Raises:
+            ModelNotFoundError: the model is not there.
+            MetadataExistsError: it has metadata, and ``overwrite`` is false.
+            InvalidMetadataError: this metadata would not come back as it was given.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.store_metadata("forest", {"author": "testuser"}).metadata
+        {'author': 'testuser'}
+        """
+        doing = f"store the metadata of {name!r}"
+        columns = _encode(metadata, doing)
+        with self._open(doing, name, version) as (connection, name, version), connection.transaction():
+            record = self._record(connection, name, version)
+            if record.metadata is not None and not overwrite:
+                raise connection.failure(
+                    MetadataExistsError, "the model has metadata. Replace it with overwrite=True"
+                )
+            connection.change(
+                "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?",
+                (*columns, name, record.version),
+            )
+            return self._record(connection, name, record.version)
+
+    def delete(self, name: str, version: int | None = None) -> ModelRecord | None:
+        """Delete a model with all its versions, or one version of it.
+
+        The space can be used again at once; then it is given back to the disk in small steps.
+
+        Returns:
+            The record of the version that is current now; None when none is left.
+
+        Raises:
+            ModelNotFoundError: it is not there.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> record = store.store("forest", [4, 5, 6], overwrite=True)
+        >>> store.delete("forest:2").version
+        1
+        >>> store.delete("forest")
+        """
+        with self._open(f"delete {name!r}", name, version) as (connection, name, version):
+            rows = connection.rows("SELECT id, version FROM models WHERE name = ? ORDER BY version", (name,))
+            doomed = [row[0] for row in rows if version in (None, row[1])]
+            if not doomed:
+                raise self._not_found(connection, name, version)
+            for model in doomed:
+                self._delete_row(connection, model)
+            uploads.clear_leftovers(connection)
+            uploads.give_back(connection)
+            row = connection.row(f"{_RECORD} WHERE name = ? ORDER BY version DESC LIMIT 1", (name,))
+            return _as_record(row) if row else None
+
+    def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
+        """Write the bytes of a model's pickle to an open binary file, without unpickling them.
+
+        Raises:
+            ModelNotFoundError: the model is not there, or was deleted while it was being read.
+            CorruptModelError: its bytes are damaged; what was written before is whole.
+
+        >>> import io
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> file = io.BytesIO()
+        >>> store.write_pickle("forest", file).size == len(file.getvalue())
+        True
+        """
+        with self._open(f"download {name!r}", name, version) as (connection, name, version):
+            record = self._record(connection, name, version)
+            for data in self._verified_parts(connection, name, record.version):
+                file.write(data)
+            return record
+
+    def download(
+        self,
+        name: str,
+        file: str | os.PathLike[str] | None = None,
+        overwrite: bool = False,
+        version: int | None = None,
+    ) -> Path:
+        """Write a model's pickle to a file, without unpickling it, and return the file's path.
+
+        Args:
+            name: of the model.
+            file: where to; a folder, for a file named after the model in it; without it, in the current folder.
+            overwrite: replace a file that is there.
+            version: which version; without it, the current one.
+
+        Raises:
+            DownloadError: the file is there, or cannot be written, or is the store itself.
+            ModelNotFoundError, CorruptModelError: as `write_pickle`.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.download("forest").name
+        'forest.pickle'
+        """
+        reference = name if version is None else f"{name}:{version}"
+        target = self._download_target(reference, Path() if file is None else Path(file), overwrite)
+        beside = target.with_name(f".{target.name[:100]}.{os.getpid()}.{os.urandom(4).hex()}")
+        try:
+            with open(beside, "xb") as stream:
+                self.write_pickle(reference, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(beside, target)
+        except OSError as error:
+            if isinstance(error, StorageError):
+                raise
+            raise DownloadError(f"cannot download {reference!r}: {target}: {error.strerror or error}") from error
+        finally:
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
+        return target
+
+    @contextmanager
+    def _open(self, doing: str, name: str, version: int | None) -> Iterator[tuple[Connection, str, int | None]]:
+        """Open the store to do something with one model; yield the model's name and version too."""
+        name, version = _reference(name, version)
+        if self._reads_as_empty():
+            raise ModelNotFoundError(
+                f"cannot {doing}: there is no store yet at {self.path}; the first model stored makes it"
+            )
+        with self._connect(doing) as connection:
+            yield connection, name, version
+
+    def _connect(self, doing: str, create: bool = False) -> Connection:
+        if create and self._is_default:
+            schema.make_folder(self.path.parent, doing)
+        return schema.connect(self.path, doing, self.timeout, create)
+
+    def _reads_as_empty(self) -> bool:
+        # Only the default file may be missing: a given one that is not there may be on a share that is not mounted.
+        return self._is_default and not self.path.exists()
+
+    def _existing(self, name: str) -> ModelRecord | None:
+        name, version = _reference(name, None)
+        if self._reads_as_empty():
+            return None
+        with self._connect(f"look up {name!r}") as connection:
+            row = _record_row(connection, name, version)
+        return _as_record(row) if row else None
+
+    def _record(self, connection: Connection, name: str, version: int | None) -> ModelRecord:
+        row = _record_row(connection, name, version)
+        if row is None:
+            raise self._not_found(connection, name, version)
+        return _as_record(row)
+
+    def _refuse_taken(self, name: str, doing: str) -> None:
+        """Raise before the pickling, which may take hours, what would be raised after it."""
+        if not self.path.exists() or not self.path.stat().st_size:
+            return
+        with self._connect(doing) as connection:
+            self._refuse_existing(connection, name)
+
+    def _refuse_existing(self, connection: Connection, name: str) -> None:
+        row = _record_row(connection, name, None)
+        if row is None:
+            return
+        record = _as_record(row)
+        raise connection.failure(
+            ModelExistsError,
+            f"there is a model of this name, version {record.version}, stored {record.stored_at:%Y-%m-%d %H:%M} UTC by "
+            f"{record.stored_by}. Take another name, or add a version with overwrite=True; nothing was stored",
+        )
+
+    def _publish(
+        self,
+        upload: uploads.Upload,
+        name: str,
+        writer: pickling.PartWriter,
+        columns: tuple[str | None, str | None],
+        environment: str,
+        overwrite: bool,
+    ) -> ModelRecord:
+        """Make the model's row, in one small transaction."""
+        assert upload.first is not None
+        connection = upload.connection
+        with connection.transaction():
+            if not overwrite:
+                self._refuse_existing(connection, name)
+            upload.publish()
+            version = connection.value(
+                "INSERT INTO names (name, versions) VALUES (?, 1) "
+                "ON CONFLICT (name) DO UPDATE SET versions = versions + 1 RETURNING versions",
+                (name,),
+            )
+            stored = (name, version, _now(), _user(), *columns, environment)
+            whole = (writer.size, writer.sha256, upload.first.digest, upload.id, upload.first.data)
+            connection.change(
+                "INSERT INTO models (name, version, stored_at, stored_by, metadata, datetimes, environment, "
+                "size, sha256, digest, upload, pickle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                stored + whole,
+            )
+            return self._record(connection, name, version)
+
+    def _verified_parts(self, connection: Connection, name: str, version: int | None) -> Iterator[bytes]:
+        """Yield the bytes of a model's pickle, each part after it was verified."""
+        row = connection.row(
+            "SELECT id, version, size, sha256, digest, upload, pickle FROM models "
+            "WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1",
+            (name, version),
+        )
+        if row is None:
+            raise self._not_found(connection, name, version)
+        model, version, size, sha256, digest, upload, first = row
+        full_name = f"the model {name!r}, version {version}, in {self.path}"
+        rest = self._parts(connection, model, upload, full_name)
+        parts = pickling.verified(itertools.chain([(first, digest)], rest), size, sha256, full_name)
+        return parts if upload is None else pickling.read_ahead(parts)
+
+    def _parts(
+        self, connection: Connection, model: int, upload: int | None, full_name: str
+    ) -> Iterator[tuple[Any, Any]]:
+        """Yield (data, digest) of the parts after the first, each from a SELECT of its own."""
+        for number in itertools.count(1):
+            try:
+                part = connection.row(
+                    "SELECT data, digest FROM model_parts WHERE upload = ? AND part = ?", (upload, number)
+                )
+                if part is None and not connection.row("SELECT 1 FROM models WHERE id = ?", (model,)):
+                    raise connection.failure(ModelNotFoundError, "the model was deleted while it was being read")
+            except StoreDamagedError as error:
+                raise pickling.corrupt(full_name, f"part {number} of its pickle cannot be read") from error
+            if part is None:
+                return
+            yield part
+
+    def _delete_row(self, connection: Connection, model: int) -> None:
+        # A transaction for each version, so that its journal fits in what is reserved on a full disk.
+        with connection.transaction():
+            upload = connection.value("SELECT upload FROM models WHERE id = ?", (model,))
+            connection.change("DELETE FROM models WHERE id = ?", (model,))
+            if upload is not None:
+                uploads.condemn_published(connection, upload)
+
+    def _not_found(self, connection: Connection, name: str, version: int | None) -> StorageError:
+        versions = connection.rows("SELECT version FROM models WHERE name = ? ORDER BY version DESC LIMIT 9", (name,))
+        if versions:
+            there = ", ".join(str(row[0]) for row in versions)
+            return connection.failure(
+                ModelNotFoundError, f"the model {name!r} has no version {version}; its versions are {there}"
+            )
+        rows = connection.rows(
+            "SELECT DISTINCT name FROM models INDEXED BY models_record ORDER BY id DESC LIMIT ?", (MAX_GUESSES,)
+        )
+        return connection.failure(
+            ModelNotFoundError, f"there is no model {name!r}{_similar(name, [row[0] for row in rows])}"
+        )
+
+    def _download_target(self, reference: str, file: Path, overwrite: bool) -> Path:
+        """Return where to write a pickle; refuse what must not be overwritten."""
+        target = file / _file_name(reference) if file.is_dir() else file
+        trouble = ""
+        if target.absolute() in (self.path, self._journal) or _same_file(target, self.path):
+            trouble = "that is the store itself: give another file"
+        elif target.exists() and not target.is_file():
+            trouble = "that is not a regular file: give another one"
+        elif target.exists() and not overwrite:
+            trouble = "there is such a file, and it was kept. Give another name, or replace it with --force or overwrite=True"
+        if trouble:
+            raise DownloadError(f"cannot download {reference!r}: {target}: {trouble}")
+        return target
+
+    @property
+    def _journal(self) -> Path:
+        return self.path.with_name(self.path.name + "-journal")
+
+    # Defined last: from here on `list` is the method, also in annotations.
+    def list(self, name: str | None = None, all_versions: bool = False) -> list[str]:
+        """Return the names of the models, the last stored first.
+
+        Args:
+            name: only these; as `find` takes it.
+            all_versions: a name once for each of its versions.
+
+        >>> Storage("models.db").list()
+        []
+        """
+        return [record.name for record in self.find(name, all_versions)]
+
+
+def _absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the path as SQLite is to get it; refuse what names no file."""
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise InvalidPathError(f"the path of a store is a string or a Path, not {text!r}")
+    if not text or "\0" in text:
+        raise InvalidPathError(f"{text!r} cannot be the path of a store: give a file, as in Storage('models.db')")
+    if text == ":memory:":
+        raise InvalidPathError("a store is a file, so ':memory:' cannot be one: give a file in a temporary folder")
+    # Not resolved: SQLite follows links itself, and the messages show the path that was given.
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
+def _new_name(name: str) -> str:
+    """Return the name that a model is to be stored under, or refuse it."""
+    name = _valid_name(name)
+    if _REFERENCE.fullmatch(name):
+        raise InvalidNameError(
+            f"{name!r} cannot be the name of a model: NAME:NUMBER names a version of NAME. Versions are numbered by "
+            "the store; give a name that does not end in a colon and a number"
+        )
+    return name
+
+
+def _valid_name(name: str) -> str:
+    if not isinstance(name, str):
+        raise InvalidNameError(f"the name of a model is a string, not {name!r}")
+    trouble = ""
+    if not name:
+        trouble = "it is empty"
+    elif len(name) > MAX_NAME:
+        trouble = f"it has {len(name)} characters, and {MAX_NAME} are the most"
+    elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
+        trouble = "it holds a control character, such as a line break"
+    if trouble:
+        raise InvalidNameError(f"{name[:60]!r} cannot be the name of a model: {trouble}")
+    return str(name)
+
+
+def _reference(name: str, version: int | None) -> tuple[str, int | None]:
+    """Take ``NAME`` or ``NAME:VERSION`` apart."""
+    if isinstance(name, str) and (match := _REFERENCE.fullmatch(name)):
+        name, named = match[1], int(match[2]) if len(match[2]) < 19 else MAX_INTEGER
+        if version not in (None, named):
+            raise InvalidNameError(f"{match[0]!r} names version {named}, and version={version!r} another: give one")
+        version = named
+    try:
+        return _valid_name(name), None if version is None else min(operator.index(version), MAX_INTEGER)
+    except TypeError as error:
+        raise InvalidNameError(f"a version of {name!r} is a whole number, not {version!r}") from error
+
+
+def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
+    if metadata is None:
+        return None, None
+    try:
+        return encode(metadata)
+    except InvalidMetadataError as error:
+        raise InvalidMetadataError(f"cannot {doing}: {error}; nothing was stored", error.key) from error
+
+
+def _record_row(connection: Connection, name: str, version: int | None) -> tuple[Any, ...] | None:
+    return connection.row(
+        f"{_RECORD} WHERE id = (SELECT id FROM models WHERE name = ? AND version = ifnull(?, version) "
+        "ORDER BY version DESC LIMIT 1)",
+        (name, version),
+    )
+
+
+def _as_record(row: tuple[Any, ...]) -> ModelRecord:
+    """Make a record of a row of `_RECORD`."""
+    name, version, current, stored_at, stored_by, size, sha256, metadata, datetimes, environment = row
+    return ModelRecord(
+        name=name,
+        version=version,
+        current=bool(current),
+        stored_at=datetime.fromisoformat(stored_at),
+        stored_by=stored_by,
+        size=size,
+        sha256=sha256,
+        metadata=None if metadata is None else decode(metadata, datetimes),
+        **json.loads(environment),
+    )
+
+
+def _environment(model: Any) -> str:
+    return json.dumps(
+        {
+            "type": pickling.type_name(model),
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "platform": f"{sys.platform}-{platform.machine()}",
+            "protocol": pickling.PROTOCOL,
+        }
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _user() -> str:
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        # Python 3.13 raises OSError, older ones KeyError, for a user id without a name.
+        user = str(os.getuid()) if hasattr(os, "getuid") else "?"
+    return f"{user}@{platform.node()}"
+
+
+def _similar(name: str, names: list[str]) -> str:
+    """Return the end of a sentence that says which names are nearly this one."""
+    if not names:
+        return "; the store is empty"
+    from difflib import get_close_matches
+
+    folded = {other.casefold(): other for other in reversed(names)}
+    close = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
+    if close:
+        return f"; did you mean {' or '.join(repr(other) for other in close)}?"
+    return "; `viewser model list` shows what is there"
+
+
+def _file_name(reference: str) -> str:
+    """Return the name of the file for a model's pickle: one that stays in its folder, on any system."""
+    name = re.sub(r'[/\\:*?"<>|]', "_", reference)
+    name = "_" + name[1:] if name.startswith((".", "-")) else name
+    # File systems allow 255 bytes, and the file is written beside under a longer name first.
+    return name.encode("utf-8")[:200].decode("utf-8", "ignore") + ".pickle"
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def store(name: str, model: Any, metadata: Any = None, overwrite: bool = False) -> ModelRecord:
+    """Store a model in the default store; `Storage.store` is the present way."""
+    _warn("store")
+    return Storage().store(name, model, metadata, overwrite)
+
+
+def retrieve(name: str) -> Any:
+    """Fetch a model from the default store; `Storage.fetch` is the present way."""
+    _warn("retrieve")
+    return Storage().fetch(name)
+
+
+def fetch_metadata(name: str) -> Metadata:
+    """Fetch a model's metadata from the default store; `Storage.fetch_metadata` is the present way."""
+    _warn("fetch_metadata")
+    return Storage().fetch_metadata(name)
+
+
+def _list() -> list[str]:
+    """Return the names of the models in the default store; `Storage.list` is the present way."""
+    _warn("list")
+    return Storage().list()
+
+
+def __getattr__(name: str) -> Any:
+    # So that `from views_runs.storage import list` works, and `list` is the builtin in this module.
+    if name == "list":
+        return _list
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _warn(name: str) -> None:
+    warnings.warn(
+        f"views_runs.storage.{name}() is deprecated: use views_runs.Storage().{name}()",
+        DeprecationWarning,
+        stacklevel=3,
+    )

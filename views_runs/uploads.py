@@ -1,0 +1,305 @@
+"""Pickles of several parts: written where no reader sees them, published at once, cleared when nobody needs them.
+
+A row in ``uploads`` is a fence. Every transaction that writes parts raises its ``beat``, and publishing deletes
+it; either one stops when the row is gone or condemned. Whoever clears leftovers condemns the row first. So it
+does no harm to clear what is still being written: that store fails, and says so.
+"""
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import cache
+from types import TracebackType
+from typing import Any
+
+from views_runs.connection import Connection
+from views_runs.exceptions import StorageError, StoreFullError, UploadLostError
+from views_runs.pickling import Part
+
+#: Seconds that a transaction may take before the next one is made smaller: so long may a reader have to wait.
+SHORT = 0.1
+
+#: Seconds between two transactions, in which others get their turn.
+PAUSE = 0.02
+
+#: The most parts that are kept in memory and written in one transaction.
+MOST_PARTS = 12
+
+#: The most parts, and pages, that one transaction deletes or gives back: their journal fits in what is reserved.
+MOST_DELETED = 32
+FIRST_PAGES = 16
+MOST_PAGES = 4096
+
+#: Seconds for which an upload must stand still, by the clock of whoever looks, before it is a leftover.
+STALE = 600.0
+
+
+class Upload:
+    """The parts of one pickle on their way into the file.
+
+    As a context manager it clears what it wrote when the block raises.
+
+    Args:
+        connect: opens the store. Called when it is first needed: a model that cannot be pickled leaves no file.
+    """
+
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        #: The part that goes into the model's own row.
+        self.first: Part | None = None
+        #: Its row in ``uploads``; None while the pickle has one part.
+        self.id: int | None = None
+        self._connect = connect
+        self._connection: Connection | None = None
+        self._waiting: list[Part] = []
+        self._parts = 0
+        self._pace = Pace(first=4, most=MOST_PARTS)
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, opened when it is first asked for."""
+        if self._connection is None:
+            self._connection = self._connect()
+            clear_leftovers(self._connection)
+        return self._connection
+
+    def add(self, part: Part) -> None:
+        """Take the next part; it may stay in memory for a while."""
+        if self.first is None:
+            self.first = part
+            return
+        self._waiting.append(part)
+        if len(self._waiting) >= self._pace.count:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the parts that are still in memory."""
+        if not self._waiting:
+            return
+        with self._pace.step(), self.connection.transaction():
+            self.id = self._begin() if self.id is None else self.id
+            self._beat()
+            for part in self._waiting:
+                self._parts += 1
+                self.connection.change(
+                    "INSERT INTO model_parts (upload, part, digest, data) VALUES (?, ?, ?, ?)",
+                    (self.id, self._parts, part.digest, part.data),
+                )
+        self._waiting.clear()
+
+    def publish(self) -> None:
+        """Pass the fence; to be called in the transaction that makes the model's row."""
+        if self.id is None:
+            return
+        if not self.connection.change("DELETE FROM uploads WHERE id = ? AND NOT condemned", (self.id,)):
+            raise self._lost()
+        self.connection.change("DELETE FROM watches WHERE upload = ?", (self.id,))
+
+    def __enter__(self) -> "Upload":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._connection is None:
+            return
+        try:
+            if kind is not None and self.id is not None:
+                condemn(self._connection, self.id)
+                clear_condemned(self._connection)
+        except StorageError:
+            # The error that brought us here matters more; the next store clears what is left.
+            pass
+        finally:
+            self._connection.close()
+
+    def _begin(self) -> int:
+        started_at = datetime.now(UTC).isoformat(timespec="microseconds")
+        return int(
+            self.connection.value(
+                "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id", (this_process(), started_at)
+            )
+        )
+
+    def _beat(self) -> None:
+        if not self.connection.change("UPDATE uploads SET beat = beat + 1 WHERE id = ? AND NOT condemned", (self.id,)):
+            raise self._lost()
+
+    def _lost(self) -> StorageError:
+        return self.connection.failure(
+            UploadLostError,
+            "nothing was written for so long that another computer took this for a store that had died, and "
+            "cleared it. Store the model again; nothing was stored",
+        )
+
+
+class Pace:
+    """How much to do in one transaction so that it stays short, and the pause between two of them.
+
+    Args:
+        first: how much to begin with.
+        most: how much at most.
+    """
+
+    def __init__(self, first: int, most: int) -> None:
+        #: How many parts or pages the next transaction should take.
+        self.count = first
+        self._most = most
+        self._ended = float("-inf")
+
+    def step(self) -> "Pace":
+        """Return the context manager for one transaction."""
+        return self
+
+    def __enter__(self) -> None:
+        # What the caller did since the last transaction counts as pause.
+        time.sleep(max(0.0, self._ended + PAUSE - time.monotonic()))
+        self._started = time.monotonic()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended = time.monotonic()
+        took = self._ended - self._started
+        if took > SHORT:
+            self.count = max(1, self.count // 2)
+        elif took < SHORT / 2:
+            self.count = min(self._most, self.count * 2)
+
+    def slow_down(self) -> bool:
+        """Take the least from now on; return False when that was done before."""
+        if self.count == self._most == 1:
+            return False
+        self.count = self._most = 1
+        return True
+
+
+def condemn(connection: Connection, upload: int) -> None:
+    """Note that nobody needs this upload. One that was published has no row any more, and stays."""
+    connection.change("UPDATE uploads SET condemned = 1 WHERE id = ?", (upload,))
+
+
+def condemn_published(connection: Connection, upload: int) -> None:
+    """Note that no model refers to this upload any more; in the transaction that deletes the last."""
+    connection.change(
+        "INSERT INTO uploads (id, owner, started_at, condemned) VALUES (?, ?, ?, 1)",
+        (upload, this_process(), datetime.now(UTC).isoformat(timespec="microseconds")),
+    )
+
+
+def clear_leftovers(connection: Connection) -> None:
+    """Condemn the uploads of stores that died, and clear what is condemned."""
+    if not connection.value("SELECT count(*) FROM uploads"):
+        return
+    with connection.transaction():
+        for upload in list(_dead(connection)):
+            condemn(connection, upload)
+    clear_condemned(connection)
+
+
+def clear_condemned(connection: Connection) -> None:
+    """Delete the parts of condemned uploads, in short transactions; their space can be used again at once."""
+    pace = Pace(first=4, most=MOST_DELETED)
+    for (upload,) in connection.rows("SELECT id FROM uploads WHERE condemned"):
+        while _delete_parts(connection, upload, pace):
+            pass
+        with pace.step(), connection.transaction():
+            connection.change("DELETE FROM uploads WHERE id = ?", (upload,))
+            connection.change("DELETE FROM watches WHERE upload = ?", (upload,))
+
+
+def give_back(connection: Connection) -> None:
+    """Return the free pages of the file to the disk, in short transactions."""
+    pace = Pace(first=FIRST_PAGES, most=MOST_PAGES)
+    left = connection.value("PRAGMA freelist_count")
+    while left:
+        try:
+            with pace.step():
+                # Not `execute`, which steps this statement once and so frees one page.
+                connection.script(f"PRAGMA incremental_vacuum({pace.count})")
+        except StoreFullError:
+            # Moving pages takes more journal than the full disk has: they stay in the file, to be used again.
+            return
+        before, left = left, connection.value("PRAGMA freelist_count")
+        if left >= before:
+            # Others free pages faster than we give them back: they will do it.
+            return
+
+
+def _delete_parts(connection: Connection, upload: int, pace: Pace) -> bool:
+    """Delete some parts of an upload; return whether there may be more."""
+    try:
+        with pace.step(), connection.transaction():
+            return bool(
+                connection.change(
+                    "DELETE FROM model_parts WHERE rowid IN (SELECT rowid FROM model_parts WHERE upload = ? LIMIT ?)",
+                    (upload, pace.count),
+                )
+            )
+    except StoreFullError:
+        # The journal of this step outgrew what is reserved for it, and the disk has no more.
+        if not pace.slow_down():
+            raise
+        return True
+
+
+def _dead(connection: Connection) -> Iterator[int]:
+    """Yield the uploads that died, and note since when the others stand still."""
+    host, now = platform.node(), time.time()
+    for upload, owner, beat, condemned in connection.rows("SELECT id, owner, beat, condemned FROM uploads"):
+        if not condemned and (is_gone(owner) or _stands_still(connection, upload, beat, host, now)):
+            yield upload
+
+
+def _stands_still(connection: Connection, upload: int, beat: int, host: str, now: float) -> bool:
+    """Whether this host has seen the same beat for `STALE` seconds of its own clock."""
+    seen = connection.row("SELECT beat, since FROM watches WHERE upload = ? AND host = ?", (upload, host))
+    if seen and seen[0] == beat and seen[1] <= now:
+        return bool(now - seen[1] >= STALE)
+    connection.change(
+        "INSERT INTO watches (upload, host, beat, since) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (upload, host) DO UPDATE SET beat = excluded.beat, since = excluded.since",
+        (upload, host, beat, now),
+    )
+    return False
+
+
+def this_process() -> str:
+    """Return the identity of this process as JSON: host, process id and, on Linux, what makes them unique."""
+    return json.dumps({"host": platform.node(), "pid": os.getpid(), "kernel": _kernel(), "start": _start(os.getpid())})
+
+
+def is_gone(owner: str) -> bool:
+    """Whether the process certainly ended: it ran under this kernel, among these process ids, and is not there.
+
+    Of a process elsewhere, and on systems that cannot tell, nothing is certain.
+    """
+    try:
+        process: dict[str, Any] = json.loads(owner)
+        here = process["kernel"] is not None and process["kernel"] == _kernel()
+        return here and _start(process["pid"]) != process["start"]
+    except (ValueError, TypeError, LookupError):
+        return False
+
+
+@cache
+def _kernel() -> str | None:
+    """Return what names this boot of this kernel and this set of process ids; None where nothing does."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def _start(pid: int) -> int | None:
+    """Return when the process started, in clock ticks since the boot; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The name in brackets may hold spaces and brackets; what follows does not.
+            fields = file.read().rpartition(")")[2].split()
+            return None if fields[0] in "ZX" else int(fields[19])
+    except (OSError, ValueError):
+        return None
