@@ -39,6 +39,9 @@ PRAGMA journal_mode = PERSIST;
 PRAGMA journal_size_limit = {JOURNAL_SIZE};
 """
 
+#: Bytes of a BLOB that are copied at once. More would be memory that the system takes back and clears each time.
+CHUNK_SIZE = 1 << 16
+
 #: Seconds between two tries for a lock. SQLite's own handler sleeps up to 0.1 s, and misses the gaps that
 #: a store of a large model leaves for others.
 POLL = (0.002, 0.010)
@@ -132,6 +135,16 @@ class Connection:
         """Execute one statement and return how many rows it changed."""
         return self._patiently(lambda: self._sqlite.execute(sql, parameters).rowcount)
 
+    def read_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
+        """Read a BLOB into memory, and return its size in bytes.
+
+        To select it would take twice its size in new memory each time.
+
+        Raises:
+            StorageError: it is not there, is no BLOB, or is larger than the memory.
+        """
+        return self._patiently(lambda: self._read_blob(table, column, rowid, memory))
+
     def script(self, sql: str) -> None:
         """Execute statements whose rows nobody needs, again from the first if one finds a lock."""
         self._patiently(lambda: self._sqlite.executescript(sql))
@@ -160,6 +173,16 @@ class Connection:
         except sqlite3.Error:
             # SQLite has rolled back by itself, or the next to open the file will: the journal is there.
             pass
+
+    def _read_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
+        with self._sqlite.blobopen(table, column, rowid, readonly=True) as blob:
+            size = len(blob)
+            if size > len(memory):
+                raise self.failure(StoreDamagedError, f"{table}.{column} has {size:,} bytes, and fewer were stored")
+            for start in range(0, size, CHUNK_SIZE):
+                piece = blob.read(CHUNK_SIZE)
+                memory[start : start + len(piece)] = piece
+            return size
 
     def _patiently(self, action: Callable[[], T]) -> T:
         """Try until the file is not locked, or the time is up."""

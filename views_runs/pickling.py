@@ -9,13 +9,15 @@ import hashlib
 import io
 import pickle
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from itertools import cycle, islice
+from typing import TYPE_CHECKING, Any
 
 from views_runs.exceptions import CorruptModelError, ModelLoadError, ModelPickleError, StorageError
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from concurrent.futures import Future
 
 #: Every Python that runs this package reads protocol 5, and it hands on large arrays without a copy.
 PROTOCOL = 5
@@ -23,8 +25,13 @@ PROTOCOL = 5
 #: Bytes in each part but the last: with the row's other columns just under 1 MiB, and 64 pages of the file.
 PART_SIZE = 63 * 16384
 
-#: How many parts are read ahead of the unpickler.
-READ_AHEAD = 4
+#: How many parts are verified together, and how many such groups are in memory: one is being unpickled while a
+#: thread takes the digest of the next.
+GROUP_PARTS = 8
+GROUPS = 2
+
+#: Bytes that are buffered in front of the unpickler; large arrays pass the buffer by.
+BUFFER_SIZE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -33,6 +40,51 @@ class Part:
 
     data: bytes | bytearray
     digest: bytes
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part as it lies in the file: its digest, and how to read it into memory, which returns its size."""
+
+    digest: Any
+    read: Callable[[memoryview], int]
+
+
+class Group:
+    """Some parts of a pickle, read into one piece of memory.
+
+    Args:
+        number: of the first of them.
+        memory: with room for `GROUP_PARTS`.
+    """
+
+    def __init__(self, number: int, memory: memoryview) -> None:
+        self.number = number
+        self.digests: list[Any] = []
+        #: Where each part ends in the memory.
+        self.ends: list[int] = []
+        #: Whether the pickle ends here.
+        self.is_last = False
+        self._memory = memory
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.ends[-1] if self.ends else 0
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes of the parts."""
+        return self._memory[: self.size]
+
+    def add(self, part: StoredPart) -> None:
+        """Read one more part."""
+        start = self.size
+        self.ends.append(start + part.read(self._memory[start : start + PART_SIZE]))
+        self.digests.append(part.digest)
+
+
+_State = tuple["hashlib._Hash", "hashlib._Hash"]
 
 
 class PartWriter:
@@ -86,10 +138,10 @@ class PartWriter:
 
 
 class PartReader(io.RawIOBase):
-    """The file that an unpickler reads from, over the verified parts of a pickle."""
+    """The file that an unpickler reads from, over the verified bytes of a pickle."""
 
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        self._parts = parts
+    def __init__(self, pieces: Iterator[memoryview]) -> None:
+        self._pieces = pieces
         self._rest = memoryview(b"")
 
     def readable(self) -> bool:
@@ -97,7 +149,7 @@ class PartReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         if not self._rest:
-            self._rest = memoryview(next(self._parts, b""))
+            self._rest = next(self._pieces, memoryview(b""))
         count = min(len(buffer), len(self._rest))
         buffer[:count] = self._rest[:count]
         self._rest = self._rest[count:]
@@ -133,19 +185,19 @@ def dump(model: Any, sink: Callable[[Part], None], doing: str) -> PartWriter:
     return writer
 
 
-def load(parts: Iterator[bytes], doing: str) -> Any:
-    """Unpickle an object from the verified parts of its pickle.
+def load(pieces: Iterator[memoryview], doing: str) -> Any:
+    """Unpickle an object from the verified bytes of its pickle.
 
     Args:
-        parts: the bytes, in order.
+        pieces: the bytes, in order.
         doing: what for, as in ``fetch 'my-model' from models.db``; for messages.
 
     Raises:
         ModelLoadError: unpickling failed, for instance because a module is missing.
-        StorageError: what reading the parts raises.
+        StorageError: what reading the pieces raises.
     """
     try:
-        return pickle.Unpickler(io.BufferedReader(PartReader(parts), PART_SIZE)).load()
+        return pickle.Unpickler(io.BufferedReader(PartReader(pieces), BUFFER_SIZE)).load()
     except StorageError:
         raise
     except Exception as error:
@@ -156,32 +208,88 @@ def load(parts: Iterator[bytes], doing: str) -> Any:
         ) from error
 
 
-def verified(parts: Iterable[tuple[Any, Any]], size: int, sha256: str, name: str) -> Iterator[bytes]:
-    """Yield the bytes of each part of a pickle, each after its digest was found right.
+def verified(parts: Iterator[StoredPart], size: int, sha256: str, name: str) -> Generator[memoryview, None, None]:
+    """Yield the bytes of a pickle, none of them before the digest of its part was found right.
+
+    A thread takes the digests of one group of parts, which needs no interpreter, while the unpickler works with the
+    group before. To read them from the file there too was slower: the two threads waited for each other.
 
     Args:
-        parts: (data, digest) of each part, in order, as they were read; at least to the pickle's end.
+        parts: in order, at least to the pickle's end.
         size: of the whole pickle, in bytes.
         sha256: of the whole pickle, in hexadecimal.
         name: of the model, with its file; for messages.
 
+    Yields:
+        Memory that is used again: it holds these bytes until the next ones are asked for.
+
     Raises:
         CorruptModelError: a part is not as it was stored.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     running = hashlib.sha256()
-    done = 0
-    for number, (data, digest) in enumerate(parts):
-        if isinstance(data, bytes):
-            running.update(data)
-            done += len(data)
-        if not isinstance(data, bytes) or running.digest() != digest or done > size:
-            raise corrupt(name, f"part {number} of its pickle is not what was stored")
-        if done == size and running.hexdigest() != sha256:
+    with ThreadPoolExecutor(1, "views_runs-digest") as thread:
+        under_way: deque[tuple[Group, "Future[_State]"]] = deque()
+        for group in _groups(parts, size, name):
+            under_way.append((group, thread.submit(_take_in, running, group)))
+            if len(under_way) == GROUPS:
+                yield from _sound(*under_way.popleft(), sha256, name)
+        while under_way:
+            yield from _sound(*under_way.popleft(), sha256, name)
+
+
+def verified_whole(data: Any, sha256: str, name: str) -> bytes:
+    """Return the bytes of a pickle of one part, after its digest was found right.
+
+    Raises:
+        CorruptModelError: it is not as it was stored.
+    """
+    if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != sha256:
+        raise corrupt(name, "its pickle is not what was stored")
+    return data
+
+
+def _groups(parts: Iterator[StoredPart], size: int, name: str) -> Iterator[Group]:
+    """Read the parts of a pickle, some at a time, to its end and no further."""
+    buffers = cycle([memoryview(bytearray(GROUP_PARTS * PART_SIZE)) for _ in range(GROUPS)])
+    number = done = 0
+    while done < size:
+        group = Group(number, next(buffers))
+        for part in islice(parts, GROUP_PARTS):
+            group.add(part)
+            if done + group.size >= size:
+                break
+        done += group.size
+        number += len(group.digests)
+        if not group.digests or done > size:
+            raise corrupt(name, f"its pickle has {done:,} bytes, not {size:,}")
+        group.is_last = done == size
+        yield group
+
+
+def _take_in(running: "hashlib._Hash", group: Group) -> _State:
+    """Take a group into the running digest; return the digest before it, and after it."""
+    before = running.copy()
+    running.update(group.view)
+    return before, running.copy()
+
+
+def _sound(group: Group, taken_in: "Future[_State]", sha256: str, name: str) -> Iterator[memoryview]:
+    """Yield the bytes of a group up to the first part that is damaged."""
+    before, after = taken_in.result()
+    if after.digest() == group.digests[-1]:
+        if group.is_last and after.hexdigest() != sha256:
             raise corrupt(name, "the digest of the whole is not that of its last part")
-        yield data
-        if done == size:
-            return
-    raise corrupt(name, f"its pickle ends after {done:,} of {size:,} bytes")
+        yield group.view
+        return
+    start = 0
+    for number, (end, digest) in enumerate(zip(group.ends, group.digests), group.number):
+        before.update(group.view[start:end])
+        if before.digest() != digest:
+            raise corrupt(name, f"part {number} of its pickle is not what was stored")
+        yield group.view[start:end]
+        start = end
 
 
 def corrupt(name: str, trouble: str) -> CorruptModelError:
@@ -190,24 +298,6 @@ def corrupt(name: str, trouble: str) -> CorruptModelError:
         f"{name} is damaged: {trouble}, and nothing from there on was read. Store the model again, or restore "
         "the file from a copy"
     )
-
-
-def read_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items in order while a thread fetches the next `READ_AHEAD` of them.
-
-    Reading and hashing release the interpreter's lock, so they go on while the unpickler works.
-
-    >>> list(read_ahead(iter("abc")))
-    ['a', 'b', 'c']
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    end: Any = object()
-    with ThreadPoolExecutor(1, "views_runs-read-ahead") as thread:
-        coming = deque(thread.submit(next, items, end) for _ in range(READ_AHEAD))
-        while (item := coming.popleft().result()) is not end:
-            coming.append(thread.submit(next, items, end))
-            yield item
 
 
 def type_name(value: object) -> str:

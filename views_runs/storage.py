@@ -10,9 +10,10 @@ import re
 import sys
 import unicodedata
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -136,8 +137,9 @@ class Storage:
         ([4], [1, 2, 3], [1, 2, 3])
         """
         with self._open(f"fetch {name!r}", name, version) as (connection, name, version):
-            parts = self._verified_parts(connection, name, version)
-            return pickling.load(parts, f"fetch {name!r} from {self.path}")
+            # Closed before the connection is, whatever happens: the pieces are read from it.
+            with closing(self._verified(connection, name, version)) as pieces:
+                return pickling.load(pieces, f"fetch {name!r} from {self.path}")
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
         """Return a stored model: the older name of `fetch`."""
@@ -326,8 +328,9 @@ class Storage:
         """
         with self._open(f"download {name!r}", name, version) as (connection, name, version):
             record = self._record(connection, name, version)
-            for data in self._verified_parts(connection, name, record.version):
-                file.write(data)
+            with closing(self._verified(connection, name, record.version)) as pieces:
+                for piece in pieces:
+                    file.write(piece)
             return record
 
     def download(
@@ -454,37 +457,59 @@ class Storage:
             )
             return self._record(connection, name, version)
 
-    def _verified_parts(self, connection: Connection, name: str, version: int | None) -> Iterator[bytes]:
-        """Yield the bytes of a model's pickle, each part after it was verified."""
+    def _verified(
+        self, connection: Connection, name: str, version: int | None
+    ) -> Generator[memoryview, None, None]:
+        """Yield the bytes of a model's pickle, each after it was verified."""
         row = connection.row(
-            "SELECT id, version, size, sha256, digest, upload, pickle FROM models "
+            "SELECT id, version, size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models "
             "WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1",
             (name, version),
         )
         if row is None:
             raise self._not_found(connection, name, version)
-        model, version, size, sha256, digest, upload, first = row
+        model, version, size, sha256, digest, upload, whole = row
         full_name = f"the model {name!r}, version {version}, in {self.path}"
-        rest = self._parts(connection, model, upload, full_name)
-        parts = pickling.verified(itertools.chain([(first, digest)], rest), size, sha256, full_name)
-        return parts if upload is None else pickling.read_ahead(parts)
+        if upload is None:
+            yield memoryview(pickling.verified_whole(whole, sha256, full_name))
+            return
+        parts = self._parts(connection, model, digest, upload, full_name)
+        yield from pickling.verified(parts, size, sha256, full_name)
 
     def _parts(
-        self, connection: Connection, model: int, upload: int | None, full_name: str
-    ) -> Iterator[tuple[Any, Any]]:
-        """Yield (data, digest) of the parts after the first, each from a SELECT of its own."""
+        self, connection: Connection, model: int, digest: Any, upload: int, full_name: str
+    ) -> Iterator[pickling.StoredPart]:
+        """Yield the parts of a pickle: each is read on its own, and no lock is held in between."""
+        place = ("models", "pickle", model)
         for number in itertools.count(1):
-            try:
-                part = connection.row(
-                    "SELECT data, digest FROM model_parts WHERE upload = ? AND part = ?", (upload, number)
+            yield pickling.StoredPart(digest, partial(self._read_part, connection, model, full_name, place))
+            with self._reading(connection, model, full_name):
+                row = connection.row(
+                    "SELECT rowid, digest FROM model_parts WHERE upload = ? AND part = ?", (upload, number)
                 )
-                if part is None and not connection.row("SELECT 1 FROM models WHERE id = ?", (model,)):
-                    raise connection.failure(ModelNotFoundError, "the model was deleted while it was being read")
-            except StoreDamagedError as error:
-                raise pickling.corrupt(full_name, f"part {number} of its pickle cannot be read") from error
-            if part is None:
-                return
-            yield part
+                if row is None:
+                    raise StoreDamagedError(f"part {number} is not there")
+            place, digest = ("model_parts", "data", row[0]), row[1]
+
+    def _read_part(
+        self, connection: Connection, model: int, full_name: str, place: tuple[str, str, int], memory: memoryview
+    ) -> int:
+        with self._reading(connection, model, full_name):
+            return connection.read_blob(*place, memory)
+
+    @contextmanager
+    def _reading(self, connection: Connection, model: int, full_name: str) -> Iterator[None]:
+        """Say what it means when a part cannot be read."""
+        try:
+            yield
+        except StorageError as error:
+            if type(error) not in (StorageError, StoreDamagedError):
+                raise
+            if not connection.row("SELECT 1 FROM models WHERE id = ?", (model,)):
+                raise connection.failure(
+                    ModelNotFoundError, "the model was deleted while it was being read"
+                ) from error
+            raise pickling.corrupt(full_name, f"a part of its pickle cannot be read: {error}") from error
 
     def _delete_row(self, connection: Connection, model: int) -> None:
         # A transaction for each version, so that its journal fits in what is reserved on a full disk.

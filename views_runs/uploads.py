@@ -22,8 +22,8 @@ from views_runs.pickling import Part
 #: Seconds that a transaction may take before the next one is made smaller: so long may a reader have to wait.
 SHORT = 0.1
 
-#: Seconds between two transactions, in which others get their turn.
-PAUSE = 0.02
+#: Seconds between two transactions, in which others get their turn: longer than they sleep between two tries.
+PAUSE = 0.012
 
 #: The most parts that are kept in memory and written in one transaction.
 MOST_PARTS = 12

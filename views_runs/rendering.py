@@ -1,0 +1,232 @@
+"""Values as rich shows them; the only module that builds a Console."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.filesize import decimal
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from views_runs.metadata import KNOWN_FIELDS, month_name, plain
+from views_runs.records import ModelRecord
+
+#: As wide as it takes: what is not read on a terminal is not cut.
+UNLIMITED = 100_000
+
+#: The fields that hold views months.
+MONTHS = ("train_start", "train_end")
+
+Cell = Callable[[ModelRecord], str]
+
+
+def output() -> Console:
+    """Return the console for data, on stdout."""
+    return _console(stderr=False)
+
+
+def messages() -> Console:
+    """Return the console for messages, on stderr."""
+    return _console(stderr=True)
+
+
+def _console(stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, TextIOWrapper):
+        # A name that the terminal has no characters for is shown with escapes.
+        stream.reconfigure(errors="backslashreplace")
+    width = None if stream.isatty() else UNLIMITED
+    return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it.
+
+    >>> size(1_200_000_000)
+    '1.2 GB'
+    """
+    return decimal(count)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON."""
+    readable = "utf" in (sys.stdout.encoding or "").lower()
+    print(json.dumps(value, indent=2, ensure_ascii=not readable))
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Print texts, one a line."""
+    for line in lines:
+        output().print(Text(line), soft_wrap=True)
+
+
+def show_message(text: str) -> None:
+    """Print a message for people."""
+    messages().print(text, soft_wrap=True)
+
+
+def show_error(text: str) -> None:
+    """Print what went wrong."""
+    messages().print(Text.assemble(("Error: ", "bold red"), text), soft_wrap=True)
+
+
+def show_empty(path: Path, glob: str | None) -> None:
+    """Say that there is nothing to list, and what to do next."""
+    if glob is not None:
+        show_message(f"No model in {path} has a name like {glob!r}. `viewser model list` shows all.")
+    else:
+        show_message(
+            f"No models yet in {path}. Store one from Python:\n\n"
+            "    from views_runs import Storage\n"
+            f"    Storage({str(path)!r}).store('my-model', my_model, {{'author': 'me'}})"
+        )
+
+
+def show_records(records: list[ModelRecord]) -> None:
+    """Print a table of records, with the columns that the terminal has room for."""
+    console = output()
+    columns = list(COLUMNS)
+    table = _table(columns, records)
+    for column in DISPENSABLE:
+        if Measurement.get(console, console.options, table).minimum <= console.width:
+            break
+        columns.remove(column)
+        table = _table(columns, records)
+    console.print(table)
+    if len(columns) < len(COLUMNS):
+        show_message("Some columns are not shown: use a wider terminal, `viewser model inspect NAME`, or --json.")
+
+
+def _table(columns: list[str], records: list[ModelRecord]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        right = column in ("version", "size")
+        # Only a name may be folded: it is all there, in any width.
+        table.add_column(column, justify="right" if right else "left", no_wrap=column != "name", overflow="fold")
+    for record in records:
+        table.add_row(*(Text(COLUMNS[column](record)) for column in columns))
+    return table
+
+
+def _given(record: ModelRecord) -> dict[str, Any]:
+    return {} if record.metadata is None else record.metadata
+
+
+def _field(name: str) -> Cell:
+    return lambda record: text(name, _given(record).get(name))
+
+
+def _period(record: ModelRecord) -> str:
+    start, end = (_given(record).get(field) for field in MONTHS)
+    if start is None and end is None:
+        return ""
+    return f"{'' if start is None else start}-{'' if end is None else end}"
+
+
+def _trained(record: ModelRecord) -> str:
+    trained = _given(record).get("training_date")
+    return trained.strftime("%Y-%m-%d") if isinstance(trained, date) else text("training_date", trained)
+
+
+def _local(time: datetime) -> str:
+    return time.astimezone().strftime("%Y-%m-%d %H:%M")
+
+
+COLUMNS: dict[str, Cell] = {
+    "name": lambda record: printable(record.name),
+    "version": lambda record: str(record.version),
+    "author": _field("author"),
+    "run": _field("run_id"),
+    "level of analysis": _field("level_of_analysis"),
+    "training period": _period,
+    "trained": _trained,
+    "size": lambda record: size(record.size),
+    "stored": lambda record: _local(record.stored_at),
+}
+
+#: What a narrow terminal does without, the first first.
+DISPENSABLE = ("trained", "level of analysis", "training period", "author", "run", "size", "stored", "version")
+
+
+def show_record(record: ModelRecord) -> None:
+    """Print one record in a panel: the metadata, then what the store recorded."""
+    from rich.console import Group as Together
+    from rich.panel import Panel
+    from rich.rule import Rule
+
+    metadata = _given(record)
+    known = [field for field in KNOWN_FIELDS if field in metadata]
+    fields = {field: text(field, metadata[field]) for field in [*known, *sorted(set(metadata) - set(known))]}
+    given = _pairs(fields) if record.metadata is not None else Text("stored without metadata", style="dim")
+    content = Together(given, Rule(style="dim"), _pairs(_recorded(record)))
+    title = Text(f"{printable(record.name)}, version {record.version}{'' if record.current else ' (not current)'}")
+    console = output()
+    widest = Measurement.get(console, console.options, Together(given, _pairs(_recorded(record)))).maximum + 4
+    console.print(Panel(content, title=title, width=min(console.width, max(widest, len(title) + 6))))
+
+
+def _recorded(record: ModelRecord) -> dict[str, str]:
+    return {
+        "type": record.type,
+        "size": size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else ""),
+        "sha256": record.sha256,
+        "stored": f"{_local(record.stored_at)} by {record.stored_by}",
+        "stored with": f"{record.python} on {record.platform}, pickle protocol {record.protocol}",
+    }
+
+
+def _pairs(pairs: Mapping[str, str]) -> Table:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(overflow="fold")
+    for key, value in pairs.items():
+        grid.add_row(Text(printable(key)), Text(value))
+    return grid
+
+
+def show_doomed(records: list[ModelRecord]) -> None:
+    """Say what deleting these models frees."""
+    for record in records:
+        show_message(f"{printable(record.name)}, version {record.version}: {size(record.size)}")
+    show_message(f"Deleting frees {size(sum(record.size for record in records))}.")
+
+
+def show_deleted(records: list[ModelRecord], current: Mapping[str, ModelRecord | None]) -> None:
+    """Say what was deleted, and which versions are current now."""
+    count = f"{len(records)} version{'s' if len(records) > 1 else ''}"
+    show_message(f"Deleted {count}, {size(sum(record.size for record in records))}.")
+    for record in current.values():
+        if record is not None:
+            show_message(f"The current version of {printable(record.name)} is {record.version} now.")
+
+
+def text(field: str, value: Any) -> str:
+    """Return the value of a metadata field as one reads it.
+
+    >>> text("train_end", 480), text("tuned", True), text("steps", [1, 2])
+    ('480 (Dec 2019)', 'true', '[1, 2]')
+    """
+    if value is None:
+        return ""
+    if field in MONTHS and type(value) is int and value > 0:
+        return f"{value} ({month_name(value)})"
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, datetime):
+        return value.isoformat(sep=" ", timespec="auto")
+    return printable(json.dumps(plain(value), ensure_ascii=False).strip('"'))
+
+
+def printable(value: str) -> str:
+    """Return a text without what would move the cursor or change the terminal.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
