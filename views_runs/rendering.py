@@ -8,6 +8,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.filesize import decimal
 from rich.measure import Measurement
@@ -19,6 +20,12 @@ from views_runs.records import ModelRecord
 
 #: As wide as it takes: what is not read on a terminal is not cut.
 UNLIMITED = 100_000
+
+#: Spaces between two columns.
+GAP = 2
+
+#: So many characters of a name stay on one line, with the gap, before a narrow terminal does without a column.
+NAME_WIDTH = 32
 
 #: The fields that hold views months.
 MONTHS = ("train_start", "train_end")
@@ -91,26 +98,31 @@ def show_empty(path: Path, glob: str | None) -> None:
 def show_records(records: list[ModelRecord]) -> None:
     """Print a table of records, with the columns that the terminal has room for."""
     console = output()
-    columns = list(COLUMNS)
-    table = _table(columns, records)
-    for column in DISPENSABLE:
-        if Measurement.get(console, console.options, table).minimum <= console.width:
-            break
-        columns.remove(column)
-        table = _table(columns, records)
-    console.print(table)
-    if len(columns) < len(COLUMNS):
+    cells = {column: [cell(record) for record in records] for column, cell in COLUMNS.items()}
+    widths = {column: max(map(cell_len, [column, *texts])) + GAP for column, texts in cells.items()}
+    # A long name is folded before a column goes.
+    widths["name"] = min(widths["name"], NAME_WIDTH)
+    dispensable = list(DISPENSABLE)
+    while dispensable and sum(widths.values()) - GAP > console.width:
+        del widths[dispensable.pop(0)]
+    console.print(_table({column: cells[column] for column in widths}, widths["name"] - GAP))
+    if len(widths) < len(COLUMNS):
         show_message("Some columns are not shown: use a wider terminal, `viewser model inspect NAME`, or --json.")
 
 
-def _table(columns: list[str], records: list[ModelRecord]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+def _table(cells: Mapping[str, list[str]], name_width: int) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for column in cells:
         right = column in ("version", "size")
-        # Only a name may be folded: it is all there, in any width.
-        table.add_column(column, justify="right" if right else "left", no_wrap=column != "name", overflow="fold")
-    for record in records:
-        table.add_row(*(Text(COLUMNS[column](record)) for column in columns))
+        table.add_column(
+            column,
+            justify="right" if right else "left",
+            no_wrap=column != "name",
+            overflow="fold",
+            min_width=name_width if column == "name" else None,
+        )
+    for row in zip(*cells.values()):
+        table.add_row(*map(Text, row))
     return table
 
 
