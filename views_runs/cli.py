@@ -61,7 +61,11 @@ def _storage() -> "Storage":
     """Open the store that the line asks for; in the command, so that --help needs none."""
     from views_runs.storage import Storage
 
-    return Storage(click.get_current_context().meta.get("views_runs.store"))
+    return Storage(_given_store())
+
+
+def _given_store() -> str | None:
+    return click.get_current_context().meta.get("views_runs.store")
 
 
 def _wants_json() -> bool:
@@ -121,7 +125,7 @@ def list_models(glob: str | None, all_versions: bool, quiet: bool) -> None:
     elif records:
         rendering.show_records(records)
     else:
-        rendering.show_empty(storage.path, glob)
+        rendering.show_empty(storage.path, glob, _given_store())
 
 
 @model.command()

@@ -83,15 +83,21 @@ def show_error(text: str) -> None:
     messages().print(Text.assemble(("Error: ", "bold red"), text), soft_wrap=True)
 
 
-def show_empty(path: Path, glob: str | None) -> None:
-    """Say that there is nothing to list, and what to do next."""
+def show_empty(path: Path, glob: str | None, given: str | None) -> None:
+    """Say that there is nothing to list, and what to do next.
+
+    Args:
+        path: the store.
+        glob: which names were asked for; None = all.
+        given: the path that was given on the line.
+    """
     if glob is not None:
         show_message(f"No model in {path} has a name like {glob!r}. `viewser model list` shows all.")
     else:
         show_message(
             f"No models yet in {path}. Store one from Python:\n\n"
             "    from views_runs import Storage\n"
-            f"    Storage({str(path)!r}).store('my-model', my_model, {{'author': 'me'}})"
+            f"    Storage({'' if given is None else repr(given)}).store('my-model', my_model, {{'author': 'me'}})"
         )
 
 

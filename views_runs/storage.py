@@ -199,8 +199,10 @@ class Storage:
     def exists(self, name: str) -> bool:
         """Whether there is a model of this name.
 
-        >>> Storage("models.db").exists("forest")
-        False
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.exists("forest"), store.exists("forest:2"), store.exists("boosted")
+        (True, False, False)
         """
         return self._existing(name) is not None
 
@@ -559,8 +561,11 @@ class Storage:
             name: only these; as `find` takes it.
             all_versions: a name once for each of its versions.
 
-        >>> Storage("models.db").list()
-        []
+        >>> store = Storage("models.db")
+        >>> for model in "forest", "boosted":
+        ...     record = store.store(model, model)
+        >>> store.list()
+        ['boosted', 'forest']
         """
         return [record.name for record in self.find(name, all_versions)]
 

@@ -1,0 +1,242 @@
+"""What comes back equals what was stored, or it is refused and the key is named."""
+
+import dataclasses
+import enum
+import json
+import math
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pandas as pd
+import pydantic
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from views_runs import InvalidMetadataError, Metadata, ModelMetadata
+from views_runs.metadata import KNOWN_FIELDS, as_dict, decode, encode, equivalent, month_name
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXT,
+    st.dates(),
+    st.datetimes(timezones=st.none() | OFFSETS),
+    st.dates().map(date.isoformat),
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12
+)
+METADATA = st.dictionaries(TEXT, VALUES, max_size=6)
+
+
+def types(value: Any) -> Any:
+    """Return the value's types, all the way down: 1 == 1.0 == True, and they are not the same."""
+    if isinstance(value, dict):
+        return {key: types(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [types(item) for item in value]
+    return type(value)
+
+
+def round_trip(metadata: Any) -> Metadata:
+    """Return what comes back, through text that is strict JSON."""
+    text, datetimes = encode(metadata)
+    json.loads(text, parse_constant=pytest.fail)
+    return decode(text, datetimes)
+
+
+@given(METADATA)
+def test_metadata_comes_back(metadata: dict[str, Any]) -> None:
+    """Whatever is stored comes back equal, of the same types, keys in their order."""
+    back = round_trip(metadata)
+    assert back == metadata
+    assert types(dict(back)) == types(metadata)
+    assert list(back) == list(metadata)
+
+
+def test_plain_json_in_the_column() -> None:
+    """In the column a datetime is an ISO string, for anyone with sqlite3."""
+    trained = datetime(2026, 11, 23, 8, 0, 0, 123)
+    text, datetimes = encode({"training_date": trained, 'a."b': [{"when": date(2026, 1, 2)}], "é": "ž"})
+    assert text == '{"training_date": "2026-11-23T08:00:00.000123", "a.\\"b": [{"when": "2026-01-02"}], "é": "ž"}'
+    assert json.loads(datetimes or "") == [["training_date"], ['a."b', 0, "when"]]
+
+
+@pytest.mark.parametrize(
+    "value, back",
+    [
+        (np.int64(480), 480),
+        (np.uint8(7), 7),
+        (np.float64(0.25), 0.25),
+        (np.float32(0.1), float(np.float32(0.1))),
+        (np.bool_(True), True),
+        (np.str_("x"), "x"),
+        (pd.Timestamp("2026-11-23 08:00:00.000123"), datetime(2026, 11, 23, 8, 0, 0, 123)),
+        (enum.IntEnum("Number", ["ONE"]).ONE, 1),
+        (datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Stockholm")), datetime(2026, 7, 1, 10, tzinfo=UTC)),
+    ],
+)
+def test_other_types_come_back_equal(value: Any, back: Any) -> None:
+    """Numbers of numpy and times of pandas come back equal, as Python's own."""
+    result = round_trip({"value": value})["value"]
+    assert result == value == back
+    assert type(result) is type(back)
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@pytest.mark.parametrize(
+    "value, said",
+    [
+        (math.nan, "nan"),
+        (np.float64("nan"), "nan"),
+        (np.float32("inf"), "inf"),
+        (-math.inf, "-inf"),
+        ((1, 2), "tuple"),
+        ({1, 2}, "set"),
+        (b"x", "bytes"),
+        (object(), "object"),
+        (Colour.RED, "Colour"),
+        (Decimal("0.1"), "Decimal"),
+        (time(1, 2), "time"),
+        (np.arange(3), "ndarray"),
+        (np.datetime64("NaT"), "datetime64"),
+        (np.datetime64("2026-11-23T08:00:00.123456789"), "datetime64"),
+        (np.timedelta64(3, "D"), "timedelta64"),
+        (np.longdouble("0.1"), "longdouble"),
+        (np.complex128(1j), "complex128"),
+        (pd.Timestamp("2026-11-23 08:00:00.000000001"), "nanoseconds"),
+        (pd.NaT, "NaT"),
+        (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Stockholm")), "would not come back"),
+        ("\ud800", "half of a character"),
+        pytest.param(10**5000, "integer", id="long integer"),
+    ],
+)
+def test_what_would_not_come_back_is_refused(value: Any, said: str) -> None:
+    """The message says what it is, and where."""
+    with pytest.raises(InvalidMetadataError) as caught:
+        encode({"history": [{"a.b": value}]})
+    assert caught.value.key == "history[0]['a.b']"
+    assert "history[0]['a.b']" in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [1, None, ("a",), b"x", 1.5])
+def test_keys_are_strings(key: Any) -> None:
+    """A key that JSON would turn into a string is refused, and named with its place."""
+    with pytest.raises(InvalidMetadataError, match="outer") as caught:
+        encode({"outer": {key: 1}})
+    assert repr(key) in str(caught.value)
+
+
+def test_endless_metadata_is_refused() -> None:
+    """Metadata that holds itself ends in a message, not in a crash."""
+    metadata: dict[str, Any] = {}
+    metadata["self"] = metadata
+    with pytest.raises(InvalidMetadataError, match="self.self.self goes more than 100 levels deep"):
+        encode(metadata)
+
+
+@pytest.mark.parametrize("value", ["text", 3, [1], object(), ModelMetadata])
+def test_only_mappings_of_fields(value: Any) -> None:
+    """What is not a dict or a model of fields is refused."""
+    with pytest.raises(InvalidMetadataError, match="a dict, a ModelMetadata, a dataclass or a pydantic model"):
+        encode(value)
+
+
+class PydanticMetadata(pydantic.BaseModel):
+    author: str
+    train_end: int
+    training_date: datetime
+    outcome: str | None = None
+
+
+@dataclasses.dataclass
+class OwnMetadata:
+    author: str
+    notes: dict[str, int]
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        PydanticMetadata(author="testuser", train_end=480, training_date=datetime(2026, 11, 23, 8)),
+        OwnMetadata(author="testuser", notes={"seed": 1}),
+        ModelMetadata(author="testuser", steps=[1, 2, 3]),
+        {"author": "testuser", "training_date": datetime(2026, 11, 23, 8)},
+    ],
+)
+def test_equal_to_what_it_came_from(metadata: Any) -> None:
+    """A script may compare what it stored with what it fetches, in either order."""
+    back = round_trip(metadata)
+    assert metadata == back
+    assert back == metadata
+    assert not back != metadata
+    back["author"] = "another"
+    assert metadata != back
+
+
+def test_fields_as_attributes() -> None:
+    """A known field that was not given is None, an unknown one an AttributeError that says what there is."""
+    back = round_trip({"author": "testuser", "seed": 1})
+    assert (back.author, back.seed, back.training_date) == ("testuser", 1, None)
+    with pytest.raises(AttributeError, match="no 'sede'; it has author, seed"):
+        back.sede
+
+
+def test_none_in_a_model_of_fields_is_not_given() -> None:
+    """Of ModelMetadata only the fields that were given are stored."""
+    assert as_dict(ModelMetadata(author="testuser")) == {"author": "testuser"}
+    assert KNOWN_FIELDS[0] == "author"
+
+
+@pytest.mark.parametrize(
+    "paths",
+    ['[["gone"]]', '[["list", 7]]', '[["list", "key"]]', '[["author"]]', '[["deep", "er"]]', "[[]]", "[3]", "3", '[null]'],
+)
+def test_an_entry_that_no_longer_fits_is_ignored(paths: str) -> None:
+    """Another program may have changed the metadata and left the list of datetimes."""
+    text = '{"author": "testuser", "list": [1], "deep": 1}'
+    assert decode(text, paths) == {"author": "testuser", "list": [1], "deep": 1}
+
+
+@pytest.mark.parametrize("text", ["[1]", '"x"', "3", "null", "not json"])
+def test_metadata_of_another_program(text: str) -> None:
+    """What is not a JSON object is said to be so."""
+    with pytest.raises(InvalidMetadataError, match="the metadata is"):
+        decode(text, None)
+
+
+@pytest.mark.parametrize(
+    "wanted, answer",
+    [
+        ({"author": "testuser"}, True),
+        ({"author": "testuser", "training_date": datetime(1999, 1, 1)}, True),
+        (ModelMetadata(train_end=480), True),
+        ({"train_end": 492}, False),
+        ({"run_id": "2026-11"}, False),
+        ({}, True),
+    ],
+)
+def test_equivalent(wanted: Any, answer: bool) -> None:
+    """Every field that is wanted counts, but not the training date, nor what was annotated later."""
+    stored = Metadata(author="testuser", train_end=480, training_date=datetime(2026, 11, 23), note="later")
+    assert equivalent(stored, wanted) is answer
+    assert not equivalent(None, wanted)
+
+
+@given(st.integers(1, 5000))
+def test_months_have_names(month: int) -> None:
+    """A views month is the number of months since December 1979."""
+    parsed = datetime.strptime(month_name(month), "%b %Y")
+    assert (parsed.year - 1980) * 12 + parsed.month == month
