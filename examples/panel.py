@@ -31,18 +31,18 @@ def country_month() -> pd.DataFrame:
     random = np.random.default_rng(SEED)
     months, countries = range(FIRST_MONTH, LAST_MONTH + 1), range(1, COUNTRIES + 1)
     shape = len(months), len(countries)
-    fragility = random.normal(-2.5, 2.0, COUNTRIES)
+    fragility = random.normal(-2.0, 2.0, COUNTRIES)
     tension = fragility + _wandering(random, shape, keep=0.97)
     columns = {
-        "ged_sb": random.poisson(np.expm1(np.clip(tension, 0, 8))),
+        "ged_sb": random.poisson(np.expm1(2 * tension.clip(min=0))),
         "gdp": 9 - 0.3 * fragility + _wandering(random, shape, keep=0.99),
         "population": random.normal(16, 1.5, COUNTRIES) + np.linspace(0, 0.6, len(months))[:, np.newaxis],
         "democracy": np.tanh(_wandering(random, shape, keep=0.995) - 0.3 * fragility),
     }
     index = pd.MultiIndex.from_product([months, countries], names=["month_id", "country_id"])
     panel = pd.DataFrame({name: values.ravel() for name, values in columns.items()}, index=index)
-    last_year = panel[OUTCOME].unstack().rolling(12, min_periods=1).mean()
-    return panel.assign(ged_sb_12=last_year.stack())
+    fatalities = panel[OUTCOME].groupby("country_id")
+    return panel.assign(ged_sb_12=fatalities.transform(lambda series: series.rolling(12, min_periods=1).mean()))
 
 
 def training_data(panel: pd.DataFrame, start: int, end: int) -> tuple[pd.DataFrame, pd.DataFrame]:

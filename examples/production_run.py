@@ -6,9 +6,9 @@ future partition ends a month later, and only its models are trained again.
 
 import argparse
 import getpass
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
+from itertools import product
 from typing import Any
 
 import pandas as pd
@@ -38,22 +38,33 @@ def main() -> None:
     """Train or fetch every model, and sum up what they predict."""
     store = Storage(store_path())
     panel = country_month()
-    summary = pd.DataFrame(dict(run(store, panel))).T
-    print(f"\nFatalities predicted in all {panel.index.unique('country_id').size} countries, by months ahead:")
-    print(summary.round().astype(int).to_string())
+    predicted = {}
+    for model, partition in product(MODELS, PARTITIONS):
+        name = f"fatalities_sb_{model}_{partition}"
+        fetched = fetch_or_train(store, name, model, partition, panel)
+        predicted[name] = forecast(fetched, panel, PARTITIONS[partition][1])
+    print_summary(predicted)
 
 
-def run(store: Storage, panel: pd.DataFrame) -> Iterator[tuple[str, pd.Series]]:
-    """Yield the name of each model, and what it predicts for each step after its partition."""
-    for short_name in MODELS:
-        for partition, (start, end) in PARTITIONS.items():
-            name = f"fatalities_sb_{short_name}_{partition}"
-            model = trained(store, name, MODELS[short_name], panel, wanted(start, end))
-            yield name, forecast(model, panel, end).sum().set_axis(STEPS)
+def fetch_or_train(store: Storage, name: str, model: str, partition: str, panel: pd.DataFrame) -> Any:
+    """Fetch the model of this name if it was trained as wanted; otherwise train and store it.
+
+    One that was trained otherwise, on last month's data for instance, stays as an older version.
+    """
+    wanted = wanted_metadata(*PARTITIONS[partition])
+    # A store that was given by its path has to be there before one can read it; the first model stored makes it.
+    if store.path.exists() and store.exists_with_metadata(name, wanted):
+        print(f"fetched {name}")
+        return store.fetch(name)
+    trained = clone(MODELS[model]).fit(*training_data(panel, *PARTITIONS[partition]))
+    metadata = replace(wanted, author=getpass.getuser(), run_id=RUN_ID, training_date=datetime.now())
+    record = store.store(name, trained, metadata, overwrite=True)
+    print(f"trained {name}, version {record.version}")
+    return trained
 
 
-def wanted(start: int, end: int) -> ModelMetadata:
-    """Return what makes a stored model the one that this run needs, whoever trained it, and in whichever run."""
+def wanted_metadata(start: int, end: int) -> ModelMetadata:
+    """Return what makes a stored model the wanted one, whoever trained it, and in whichever run."""
     return ModelMetadata(
         queryset_name="example_country_month",
         level_of_analysis="country_month",
@@ -64,21 +75,11 @@ def wanted(start: int, end: int) -> ModelMetadata:
     )
 
 
-def trained(store: Storage, name: str, model: Any, panel: pd.DataFrame, metadata: ModelMetadata) -> Any:
-    """Fetch the model of this name if it has this metadata; otherwise train and store it.
-
-    A model of this name with other metadata, last month's for instance, stays as an older version.
-    """
-    # A store that was given by its path has to be there before one can read it; the first model stored makes it.
-    if store.path.exists() and store.exists_with_metadata(name, metadata):
-        print(f"fetched {name}")
-        return store.fetch(name)
-    covariates, targets = training_data(panel, metadata.train_start, metadata.train_end)
-    model = clone(model).fit(covariates, targets)
-    made = replace(metadata, author=getpass.getuser(), run_id=RUN_ID, training_date=datetime.now())
-    record = store.store(name, model, made, overwrite=True)
-    print(f"trained {name}, version {record.version}")
-    return model
+def print_summary(predicted: dict[str, pd.DataFrame]) -> None:
+    """Print how many fatalities each model predicts in all countries together, for each step."""
+    totals = pd.DataFrame({name: forecasts.sum().set_axis(STEPS) for name, forecasts in predicted.items()}).T
+    print("\nFatalities predicted in all countries together, by months ahead:")
+    print(totals.round().astype(int).to_string())
 
 
 def store_path() -> str:

@@ -6,9 +6,9 @@ Run it with ``python examples/store_a_model.py [STORE]``; run it again, and noth
 import argparse
 import getpass
 from datetime import datetime
-from typing import Any
 
-from panel import COVARIATES, OUTCOME, STEPS, country_month, forecast, training_data
+import pandas as pd
+from panel import OUTCOME, STEPS, country_month, forecast, training_data
 from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
 from sklearn.linear_model import Ridge
 from sklearn.multioutput import MultiOutputRegressor
@@ -30,16 +30,17 @@ MODELS = {
 def main() -> None:
     """Store what is not stored yet; then list, inspect, fetch and predict."""
     store = Storage(store_path())
-    train_and_store(store)
+    panel = country_month()
+    train_and_store(store, panel)
     show(store)
-    predict(store)
+    predict(store, panel)
 
 
-def train_and_store(store: Storage) -> None:
+def train_and_store(store: Storage, panel: pd.DataFrame) -> None:
     """Train and store each model, unless it is there."""
     # A store that was given by its path has to be there before one can read it; the first model stored makes it.
     stored = store.list() if store.path.exists() else []
-    covariates, targets = training_data(country_month(), TRAIN_START, TRAIN_END)
+    covariates, targets = training_data(panel, TRAIN_START, TRAIN_END)
     for name, model in MODELS.items():
         if name in stored:
             print(f"{name} is stored already")
@@ -69,14 +70,15 @@ def show(store: Storage) -> None:
     print(f"\n{store.path} holds {', '.join(store.list())}")
     record = store.inspect("fatalities_sb_rf")
     print(f"{record.name}, version {record.version}, is a {record.type}, stored by {record.stored_by}")
-    print(f"It was trained on the months {record.metadata.train_start} to {record.metadata.train_end}")
+    known = store.fetch_metadata("fatalities_sb_rf")
+    print(f"{known.author} trained it on the months {known.train_start} to {known.train_end}")
 
 
-def predict(store: Storage) -> None:
+def predict(store: Storage, panel: pd.DataFrame) -> None:
     """Fetch a model and predict with it."""
-    model: Any = store.fetch("fatalities_sb_rf")
-    predicted = forecast(model, country_month(), TRAIN_END)
-    print(f"\nFatalities that it predicts from {', '.join(COVARIATES)} of month {TRAIN_END}, the most first:")
+    model = store.fetch("fatalities_sb_rf")
+    predicted = forecast(model, panel, TRAIN_END)
+    print("\nThe fatalities that it predicts in the months after, where they are most:")
     print(predicted.sort_values(predicted.columns[0], ascending=False).head().round(1).to_string())
 
 

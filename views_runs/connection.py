@@ -1,6 +1,7 @@
 """A connection to the store file: how it is set, how its locks are waited for, and what its errors mean."""
 
 import logging
+import os
 import random
 import sqlite3
 import time
@@ -211,6 +212,11 @@ class Connection:
 
     def _meaning(self, error: sqlite3.Error) -> StorageError:
         kind, trouble = MEANINGS.get(_primary(error), (StorageError, "SQLite failed"))
+        journal = self.path.with_name(self.path.name + "-journal")
+        if os.access(self.path, os.W_OK) and journal.exists() and not os.access(journal, os.W_OK):
+            # SQLite calls this a "disk I/O error".
+            kind = StoreReadOnlyError
+            trouble = f"{journal.name} may not be written. Give it the mode of the file itself, as with chmod g+w"
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         return self.failure(kind, f"{trouble} ({name}: {error})")
 

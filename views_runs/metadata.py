@@ -208,7 +208,8 @@ def _encoded_date(value: date, path: list[str | int]) -> str:
     # pandas.Timestamp is a datetime with nanoseconds, pandas.NaT one that equals nothing, and a time that
     # the clocks showed twice equals none in another time zone: whatever would not come back is refused.
     text = value.isoformat()
-    if value == value and getattr(value, "nanosecond", 0):
+    nanoseconds: Any = getattr(value, "nanosecond", 0)
+    if value == value and nanoseconds:
         raise _refusal(path, "has nanoseconds, which a datetime cannot hold: round it to microseconds")
     try:
         same = _parsed_date(text) == value

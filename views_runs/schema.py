@@ -116,9 +116,15 @@ def connect(path: Path, doing: str, timeout: float, create: bool = False) -> Con
     connection = Connection(f"{path.as_uri()}?mode={'rwc' if create else 'rw'}", path, doing, timeout)
     try:
         made = _recognise(connection)
+        if not made and not create:
+            raise connection.failure(
+                NotAStoreError,
+                "the file is empty (0 bytes): a copy that failed, or a store that was never finished. Restore it, "
+                "or store a model to begin anew",
+            )
         # Not before it is known to be ours: another program's file stays in its own journal mode.
         connection.script(SETTINGS)
-        if not made and create:
+        if not made:
             _create(connection, new)
     except BaseException:
         connection.close()
@@ -146,11 +152,6 @@ def _look_at(path: Path, doing: str, create: bool) -> bool:
     trouble = _not_a_file(status)
     if trouble:
         raise InvalidPathError(f"cannot {doing}: {path} {trouble}")
-    if status.st_size == 0 and not create:
-        raise NotAStoreError(
-            f"cannot {doing}: {path} is empty (0 bytes). It is a copy that failed, or a store that was never "
-            "finished: restore it, or store a model to begin anew"
-        )
     return False
 
 
@@ -178,11 +179,12 @@ def _recognise(connection: Connection) -> bool:
             f"the file has layout {version}, and this version of views_runs knows {SCHEMA_VERSION}: a newer one "
             "made it. Upgrade with `pip install --upgrade views_runs`; the file was left as it is",
         )
-    if application == 0 and not connection.value("SELECT count(*) FROM sqlite_schema"):
+    # SQLite has read the file by now, and rolled back what a program that died had begun to make of it.
+    if connection.path.stat().st_size == 0:
         return False
     raise connection.failure(
         NotAStoreError,
-        "the file is an SQLite database of another program. Check the path; the file was left as it is",
+        "the file is of another program. Check the path; the file was left as it is",
     )
 
 
