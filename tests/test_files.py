@@ -172,9 +172,12 @@ def test_a_link_to_nowhere(tmp_path: Path) -> None:
 def as_nobody(code: str, store: Storage, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python as a user without rights; root ignores mode bits."""
     need(os.name == "posix" and os.geteuid() == 0, "only root can drop its privileges")
-    # The package is imported before the privileges go: its folder may be closed to others.
+    # All is imported before the privileges go, by using it once: Python's folder may be closed to others.
     code = (
-        "import os, sys\nfrom views_runs import *\nimport platformdirs, pickle, concurrent.futures, difflib\n"
+        "import os, sys, tempfile, difflib, platformdirs\nfrom views_runs import *\n"
+        "with tempfile.TemporaryDirectory() as folder:\n"
+        "    other = Storage(folder + '/other.db')\n"
+        "    other.store('m', 'x' * 3_000_000), other.fetch('m'), other.store_metadata('m', {}), other.delete('m')\n"
         f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\nstore = Storage(sys.argv[1])\n{code}"
     )
     for folder in [store.path.parent, *store.path.parent.parents][:-1]:

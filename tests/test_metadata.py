@@ -110,7 +110,7 @@ class Colour(enum.Enum):
         (Decimal("0.1"), "Decimal"),
         (time(1, 2), "time"),
         (np.arange(3), "ndarray"),
-        (np.datetime64("NaT"), "datetime64"),
+        (np.datetime64("NaT", "s"), "datetime64"),
         (np.datetime64("2026-11-23T08:00:00.123456789"), "datetime64"),
         (np.timedelta64(3, "D"), "timedelta64"),
         (np.longdouble("0.1"), "longdouble"),

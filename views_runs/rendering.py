@@ -2,21 +2,22 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, chop_cells
 from rich.console import Console
 from rich.filesize import decimal
-from rich.measure import Measurement
-from rich.table import Table
 from rich.text import Text
 
 from views_runs.metadata import KNOWN_FIELDS, month_name, plain
 from views_runs.records import ModelRecord
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 #: As wide as it takes: what is not read on a terminal is not cut.
 UNLIMITED = 100_000
@@ -24,8 +25,8 @@ UNLIMITED = 100_000
 #: Spaces between two columns.
 GAP = 2
 
-#: So many characters of a name stay on one line, with the gap, before a narrow terminal does without a column.
-NAME_WIDTH = 32
+#: So much of a name stays on one line: a narrow terminal does without columns instead.
+NAME_WIDTH = 30
 
 #: The fields that hold views months.
 MONTHS = ("train_start", "train_end")
@@ -102,34 +103,41 @@ def show_empty(path: Path, glob: str | None, given: str | None) -> None:
 
 
 def show_records(records: list[ModelRecord]) -> None:
-    """Print a table of records, with the columns that the terminal has room for."""
+    """Print a table of records, with the columns that the terminal has room for.
+
+    A `rich.table.Table` takes ten times as long for a thousand records.
+    """
     console = output()
     cells = {column: [cell(record) for record in records] for column, cell in COLUMNS.items()}
-    widths = {column: max(map(cell_len, [column, *texts])) + GAP for column, texts in cells.items()}
+    widths = {column: max(map(cell_len, [column, *texts])) for column, texts in cells.items()}
     # A long name is folded before a column goes.
-    widths["name"] = min(widths["name"], NAME_WIDTH)
+    folded = min(widths["name"], NAME_WIDTH)
     dispensable = list(DISPENSABLE)
-    while dispensable and sum(widths.values()) - GAP > console.width:
+    while dispensable and folded + sum(widths.values()) - widths["name"] + GAP * (len(widths) - 1) > console.width:
         del widths[dispensable.pop(0)]
-    console.print(_table({column: cells[column] for column in widths}, widths["name"] - GAP))
+    others = sum(widths.values()) - widths["name"] + GAP * (len(widths) - 1)
+    widths["name"] = max(1, min(widths["name"], console.width - others))
+    console.print(Text(_line(list(widths), widths), style="bold"), soft_wrap=True)
+    console.out("\n".join(_lines({column: cells[column] for column in widths}, widths)), highlight=False)
     if len(widths) < len(COLUMNS):
         show_message("Some columns are not shown: use a wider terminal, `viewser model inspect NAME`, or --json.")
 
 
-def _table(cells: Mapping[str, list[str]], name_width: int) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for column in cells:
-        right = column in ("version", "size")
-        table.add_column(
-            column,
-            justify="right" if right else "left",
-            no_wrap=column != "name",
-            overflow="fold",
-            min_width=name_width if column == "name" else None,
-        )
-    for row in zip(*cells.values()):
-        table.add_row(*map(Text, row))
-    return table
+def _lines(cells: Mapping[str, list[str]], widths: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for each record, and more where its name is folded."""
+    for name, *row in zip(*cells.values()):
+        first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
+        yield _line([first, *row], widths)
+        yield from more
+
+
+def _line(row: list[str], widths: Mapping[str, int]) -> str:
+    """Return the cells of a row in one line, each as wide as its column; numbers to the right."""
+    padded = []
+    for text, (column, width) in zip(row, widths.items()):
+        space = " " * (width - cell_len(text))
+        padded.append(space + text if column in ("version", "size") else text + space)
+    return (" " * GAP).join(padded).rstrip()
 
 
 def _given(record: ModelRecord) -> dict[str, Any]:
@@ -175,6 +183,7 @@ DISPENSABLE = ("trained", "level of analysis", "training period", "author", "run
 def show_record(record: ModelRecord) -> None:
     """Print one record in a panel: the metadata, then what the store recorded."""
     from rich.console import Group as Together
+    from rich.measure import Measurement
     from rich.panel import Panel
     from rich.rule import Rule
 
@@ -199,7 +208,9 @@ def _recorded(record: ModelRecord) -> dict[str, str]:
     }
 
 
-def _pairs(pairs: Mapping[str, str]) -> Table:
+def _pairs(pairs: Mapping[str, str]) -> "Table":
+    from rich.table import Table
+
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="bold", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -247,4 +258,6 @@ def printable(value: str) -> str:
     >>> printable("a\\x1b[31m")
     'a\\\\x1b[31m'
     """
+    if value.isprintable():
+        return value
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
