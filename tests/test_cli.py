@@ -244,7 +244,7 @@ def test_delete_says_which_version_is_current_now(store: Storage, viewser: Views
     for number in range(3):
         store.store("m", number, overwrite=True)
     result = viewser("model", "delete", "m:3", "m:3", "--yes")
-    assert result.stderr.splitlines() == ["Deleted 1 version, 5 bytes.", "The current version of m is 2 now."]
+    assert result.stderr.splitlines() == ["Deleted m, version 3 (5 bytes).", "The current version of m is 2 now."]
     deleted = json.loads(viewser("model", "delete", "m", "--yes", "--json").stdout)
     assert [(record["version"], record["current"]) for record in deleted] == [(2, True), (1, False)]
     assert store.list() == []

@@ -3,11 +3,16 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from views_runs import ModelRecord, Storage
+
+#: A store that an example made, and what its first and its second run printed.
+Runs = tuple[Storage, list[str], list[str]]
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
@@ -22,13 +27,13 @@ def run_example(script: str, folder: Path, *arguments: str) -> list[str]:
     """Run an example in a folder, as a user named ines, and return the lines that it prints."""
     own = {"LOGNAME": "ines", "HOME": str(folder), "XDG_DATA_HOME": str(folder), "PYTHONUTF8": "1"}
     process = subprocess.run(
-        [sys.executable, "-W", "error", str(EXAMPLES / script), *arguments],
+        [sys.executable, "-W", "error::FutureWarning", str(EXAMPLES / script), *arguments],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "VIEWS_RUNS_STORE"} | own,
         capture_output=True,
         encoding="utf-8",
     )
-    assert (process.returncode, process.stderr) == (0, "")
+    assert process.returncode == 0, process.stderr
     return process.stdout.splitlines()
 
 
@@ -39,22 +44,22 @@ def given_metadata(record: ModelRecord) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def store_a_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, list[str], list[str]]:
+def store_a_model(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Run the first example twice; return its store, and what each run printed."""
     folder = tmp_path_factory.mktemp("store_a_model")
-    outputs = [run_example("store_a_model.py", folder) for _ in range(2)]
-    return Storage(folder / "example.db"), *outputs
+    first, second = (run_example("store_a_model.py", folder) for _ in range(2))
+    return Storage(folder / "example.db"), first, second
 
 
 @pytest.fixture(scope="module")
-def production_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Storage, list[str], list[str]]:
+def production_run(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Run the second example twice; return its store, and what each run printed."""
     folder = tmp_path_factory.mktemp("production_run")
-    outputs = [run_example("production_run.py", folder, "run.db") for _ in range(2)]
-    return Storage(folder / "run.db"), *outputs
+    first, second = (run_example("production_run.py", folder, "run.db") for _ in range(2))
+    return Storage(folder / "run.db"), first, second
 
 
-def test_store_a_model_stores_each_model_once(store_a_model):
+def test_store_a_model_stores_each_model_once(store_a_model: Runs) -> None:
     """After two runs there is one version of each model."""
     store, _, _ = store_a_model
     assert [(record.name, record.version) for record in store.find(all_versions=True)] == [
@@ -62,7 +67,7 @@ def test_store_a_model_stores_each_model_once(store_a_model):
     ]
 
 
-def test_store_a_model_gives_each_model_its_metadata(store_a_model):
+def test_store_a_model_gives_each_model_its_metadata(store_a_model: Runs) -> None:
     """Each model has all the known fields."""
     store, _, _ = store_a_model
     assert [given_metadata(record) for record in store.find()] == 3 * [
@@ -79,7 +84,7 @@ def test_store_a_model_gives_each_model_its_metadata(store_a_model):
     ]
 
 
-def test_store_a_model_says_what_it_trained(store_a_model):
+def test_store_a_model_says_what_it_trained(store_a_model: Runs) -> None:
     """The first run trains and stores every model, and says so."""
     _, first, _ = store_a_model
     assert [line.partition(":")[0] for line in first[:3]] == [
@@ -87,37 +92,37 @@ def test_store_a_model_says_what_it_trained(store_a_model):
     ]
 
 
-def test_store_a_model_finds_what_is_stored(store_a_model):
+def test_store_a_model_finds_what_is_stored(store_a_model: Runs) -> None:
     """The second run trains nothing, says so, and predicts the same."""
     _, first, second = store_a_model
     assert second == [f"{name} is stored already" for name in MODELS] + first[3:]
 
 
-def test_store_a_model_stores_only_classes_that_others_can_import(store_a_model):
+def test_store_a_model_stores_only_classes_that_others_can_import(store_a_model: Runs) -> None:
     """No stored object is of a class that only the script has."""
     store, _, _ = store_a_model
     assert {record.type.partition(".")[0] for record in store.find()} == {"sklearn"}
 
 
-def test_production_run_trains_every_model_for_every_partition(production_run):
+def test_production_run_trains_every_model_for_every_partition(production_run: Runs) -> None:
     """The first run trains all, and prints one line for each."""
     _, first, _ = production_run
     assert first[: len(RUN)] == [f"trained {name}, version 1" for name in RUN]
 
 
-def test_production_run_fetches_what_is_stored(production_run):
+def test_production_run_fetches_what_is_stored(production_run: Runs) -> None:
     """The second run trains nothing, and predicts the same."""
     _, first, second = production_run
     assert second == [f"fetched {name}" for name in RUN] + first[len(RUN) :]
 
 
-def test_production_run_sums_up_every_model(production_run):
+def test_production_run_sums_up_every_model(production_run: Runs) -> None:
     """The summary has a row for each model."""
     _, first, _ = production_run
     assert [line.split()[0] for line in first[-len(RUN) :]] == RUN
 
 
-def test_production_run_stores_each_model_once(production_run):
+def test_production_run_stores_each_model_once(production_run: Runs) -> None:
     """After two runs there is one version of each, with the months of its partition."""
     store, _, _ = production_run
     stored = {
@@ -128,7 +133,7 @@ def test_production_run_stores_each_model_once(production_run):
     assert stored == {name: (1, *PARTITIONS[name.rpartition("_")[2]]) for name in RUN}
 
 
-def test_production_run_gives_each_model_its_metadata(production_run):
+def test_production_run_gives_each_model_its_metadata(production_run: Runs) -> None:
     """What a run stores says who trained it, for which run, and what it predicts."""
     store, _, _ = production_run
     assert given_metadata(store.inspect("fatalities_sb_rf_future")) == {
@@ -143,7 +148,7 @@ def test_production_run_gives_each_model_its_metadata(production_run):
     }
 
 
-def test_production_run_trains_again_what_was_trained_otherwise(production_run):
+def test_production_run_trains_again_what_was_trained_otherwise(production_run: Runs) -> None:
     """A model of the right name with other months is trained again, and stays as the older version."""
     store, _, _ = production_run
     folder = store.path.parent
@@ -156,7 +161,7 @@ def test_production_run_trains_again_what_was_trained_otherwise(production_run):
 
 
 @pytest.fixture
-def panel(monkeypatch):
+def panel(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """Import the module of the panel, as the examples do."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import panel
@@ -165,12 +170,12 @@ def panel(monkeypatch):
     del sys.modules["panel"]
 
 
-def test_panel_is_the_same_at_every_call(panel):
+def test_panel_is_the_same_at_every_call(panel: ModuleType) -> None:
     """The seed is fixed."""
     assert panel.country_month().equals(panel.country_month())
 
 
-def test_panel_has_a_row_for_each_country_and_month(panel):
+def test_panel_has_a_row_for_each_country_and_month(panel: ModuleType) -> None:
     """It has the index and the columns of the real one, and no gaps."""
     frame = panel.country_month()
     assert frame.index.names == ["month_id", "country_id"]
@@ -180,14 +185,14 @@ def test_panel_has_a_row_for_each_country_and_month(panel):
     assert frame.notna().all(axis=None)
 
 
-def test_panel_has_many_zeros_and_long_conflicts(panel):
+def test_panel_has_many_zeros_and_long_conflicts(panel: ModuleType) -> None:
     """Most months have no fatalities; those of one month say much of the next."""
     fatalities = panel.country_month()["ged_sb"].unstack()
     assert 0.8 < (fatalities == 0).mean(axis=None) < 0.95
     assert fatalities.stack().corr(fatalities.shift(1).stack()) > 0.8
 
 
-def test_panel_shows_a_model_nothing_of_later(panel):
+def test_panel_shows_a_model_nothing_of_later(panel: ModuleType) -> None:
     """What is learnt from the months up to an end does not change with the months after it."""
     frame = panel.country_month()
     later = frame.copy()

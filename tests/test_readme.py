@@ -12,11 +12,13 @@ import sys
 import textwrap
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import views_runs
 from views_runs import ModelMetadata, ModelRecord, Storage, StorageError
+from views_runs.cli import model
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -97,16 +99,16 @@ def folder(example_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("code", code_blocks("python"))
-def test_python_code_runs(code, folder):
+def test_python_code_runs(code: str, folder: Path) -> None:
     """Each block of Python code runs as it stands."""
     exec(compile(code, "README.rst", "exec"), {})
 
 
-def test_code_without_this_package_reads_a_model_of_several_parts(folder):
+def test_code_without_this_package_reads_a_model_of_several_parts(folder: Path) -> None:
     """The code that uses sqlite3 and pickle alone gets what `fetch` returns."""
     [code] = [code for code in code_blocks("python") if "import pickle" in code]
     assert "views_runs" not in code
-    names = {}
+    names: dict[str, Any] = {}
     exec(compile(code, "README.rst", "exec"), names)
     assert names["rest"]
     fetched = Storage("example.db").fetch("fatalities_sb_rf")
@@ -115,20 +117,18 @@ def test_code_without_this_package_reads_a_model_of_several_parts(folder):
 
 
 @pytest.mark.parametrize("command, output", sessions("viewser"))
-def test_session_prints_what_the_readme_shows(command, output, folder):
+def test_session_prints_what_the_readme_shows(command: str, output: str, folder: Path) -> None:
     """Each command prints what is shown under it, but for dates, sizes, digests and versions."""
     assert normal(run(["-m", "views_runs", *shlex.split(command)[1:]], folder)) == normal(output)
 
 
-def test_sessions_show_every_command(folder):
+def test_sessions_show_every_command() -> None:
     """Each verb of the command line is shown at work."""
     shown = {shlex.split(command)[2] for command, _ in sessions("viewser")}
-    from views_runs.cli import model
-
     assert shown == set(model.commands)
 
 
-def test_query_prints_what_the_readme_shows(folder):
+def test_query_prints_what_the_readme_shows(folder: Path) -> None:
     """The query for the sqlite3 shell finds what is shown under it."""
     [(command, output)] = sessions("sqlite3")
     _, file, query = shlex.split(command)
@@ -137,15 +137,15 @@ def test_query_prints_what_the_readme_shows(folder):
     assert ["|".join(map(str, row)) for row in rows] == output.splitlines()
 
 
-def test_columns_are_those_of_the_file(folder):
+def test_columns_are_those_of_the_file(folder: Path) -> None:
     """The README describes each column of the table, in its order."""
     with closing(sqlite3.connect("example.db")) as connection:
         columns = [row[0] for row in connection.execute("SELECT name FROM pragma_table_info('models')")]
-    described = re.findall(r"^``(\w+)`` ", section("What is stored, and how to read it without this package"), re.MULTILINE)
-    assert described == columns
+    table = section("What is stored, and how to read it without this package")
+    assert re.findall(r"^``(\w+)`` ", table, re.MULTILINE) == columns
 
 
-def test_first_command_comes_first():
+def test_first_command_comes_first() -> None:
     """The first line of code makes the environment, and installs, trains, lists and inspects."""
     first_code = re.search(r"^    (.*)$", README, re.MULTILINE)
     assert first_code and first_code[1] == " && ".join(one_line_commands()[0])
@@ -158,7 +158,7 @@ def test_first_command_comes_first():
     ]
 
 
-def test_first_command_runs_what_exists(folder):
+def test_first_command_runs_what_exists(folder: Path) -> None:
     """After the installation, each step of the first command works."""
     for step in one_line_commands()[0][2:]:
         program, *arguments = shlex.split(step)
@@ -169,7 +169,7 @@ def test_first_command_runs_what_exists(folder):
             run(["-m", "views_runs", *arguments], folder)
 
 
-def test_commands_install_extras_that_exist():
+def test_commands_install_extras_that_exist() -> None:
     """What the two lines install are this package's extras."""
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -178,7 +178,7 @@ def test_commands_install_extras_that_exist():
     assert {"examples", "test"} <= set(setup["options.extras_require"])
 
 
-def test_second_command_runs_the_tests():
+def test_second_command_runs_the_tests() -> None:
     """The second line makes an environment and runs the tests in it."""
     [_, steps] = one_line_commands()
     assert steps == [
@@ -188,7 +188,7 @@ def test_second_command_runs_the_tests():
     ]
 
 
-def test_commands_of_the_package_exist():
+def test_commands_of_the_package_exist() -> None:
     """The names that the README gives for the command line are those that are installed."""
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -204,19 +204,19 @@ def signature(method: str) -> str:
     return f"{method}{bare}"
 
 
-def test_every_method_is_listed():
+def test_every_method_is_listed() -> None:
     """The methods in the README are the public ones of Storage, with their parameters."""
     methods = [name for name, value in vars(Storage).items() if inspect.isfunction(value) and name[0] != "_"]
     listed = re.findall(r"``([a-z_]+\(.*?\))``", section("Storage", "~"))
     assert sorted(listed) == sorted(map(signature, methods))
 
 
-def test_storage_is_made_as_the_readme_says():
+def test_storage_is_made_as_the_readme_says() -> None:
     """The parameters of Storage are those in the README."""
     assert f"``{signature('__init__').replace('__init__', 'Storage')}``" in section("Storage", "~")
 
 
-def test_every_error_is_listed():
+def test_every_error_is_listed() -> None:
     """The table has each public error, with the builtin error that it is too."""
     errors = [value for value in vars(views_runs).values() if isinstance(value, type) and issubclass(value, Exception)]
     table = dict(re.findall(r"^``(\w+Error)`` +(?:``(\w+)``)?", section("Errors", "~"), re.MULTILINE))
@@ -228,17 +228,17 @@ def test_every_error_is_listed():
 
 
 @pytest.mark.parametrize("title, kind", [("Metadata", ModelMetadata), ("ModelRecord", ModelRecord)])
-def test_every_field_is_listed(title, kind):
+def test_every_field_is_listed(title: str, kind: type[ModelMetadata] | type[ModelRecord]) -> None:
     """The README names each field of a record, and of the metadata."""
     assert [field for field in kind.__dataclass_fields__ if f"``{field}``" not in section(title, "~")] == []
 
 
-def test_changes_begin_with_this_version():
+def test_changes_begin_with_this_version() -> None:
     """The newest change is the version that is installed."""
     assert section("Changes").split()[0] == views_runs.__version__
 
 
-def test_every_public_name_is_in_the_readme():
+def test_every_public_name_is_in_the_readme() -> None:
     """What can be imported from the package is mentioned."""
     names = [name for name in views_runs.__all__ if name != "__version__"]
     assert [name for name in names if not re.search(rf"\b{name}\b", README)] == []

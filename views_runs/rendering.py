@@ -228,11 +228,11 @@ def show_doomed(records: list[ModelRecord]) -> None:
 
 def show_deleted(records: list[ModelRecord], current: Mapping[str, ModelRecord | None]) -> None:
     """Say what was deleted, and which versions are current now."""
-    count = f"{len(records)} version{'s' if len(records) > 1 else ''}"
-    show_message(f"Deleted {count}, {size(sum(record.size for record in records))}.")
-    for record in current.values():
-        if record is not None:
-            show_message(f"The current version of {printable(record.name)} is {record.version} now.")
+    for record in records:
+        show_message(f"Deleted {printable(record.name)}, version {record.version} ({size(record.size)}).")
+    for left in current.values():
+        if left is not None:
+            show_message(f"The current version of {printable(left.name)} is {left.version} now.")
 
 
 def text(field: str, value: Any) -> str:

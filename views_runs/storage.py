@@ -209,7 +209,8 @@ class Storage:
     def exists_with_metadata(self, name: str, metadata: Any) -> bool:
         """Whether there is a model of this name whose metadata has every field given, equal.
 
-        ``training_date`` does not count, nor do fields of the stored metadata that were not given.
+        ``training_date`` does not count, nor do fields of the stored metadata that were not given; so leave out
+        ``author`` and ``run_id`` where a model that a colleague or an earlier run trained will do.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3], {"author": "testuser", "train_end": 480})
@@ -544,9 +545,9 @@ class Storage:
         elif target.exists() and not target.is_file():
             trouble = "that is not a regular file: give another one"
         elif target.exists() and not overwrite:
-            trouble = "there is such a file, and it was kept. Give another name, or replace it with --force or overwrite=True"
+            trouble = "there is such a file, and it was kept. Give another name, or overwrite=True (--force) to replace it"
         if trouble:
-            raise DownloadError(f"cannot download {reference!r}: {target}: {trouble}")
+            raise DownloadError(f"cannot download {reference!r}: {target.absolute()}: {trouble}")
         return target
 
     @property
