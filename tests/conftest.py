@@ -67,7 +67,9 @@ def leftovers(store: Storage) -> dict[str, int]:
     """Count what should not be in the file: parts that no model has, and uploads."""
     connection = sqlite3.connect(store.path)
     try:
-        orphans = "SELECT count(*) FROM model_parts WHERE upload NOT IN (SELECT upload FROM models WHERE upload NOT NULL)"
+        orphans = (
+            "SELECT count(*) FROM model_parts WHERE upload NOT IN (SELECT upload FROM models WHERE upload NOT NULL)"
+        )
         return {
             "parts": connection.execute(orphans).fetchone()[0],
             "uploads": connection.execute("SELECT count(*) FROM uploads").fetchone()[0],

@@ -36,7 +36,10 @@ METADATA = {
 def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
     """Run the command as a process."""
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "views_runs", *arguments], capture_output=True, text=True, **options  # type: ignore[call-overload]
+        [sys.executable, "-W", "error", "-m", "views_runs", *arguments],
+        capture_output=True,
+        text=True,
+        **options,  # type: ignore[call-overload]
     )
 
 
@@ -296,7 +299,9 @@ def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "gone.db").exists()
 
 
-@pytest.mark.parametrize("command", [[], ["model"], *(["model", verb] for verb in ("list", "inspect", "download", "delete"))])
+@pytest.mark.parametrize(
+    "command", [[], ["model"], *(["model", verb] for verb in ("list", "inspect", "download", "delete"))]
+)
 def test_help_has_an_example(viewser: Viewser, command: list[str]) -> None:
     """A newcomer sees what to type."""
     shown = viewser(*command, "--help").stdout
@@ -344,7 +349,9 @@ def test_scripts_are_installed() -> None:
     """viewser and views-runs are one and the same."""
     from importlib.metadata import entry_points
 
-    scripts = {script.name: script.load() for script in entry_points(group="console_scripts") if "views_runs" in script.value}
+    scripts = {
+        script.name: script.load() for script in entry_points(group="console_scripts") if "views_runs" in script.value
+    }
     assert set(scripts) == {"viewser", "views-runs"}
     assert len(set(map(id, scripts.values()))) == 1
 

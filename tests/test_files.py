@@ -113,7 +113,8 @@ def test_impossible_paths(path: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["what?.db", "a#b.db", "100%25.db", "file:x.db", "a b.db", "é.db", "mode=memory&.db", os.fsdecode(b"\xff.db")]
+    "name",
+    ["what?.db", "a#b.db", "100%25.db", "file:x.db", "a b.db", "é.db", "mode=memory&.db", os.fsdecode(b"\xff.db")],
 )
 def test_unusual_paths(name: str) -> None:
     """A path is a path, and not a part of a URI; a relative one stays the same file after a chdir."""
@@ -252,7 +253,11 @@ def test_a_group_shares_a_store(store: Storage, mask: int) -> None:
     need(os.name == "posix", "mode bits are POSIX")
     store.path.parent.chmod(0o2770)
     subprocess.run(
-        [sys.executable, "-c", f"import os; os.umask({mask}); from views_runs import *; Storage({str(store.path)!r}).store('m', 1)"],
+        [
+            sys.executable,
+            "-c",
+            f"import os; os.umask({mask}); from views_runs import *; Storage({str(store.path)!r}).store('m', 1)",
+        ],
         check=True,
     )
     for path in (store.path, store.path.with_name("models.db-journal")):
@@ -266,7 +271,10 @@ def test_what_the_file_is(store: Storage, sql: sqlite3.Connection) -> None:
     sql.execute("SELECT count(*) FROM models").fetchone()
     values = [sql.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_size", "auto_vacuum", "application_id")]
     assert values == [16384, 2, APPLICATION_ID]
-    assert sorted(path.name for path in store.path.parent.iterdir() if path.is_file()) == ["models.db", "models.db-journal"]
+    assert sorted(path.name for path in store.path.parent.iterdir() if path.is_file()) == [
+        "models.db",
+        "models.db-journal",
+    ]
     assert store.path.with_name("models.db-journal").stat().st_size == 1 << 20
 
 

@@ -202,7 +202,17 @@ def test_none_in_a_model_of_fields_is_not_given() -> None:
 
 @pytest.mark.parametrize(
     "paths",
-    ['[["gone"]]', '[["list", 7]]', '[["list", "key"]]', '[["author"]]', '[["deep", "er"]]', "[[]]", "[3]", "3", '[null]'],
+    [
+        '[["gone"]]',
+        '[["list", 7]]',
+        '[["list", "key"]]',
+        '[["author"]]',
+        '[["deep", "er"]]',
+        "[[]]",
+        "[3]",
+        "3",
+        "[null]",
+    ],
 )
 def test_an_entry_that_no_longer_fits_is_ignored(paths: str) -> None:
     """Another program may have changed the metadata and left the list of datetimes."""

@@ -94,7 +94,12 @@ def test_overwriting_adds_a_version(store: Storage) -> None:
     store.store("m", "one", {"train_end": 480})
     second = store.store("m", "two", {"train_end": 492}, overwrite=True)
     assert (second.version, second.current) == (2, True)
-    assert (store.fetch("m"), store.fetch("m:1"), store.fetch("m", 1), store.fetch("m:2", 2)) == ("two", "one", "one", "two")
+    assert (store.fetch("m"), store.fetch("m:1"), store.fetch("m", 1), store.fetch("m:2", 2)) == (
+        "two",
+        "one",
+        "one",
+        "two",
+    )
     assert store.fetch_metadata("m:1") == {"train_end": 480}
     assert [record.version for record in store.versions("m")] == [2, 1]
     assert not store.inspect("m:1").current
@@ -255,7 +260,11 @@ def test_older_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert fetch_metadata("m").training_date == METADATA["training_date"]
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         storage_module.nothing
-    assert (views_runs.storage, views_runs.Storage, views_runs.ModelMetadata) == (storage_module, Storage, ModelMetadata)
+    assert (views_runs.storage, views_runs.Storage, views_runs.ModelMetadata) == (
+        storage_module,
+        Storage,
+        ModelMetadata,
+    )
 
 
 def test_no_warning_on_the_present_way(store: Storage) -> None:

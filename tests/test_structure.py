@@ -24,6 +24,7 @@ ORDER = (
     "schema",
     "connection",
     "records",
+    "names",
     "metadata",
     "exceptions",
     "version",

@@ -187,9 +187,7 @@ def _encoded(value: Any, path: list[str | int], datetimes: list[list[str | int]]
     if len(path) > MAX_DEPTH:
         raise _refusal(path[:3], f"goes more than {MAX_DEPTH} levels deep")
     if isinstance(value, dict):
-        return {
-            _key(key, path): _encoded(item, [*path, str(key)], datetimes) for key, item in value.items()
-        }
+        return {_key(key, path): _encoded(item, [*path, str(key)], datetimes) for key, item in value.items()}
     if isinstance(value, list):
         return [_encoded(item, [*path, index], datetimes) for index, item in enumerate(value)]
     if isinstance(value, date):

@@ -3,12 +3,9 @@
 import getpass
 import itertools
 import json
-import operator
 import os
 import platform
-import re
 import sys
-import unicodedata
 import warnings
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -17,12 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from views_runs import pickling, schema, uploads
+from views_runs import names, pickling, schema, uploads
 from views_runs.connection import Connection
 from views_runs.exceptions import (
     DownloadError,
     InvalidMetadataError,
-    InvalidNameError,
     InvalidPathError,
     MetadataExistsError,
     MetadataNotFoundError,
@@ -36,16 +32,8 @@ from views_runs.records import ModelRecord
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
-#: The longest name, in characters.
-MAX_NAME = 255
-
 #: Among how many names, the newest first, to look for one that is nearly the name that is missing.
 MAX_GUESSES = 5000
-
-#: The largest integer that SQLite knows.
-MAX_INTEGER = (1 << 63) - 1
-
-_REFERENCE = re.compile(r"(?s)(.*):([0-9]+)")
 
 #: The columns of a record, all of them in the index models_record.
 _RECORD = """
@@ -110,7 +98,7 @@ class Storage:
         480
         """
         doing = f"store {name!r}"
-        name = _new_name(name)
+        name = names.new_name(name)
         columns = _encode(metadata, doing)
         if not overwrite:
             self._refuse_taken(name, doing)
@@ -245,8 +233,7 @@ class Storage:
             if metadata is None:
                 raise connection.failure(
                     MetadataNotFoundError,
-                    "the model is there, but was stored without metadata. Add some with "
-                    "store_metadata(name, metadata)",
+                    "the model is there, but was stored without metadata. Add some with store_metadata(name, metadata)",
                 )
             return metadata
 
@@ -276,9 +263,7 @@ class Storage:
         with self._open(doing, name, version) as (connection, name, version), connection.transaction():
             record = self._record(connection, name, version)
             if record.metadata is not None and not overwrite:
-                raise connection.failure(
-                    MetadataExistsError, "the model has metadata. Replace it with overwrite=True"
-                )
+                raise connection.failure(MetadataExistsError, "the model has metadata. Replace it with overwrite=True")
             connection.change(
                 "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?",
                 (*columns, name, record.version),
@@ -381,7 +366,7 @@ class Storage:
     @contextmanager
     def _open(self, doing: str, name: str, version: int | None) -> Iterator[tuple[Connection, str, int | None]]:
         """Open the store to do something with one model; yield the model's name and version too."""
-        name, version = _reference(name, version)
+        name, version = names.reference(name, version)
         if self._reads_as_empty():
             raise ModelNotFoundError(
                 f"cannot {doing}: there is no store yet at {self.path}; the first model stored makes it"
@@ -399,7 +384,7 @@ class Storage:
         return self._is_default and not self.path.exists()
 
     def _existing(self, name: str) -> ModelRecord | None:
-        name, version = _reference(name, None)
+        name, version = names.reference(name, None)
         if self._reads_as_empty():
             return None
         with self._connect(f"look up {name!r}") as connection:
@@ -460,9 +445,7 @@ class Storage:
             )
             return self._record(connection, name, version)
 
-    def _verified(
-        self, connection: Connection, name: str, version: int | None
-    ) -> Generator[memoryview, None, None]:
+    def _verified(self, connection: Connection, name: str, version: int | None) -> Generator[memoryview, None, None]:
         """Yield the bytes of a model's pickle, each after it was verified."""
         row = connection.row(
             "SELECT id, version, size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models "
@@ -509,9 +492,7 @@ class Storage:
             if type(error) not in (StorageError, StoreDamagedError):
                 raise
             if not connection.row("SELECT 1 FROM models WHERE id = ?", (model,)):
-                raise connection.failure(
-                    ModelNotFoundError, "the model was deleted while it was being read"
-                ) from error
+                raise connection.failure(ModelNotFoundError, "the model was deleted while it was being read") from error
             raise pickling.corrupt(full_name, f"a part of its pickle cannot be read: {error}") from error
 
     def _delete_row(self, connection: Connection, model: int) -> None:
@@ -533,19 +514,21 @@ class Storage:
             "SELECT DISTINCT name FROM models INDEXED BY models_record ORDER BY id DESC LIMIT ?", (MAX_GUESSES,)
         )
         return connection.failure(
-            ModelNotFoundError, f"there is no model {name!r}{_similar(name, [row[0] for row in rows])}"
+            ModelNotFoundError, f"there is no model {name!r}{names.similar(name, [row[0] for row in rows])}"
         )
 
     def _download_target(self, reference: str, file: Path, overwrite: bool) -> Path:
         """Return where to write a pickle; refuse what must not be overwritten."""
-        target = file / _file_name(reference) if file.is_dir() else file
+        target = file / names.file_name(reference) if file.is_dir() else file
         trouble = ""
         if target.absolute() in (self.path, self._journal) or _same_file(target, self.path):
             trouble = "that is the store itself: give another file"
         elif target.exists() and not target.is_file():
             trouble = "that is not a regular file: give another one"
         elif target.exists() and not overwrite:
-            trouble = "there is such a file, and it was kept. Give another name, or overwrite=True (--force) to replace it"
+            trouble = (
+                "there is such a file, and it was kept. Give another name, or overwrite=True (--force) to replace it"
+            )
         if trouble:
             raise DownloadError(f"cannot download {reference!r}: {target.absolute()}: {trouble}")
         return target
@@ -582,45 +565,6 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
         raise InvalidPathError("a store is a file, so ':memory:' cannot be one: give a file in a temporary folder")
     # Not resolved: SQLite follows links itself, and the messages show the path that was given.
     return Path(os.path.abspath(os.path.expanduser(text)))
-
-
-def _new_name(name: str) -> str:
-    """Return the name that a model is to be stored under, or refuse it."""
-    name = _valid_name(name)
-    if _REFERENCE.fullmatch(name):
-        raise InvalidNameError(
-            f"{name!r} cannot be the name of a model: NAME:NUMBER names a version of NAME. Versions are numbered by "
-            "the store; give a name that does not end in a colon and a number"
-        )
-    return name
-
-
-def _valid_name(name: str) -> str:
-    if not isinstance(name, str):
-        raise InvalidNameError(f"the name of a model is a string, not {name!r}")
-    trouble = ""
-    if not name:
-        trouble = "it is empty"
-    elif len(name) > MAX_NAME:
-        trouble = f"it has {len(name)} characters, and {MAX_NAME} are the most"
-    elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
-        trouble = "it holds a control character, such as a line break"
-    if trouble:
-        raise InvalidNameError(f"{name[:60]!r} cannot be the name of a model: {trouble}")
-    return str(name)
-
-
-def _reference(name: str, version: int | None) -> tuple[str, int | None]:
-    """Take ``NAME`` or ``NAME:VERSION`` apart."""
-    if isinstance(name, str) and (match := _REFERENCE.fullmatch(name)):
-        name, named = match[1], int(match[2]) if len(match[2]) < 19 else MAX_INTEGER
-        if version not in (None, named):
-            raise InvalidNameError(f"{match[0]!r} names version {named}, and version={version!r} another: give one")
-        version = named
-    try:
-        return _valid_name(name), None if version is None else min(operator.index(version), MAX_INTEGER)
-    except TypeError as error:
-        raise InvalidNameError(f"a version of {name!r} is a whole number, not {version!r}") from error
 
 
 def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
@@ -678,27 +622,6 @@ def _user() -> str:
         # Python 3.13 raises OSError, older ones KeyError, for a user id without a name.
         user = str(os.getuid()) if hasattr(os, "getuid") else "?"
     return f"{user}@{platform.node()}"
-
-
-def _similar(name: str, names: list[str]) -> str:
-    """Return the end of a sentence that says which names are nearly this one."""
-    if not names:
-        return "; the store is empty"
-    from difflib import get_close_matches
-
-    folded = {other.casefold(): other for other in reversed(names)}
-    close = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
-    if close:
-        return f"; did you mean {' or '.join(repr(other) for other in close)}?"
-    return "; `viewser model list` shows what is there"
-
-
-def _file_name(reference: str) -> str:
-    """Return the name of the file for a model's pickle: one that stays in its folder, on any system."""
-    name = re.sub(r'[/\\:*?"<>|]', "_", reference)
-    name = "_" + name[1:] if name.startswith((".", "-")) else name
-    # File systems allow 255 bytes, and the file is written beside under a longer name first.
-    return name.encode("utf-8")[:200].decode("utf-8", "ignore") + ".pickle"
 
 
 def _same_file(one: Path, other: Path) -> bool:
