@@ -19,6 +19,7 @@ ORDER = (
     "rendering",
     "__init__",
     "storage",
+    "query",
     "uploads",
     "pickling",
     "schema",

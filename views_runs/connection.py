@@ -136,6 +136,10 @@ class Connection:
         """Execute one statement and return how many rows it changed."""
         return self._patiently(lambda: self._sqlite.execute(sql, parameters).rowcount)
 
+    def function(self, function: Callable[..., Any], parameters: int) -> None:
+        """Let SQL call a function by its name."""
+        self._sqlite.create_function(function.__name__, parameters, function, deterministic=True)
+
     def read_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
         """Read a BLOB into memory, and return its size in bytes.
 

@@ -35,6 +35,20 @@ class InvalidMetadataError(StorageError, ValueError):
         return type(self), (str(self), self.key)
 
 
+class QueryError(StorageError, ValueError):
+    """A condition on models cannot be read."""
+
+    def __init__(self, message: str, condition: str = "", place: int = 0) -> None:
+        super().__init__(message)
+        #: What was written.
+        self.condition = condition
+        #: Where in it the trouble is: the index of a character.
+        self.place = place
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.condition, self.place)
+
+
 class ModelExistsError(StorageError, FileExistsError):
     """A model of this name is there, and ``overwrite=True`` was not given."""
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -19,32 +20,42 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 class ModelMetadata:
     """The fields that every ViEWS model can have. All are optional, and a dict may hold more.
 
+    A store checks their types whenever they are given, in a dict too, and that the training data does not end before
+    it starts.
+
     >>> ModelMetadata(author="testuser", train_start=121, train_end=480).train_end
     480
     """
 
-    #: Who trained the model.
+    #: Who trained the model: a text.
     author: str | None = None
-    #: The run that it was trained for, as in ``2026-11``.
+    #: The run that it was trained for: a text, as in ``2026-11``.
     run_id: str | None = None
-    #: The queryset that the training data came from.
+    #: The queryset that the training data came from: a text.
     queryset_name: str | None = None
-    #: What a row of the data is: ``country_month``, ``priogrid_month``, ...
+    #: What a row of the data is: a text, as in ``country_month`` or ``priogrid_month``.
     level_of_analysis: str | None = None
-    #: What is predicted, as in ``ged_sb``.
+    #: What is predicted: a text, as in ``ged_sb``.
     outcome: str | None = None
-    #: The first month of the training data: a views month, 1 = January 1980.
+    #: The first month of the training data: a views month, which is an integer, 1 = January 1980.
     train_start: int | None = None
-    #: The last month of the training data: a views month, 1 = January 1980.
+    #: The last month of the training data: a views month, which is an integer, 1 = January 1980.
     train_end: int | None = None
-    #: When the model was trained.
-    training_date: datetime | None = None
-    #: How many months ahead the model predicts, one number for each.
+    #: When the model was trained: a datetime, a date, or a text of one in ISO 8601, which stays a text.
+    training_date: datetime | date | str | None = None
+    #: How many months ahead the model predicts: a list of integers.
     steps: list[int] | None = None
 
 
 #: The names of the known fields, in the order in which they are shown.
 KNOWN_FIELDS = tuple(field.name for field in dataclasses.fields(ModelMetadata))
+
+
+#: The known fields that hold a text.
+TEXT_FIELDS = ("author", "run_id", "queryset_name", "level_of_analysis", "outcome")
+
+#: The known fields that hold a views month.
+MONTH_FIELDS = ("train_start", "train_end")
 
 
 class Metadata(dict[str, Any]):
@@ -147,6 +158,86 @@ def decode(text: str, datetimes: str | None) -> Metadata:
     return Metadata(value)
 
 
+def round_trip(metadata: Any) -> Metadata:
+    """Return metadata as it would come back from a store.
+
+    Raises:
+        InvalidMetadataError: it would not come back equal.
+
+    >>> round_trip(ModelMetadata(author="testuser"))
+    {'author': 'testuser'}
+    """
+    return decode(*encode(metadata))
+
+
+def check(metadata: Metadata) -> None:
+    """Hold the known fields to their types; None counts as not given.
+
+    Raises:
+        InvalidMetadataError: a field has another type, or the training data ends before it starts.
+
+    >>> check(Metadata(train_end="480"))
+    Traceback (most recent call last):
+    views_runs.exceptions.InvalidMetadataError: the metadata field train_end should be a views month, which is an \
+integer (1 = January 1980), and is the text '480'
+    """
+    for field in KNOWN_FIELDS:
+        value = metadata.get(field)
+        expected = None if value is None else _mismatch(field, value)
+        if expected:
+            raise _refusal([field], f"should be {expected}, and is {_described(value)}")
+    start, end = (metadata.get(field) for field in MONTH_FIELDS)
+    if start is not None and end is not None and start > end:
+        raise _refusal(["train_start"], f"is {start} ({month_name(start)}), after train_end, {end} ({month_name(end)})")
+
+
+def _mismatch(field: str, value: Any) -> str:
+    """Return what a known field should be; empty when it is."""
+    if field in TEXT_FIELDS:
+        return "" if isinstance(value, str) else "a text"
+    if field in MONTH_FIELDS:
+        return "" if type(value) is int else "a views month, which is an integer (1 = January 1980)"
+    if field == "steps":
+        is_list = isinstance(value, list) and all(type(step) is int for step in value)
+        return "" if is_list else "a list of integers"
+    return "" if isinstance(value, date) or _is_iso(value) else "a datetime, a date, or an ISO 8601 text of one"
+
+
+def _is_iso(value: Any) -> bool:
+    try:
+        return bool(_parsed_date(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def _described(value: Any) -> str:
+    return f"the text {value!r}" if isinstance(value, str) else f"{value!r}, {_article(value)}"
+
+
+def differences(
+    old: dict[str, Any] | None, new: dict[str, Any] | None, everything: bool = False
+) -> list[tuple[str, Any, Any]]:
+    """Return (field, old value, new value) of all fields that differ, the known ones first; None = lacking.
+
+    Args:
+        old, new: the metadata; None = there is none.
+        everything: fields that are equal too.
+
+    >>> differences({"author": "me", "train_end": 480}, {"author": "me", "train_end": 492})
+    [('train_end', 480, 492)]
+    """
+    old, new = old or {}, new or {}
+    known = [field for field in KNOWN_FIELDS if field in old or field in new]
+    fields = [*known, *sorted((set(old) | set(new)) - set(known))]
+    pairs = [(field, old.get(field), new.get(field)) for field in fields]
+    return [pair for pair in pairs if everything or not _same(*pair[1:])]
+
+
+def _same(old: Any, new: Any) -> bool:
+    # True is not 1, also when Python says that they are equal.
+    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
+
+
 def plain(value: Any) -> Any:
     """Return decoded metadata as `json.dumps` takes it: datetimes and dates become ISO 8601 strings.
 
@@ -168,8 +259,18 @@ def equivalent(stored: Metadata | None, wanted: Any) -> bool:
     """
     if stored is None:
         return False
-    fields = decode(*encode(wanted)).items()
-    return all(stored.get(key) == value for key, value in fields if key != "training_date")
+    return not lacking(stored, wanted)
+
+
+def lacking(stored: Metadata | None, wanted: Any) -> list[tuple[str, Any, Any]]:
+    """Return (field, stored value, wanted value) of all that keep stored metadata from being `equivalent`.
+
+    >>> lacking(Metadata(author="testuser", train_end=480), {"train_end": 492})
+    [('train_end', 480, 492)]
+    """
+    fields = round_trip(wanted)
+    compared = {key: value for key, value in (stored or {}).items() if key in fields}
+    return [one for one in differences(compared, fields) if one[0] != "training_date"]
 
 
 def month_name(month: int) -> str:
@@ -180,6 +281,23 @@ def month_name(month: int) -> str:
     """
     years, months = divmod(month - 1, 12)
     return f"{MONTHS[months]} {1980 + years}"
+
+
+def month_number(text: str) -> int:
+    """Return the views month of a calendar month.
+
+    Raises:
+        ValueError: there is no such month.
+
+    >>> month_number("2019-12")
+    480
+    """
+    match = re.fullmatch(r"(\d{4})-(\d{1,2})", text)
+    if match is None:
+        raise ValueError("a month is a views month, as in 480, or a calendar month, as in 2019-12")
+    if not 1 <= int(match[2]) <= 12:
+        raise ValueError(f"there is no month {match[2]}")
+    return (int(match[1]) - 1980) * 12 + int(match[2])
 
 
 def _encoded(value: Any, path: list[str | int], datetimes: list[list[str | int]]) -> Any:

@@ -4,7 +4,10 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from views_runs.metadata import Metadata, plain
+from views_runs.metadata import Metadata, differences, plain
+
+#: What a store records by itself, and may differ between two models.
+RECORDED = ("type", "size", "sha256", "stored_at", "stored_by", "python", "platform", "protocol")
 
 
 @dataclass(frozen=True)
@@ -42,3 +45,15 @@ class ModelRecord:
         fields["stored_at"] = self.stored_at.isoformat(timespec="microseconds")
         fields["metadata"] = None if self.metadata is None else plain(self.metadata)
         return fields
+
+
+def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> list[tuple[str, Any, Any]]:
+    """Return (field, value in one, value in the other): the metadata's fields, then what the store recorded.
+
+    Args:
+        one, other: the records.
+        everything: fields that are equal too, and not only those that differ.
+    """
+    rows = [(field, getattr(one, field), getattr(other, field)) for field in RECORDED]
+    recorded = [row for row in rows if everything or row[1] != row[2]]
+    return differences(one.metadata, other.metadata, everything) + recorded

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from views_runs.metadata import KNOWN_FIELDS, month_name, plain
+from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, month_name, plain
 from views_runs.records import ModelRecord
 
 if TYPE_CHECKING:
@@ -27,9 +27,6 @@ GAP = 2
 
 #: So much of a name stays on one line: a narrow terminal does without columns instead.
 NAME_WIDTH = 30
-
-#: The fields that hold views months.
-MONTHS = ("train_start", "train_end")
 
 Cell = Callable[[ModelRecord], str]
 
@@ -149,7 +146,7 @@ def _field(name: str) -> Cell:
 
 
 def _period(record: ModelRecord) -> str:
-    start, end = (_given(record).get(field) for field in MONTHS)
+    start, end = (_given(record).get(field) for field in MONTH_FIELDS)
     if start is None and end is None:
         return ""
     return f"{'' if start is None else start}-{'' if end is None else end}"
@@ -243,7 +240,7 @@ def text(field: str, value: Any) -> str:
     """
     if value is None:
         return ""
-    if field in MONTHS and type(value) is int and value > 0:
+    if field in MONTH_FIELDS and type(value) is int and value > 0:
         return f"{value} ({month_name(value)})"
     if isinstance(value, str):
         return printable(value)

@@ -3,18 +3,19 @@
 import getpass
 import itertools
 import json
+import logging
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar, cast
 
-from views_runs import names, pickling, schema, uploads
+from views_runs import names, pickling, query, schema, uploads
 from views_runs.connection import Connection
 from views_runs.exceptions import (
     DownloadError,
@@ -24,23 +25,42 @@ from views_runs.exceptions import (
     MetadataNotFoundError,
     ModelExistsError,
     ModelNotFoundError,
+    QueryError,
     StorageError,
     StoreDamagedError,
 )
-from views_runs.metadata import Metadata, ModelMetadata, decode, encode, equivalent
+from views_runs.metadata import (
+    Metadata,
+    ModelMetadata,
+    check,
+    decode,
+    encode,
+    equivalent,
+    lacking,
+    round_trip,
+)
 from views_runs.records import ModelRecord
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
+T = TypeVar("T")
+
+log = logging.getLogger("views_runs")
+
 #: Among how many names, the newest first, to look for one that is nearly the name that is missing.
 MAX_GUESSES = 5000
 
-#: The columns of a record, all of them in the index models_record.
-_RECORD = """
-    SELECT name, version, version = (SELECT max(version) FROM models AS other WHERE other.name = models.name),
-        stored_at, stored_by, size, sha256, metadata, datetimes, environment
-    FROM models INDEXED BY models_record
-"""
+#: With at least so many models an index no longer narrows the search: reading all in the order of storing does as well.
+MOST_HITS = 2000
+
+#: The highest version of the name.
+_NEWEST = "(SELECT max(version) FROM models AS newest WHERE newest.name = models.name)"
+
+#: The columns of a record. The index has all of them, so that no pickle is read.
+_RECORD_COLUMNS = f"""models.name, models.version, models.version = {_NEWEST}, models.stored_at, models.stored_by,
+    models.size, models.sha256, models.metadata, models.datetimes, models.environment"""
+_RECORDS = "models INDEXED BY models_record"
+_RECORD = f"SELECT {_RECORD_COLUMNS} FROM {_RECORDS}"
 
 
 class Storage:
@@ -97,15 +117,81 @@ class Storage:
         >>> Storage("models.db").store("forest", [1, 2, 3], {"train_end": 480}).metadata.train_end
         480
         """
+        return self._store(name, model, metadata, lambda current: overwrite)
+
+    def fetch_or_train(self, name: str, train: Callable[[], T], metadata: Any, retrain: bool = False) -> T:
+        """Return the stored model if it was trained as is needed now; train and store it otherwise.
+
+        Which of the two, and why, is logged by the logger ``views_runs`` at level INFO: for instance that
+        ``train_end 480 -> 492`` differs.
+
+        Args:
+            name: of the model.
+            train: called without arguments when the model has to be trained; returns it.
+            metadata: what the model has to have been trained with, as `exists_with_metadata` compares it; stored with
+                the model that is trained.
+            retrain: train in any case.
+
+        Raises:
+            StorageError: the store cannot be used; before the training, if that can be known. If storing the trained
+                model failed, the error has it as ``.model``.
+
+        >>> store = Storage("models.db")
+        >>> store.fetch_or_train("forest", lambda: "trained", {"train_end": 480})
+        'trained'
+        >>> store.fetch_or_train("forest", lambda: "trained again", {"train_end": 480})
+        'trained'
+        >>> store.fetch_or_train("forest", lambda: "trained again", {"train_end": 492})
+        'trained again'
+        """
+        version = None if retrain else self._equivalent_version(name, metadata)
+        if version is not None:
+            with suppress(ModelNotFoundError):
+                return cast(T, self.fetch(name, version))
+            log.info("training %s: it was deleted meanwhile", name)
+        elif retrain:
+            log.info("training %s: retrain=True", name)
+        model = train()
+        try:
+            self._store(name, model, metadata, lambda current: retrain or not equivalent(current.metadata, metadata))
+        except ModelExistsError:
+            log.info("another process stored an equivalent %s meanwhile; the one trained here is returned", name)
+        except BaseException as error:
+            # It may have taken hours to train.
+            error.model = model  # type: ignore[attr-defined]
+            raise
+        return model
+
+    def _equivalent_version(self, name: str, metadata: Any) -> int | None:
+        """Return the current version if it is equivalent; log what is going to happen, and why."""
         doing = f"store {name!r}"
         name = names.new_name(name)
         columns = _encode(metadata, doing)
-        if not overwrite:
-            self._refuse_taken(name, doing)
+        # The file is made and checked now: training may take hours.
+        with self._connect(doing, create=True) as connection:
+            self._refuse_incomplete(connection, columns)
+            row = _record_row(connection, name, None)
+        if row is None:
+            log.info("training %s: there is no such model in %s", name, self.path)
+            return None
+        record = _as_record(row)
+        differences = lacking(record.metadata, metadata)
+        if differences or record.metadata is None:
+            shown = ", ".join(f"{field} {old} -> {new}" for field, old, new in differences) or "it has no metadata"
+            log.info("training %s: %s", name, shown)
+            return None
+        log.info("fetching %s, version %s, from %s", name, record.version, self.path)
+        return record.version
+
+    def _store(self, name: str, model: Any, metadata: Any, may_replace: Callable[[ModelRecord], bool]) -> ModelRecord:
+        doing = f"store {name!r}"
+        name = names.new_name(name)
+        columns = _encode(metadata, doing)
+        self._refuse_early(name, columns, may_replace, doing)
         with uploads.Upload(lambda: self._connect(doing, create=True)) as upload:
             writer = pickling.dump(model, upload.add, doing)
             upload.flush()
-            return self._publish(upload, name, writer, columns, _environment(model), overwrite)
+            return self._publish(upload, name, writer, columns, _environment(model), may_replace)
 
     def fetch(self, name: str, version: int | None = None) -> Any:
         """Return a stored model: the current version of it, or the one asked for.
@@ -147,28 +233,77 @@ class Storage:
         with self._open(f"inspect {name!r}", name, version) as (connection, name, version):
             return self._record(connection, name, version)
 
-    def find(self, name: str | None = None, all_versions: bool = False) -> "list[ModelRecord]":
-        """Return the records of models, the last stored first.
+    def find(
+        self,
+        *where: str,
+        name: str | None = None,
+        since: datetime | date | str | None = None,
+        until: datetime | date | str | None = None,
+        all_versions: bool = False,
+        sort: str | None = None,
+        limit: int | None = None,
+        **fields: Any,
+    ) -> "list[ModelRecord]":
+        """Return the records of the models that meet all conditions, the last stored first.
 
         Args:
-            name: only models of this name; ``*``, ``?`` and ``[...]`` stand for other characters.
-            all_versions: older versions too.
+            where: conditions ``FIELD OP VALUE`` with one of ``= != < <= > >= ~`` (``~`` is a glob), ``FIELD`` (the model
+                has it) or ``!FIELD`` (it lacks it, or it is null). ``a.b`` is the field ``b`` in ``a``. ``size``,
+                ``stored_at``, ``stored_by``, ``version`` and ``type`` are the record's own; ``metadata.size`` is yours.
+            name: a glob: ``*`` stands for any characters, ``?`` for one, ``[...]`` for one of these.
+            since, until: when the model was stored; local time unless it has an offset, and a date is its whole day.
+            all_versions: older versions too, and not the current ones alone.
+            sort: a field, or ``-field`` for descending; models that lack it come last.
+            limit: how many records at most.
+            fields: metadata fields that are equal to a value, or to any of a list.
+
+        Raises:
+            QueryError: a condition cannot be read; the message points at the place.
 
         >>> store = Storage("models.db")
-        >>> for model in "forest", "boosted":
-        ...     record = store.store(model, model)
-        >>> [record.name for record in store.find(name="f*")]
-        ['forest']
+        >>> for month in 480, 492:
+        ...     record = store.store(f"forest_{month}", [month], {"author": "testuser", "train_end": month})
+        >>> [record.name for record in store.find("train_end > 2019-12", author="testuser")]
+        ['forest_492']
         """
+        wanted = query.conditions(where, fields) + query.stored_between(since, until)
+        order = query.order(sort)
+        if limit is not None and (not isinstance(limit, int) or limit < 0):
+            raise QueryError(f"limit is how many records at most, 0 or more, not {limit!r}")
         if self._reads_as_empty():
             return []
-        conditions = ["name GLOB :name"] if name is not None else []
+        pieces = [condition.sql() for condition in wanted]
+        if name is not None:
+            pieces.append(query.SQL("models.name GLOB ?", (str(name),)))
         if not all_versions:
-            conditions.append("version = (SELECT max(version) FROM models AS other WHERE other.name = models.name)")
-        where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
-        with self._connect("list the models") as connection:
-            rows = connection.rows(f"{_RECORD}{where} ORDER BY id DESC", {"name": name})
+            pieces.append(query.SQL(f"models.version = {_NEWEST}"))
+        with self._connect("find models") as connection:
+            connection.function(query.compare_time, 3)
+            tables, hit = self._narrowed(connection, wanted)
+            where_all = query.all_of([*hit, *pieces])
+            rows = connection.rows(
+                f"SELECT {_RECORD_COLUMNS} FROM {tables}"
+                f"{' WHERE ' if where_all else ''}{where_all.text} ORDER BY {order.text} LIMIT ?",
+                (*where_all.parameters, *order.parameters, -1 if limit is None else min(limit, names.MAX_INTEGER)),
+            )
         return [_as_record(row) for row in rows]
+
+    def _narrowed(self, connection: Connection, wanted: "list[query.Condition]") -> "tuple[str, list[query.SQL]]":
+        """Choose the index that leaves the fewest models to look at; return the tables, and the condition on it.
+
+        SQLite would choose without knowing how many there are; and would read the rows, with their pickles, where the
+        index models_record has all that is asked for.
+        """
+        counts: list[tuple[int, int, query.SQL]] = []
+        for condition in wanted:
+            sql = condition.index_sql("hit")
+            if sql:
+                counted = f"SELECT count(*) FROM (SELECT 1 FROM models AS hit WHERE {sql.text} LIMIT {MOST_HITS})"
+                counts.append((connection.value(counted, sql.parameters), len(counts), sql))
+        fewest = min(counts, default=None, key=lambda one: one[:2])
+        if fewest is None or fewest[0] >= MOST_HITS:
+            return _RECORDS, []
+        return f"models AS hit CROSS JOIN {_RECORDS}", [fewest[2], query.SQL("models.id = hit.id")]
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, the highest first.
@@ -229,13 +364,13 @@ class Storage:
         """
         doing = f"fetch the metadata of {name!r}"
         with self._open(doing, name, version) as (connection, name, version):
-            metadata = self._record(connection, name, version).metadata
-            if metadata is None:
+            record = self._record(connection, name, version)
+            if record.metadata is None:
                 raise connection.failure(
                     MetadataNotFoundError,
                     "the model is there, but was stored without metadata. Add some with store_metadata(name, metadata)",
                 )
-            return metadata
+            return record.metadata
 
     def store_metadata(
         self, name: str, metadata: Any, overwrite: bool = False, version: int | None = None
@@ -397,18 +532,37 @@ class Storage:
             raise self._not_found(connection, name, version)
         return _as_record(row)
 
-    def _refuse_taken(self, name: str, doing: str) -> None:
+    def _refuse_early(
+        self,
+        name: str,
+        columns: tuple[str | None, str | None],
+        may_replace: Callable[[ModelRecord], bool],
+        doing: str,
+    ) -> None:
         """Raise before the pickling, which may take hours, what would be raised after it."""
         if not self.path.exists() or not self.path.stat().st_size:
             return
         with self._connect(doing) as connection:
-            self._refuse_existing(connection, name)
+            self._refuse_incomplete(connection, columns)
+            self._refuse_existing(connection, name, may_replace)
 
-    def _refuse_existing(self, connection: Connection, name: str) -> None:
+    def _refuse_incomplete(self, connection: Connection, columns: tuple[str | None, str | None]) -> None:
+        """Hold metadata to the fields that this file requires."""
+        metadata = {} if columns[0] is None else decode(columns[0], columns[1])
+        required = [row[0] for row in connection.rows("SELECT field FROM required_fields ORDER BY field")]
+        missing = [field for field in required if metadata.get(field) is None]
+        if missing:
+            error = connection.failure(
+                InvalidMetadataError,
+                f"every model in this store must have the metadata {' and '.join(required)}, and this one has no "
+                f"{' and no '.join(missing)}. Give it in the metadata; nothing was stored",
+            )
+            raise InvalidMetadataError(str(error), missing[0])
+
+    def _refuse_existing(self, connection: Connection, name: str, may_replace: Callable[[ModelRecord], bool]) -> None:
         row = _record_row(connection, name, None)
-        if row is None:
+        if row is None or may_replace(record := _as_record(row)):
             return
-        record = _as_record(row)
         raise connection.failure(
             ModelExistsError,
             f"there is a model of this name, version {record.version}, stored {record.stored_at:%Y-%m-%d %H:%M} UTC by "
@@ -422,14 +576,14 @@ class Storage:
         writer: pickling.PartWriter,
         columns: tuple[str | None, str | None],
         environment: str,
-        overwrite: bool,
+        may_replace: Callable[[ModelRecord], bool],
     ) -> ModelRecord:
         """Make the model's row, in one small transaction."""
         assert upload.first is not None
         connection = upload.connection
         with connection.transaction():
-            if not overwrite:
-                self._refuse_existing(connection, name)
+            self._refuse_incomplete(connection, columns)
+            self._refuse_existing(connection, name, may_replace)
             upload.publish()
             version = connection.value(
                 "INSERT INTO names (name, versions) VALUES (?, 1) "
@@ -538,20 +692,16 @@ class Storage:
         return self.path.with_name(self.path.name + "-journal")
 
     # Defined last: from here on `list` is the method, also in annotations.
-    def list(self, name: str | None = None, all_versions: bool = False) -> list[str]:
-        """Return the names of the models, the last stored first.
-
-        Args:
-            name: only these; as `find` takes it.
-            all_versions: a name once for each of its versions.
+    def list(self, *where: str, **options: Any) -> list[str]:
+        """Return the names of the models that `find` returns the records of; it takes the same.
 
         >>> store = Storage("models.db")
         >>> for model in "forest", "boosted":
         ...     record = store.store(model, model)
-        >>> store.list()
-        ['boosted', 'forest']
+        >>> store.list(), store.list(name="f*")
+        (['boosted', 'forest'], ['forest'])
         """
-        return [record.name for record in self.find(name, all_versions)]
+        return [record.name for record in self.find(*where, **options)]
 
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
@@ -571,6 +721,7 @@ def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
     if metadata is None:
         return None, None
     try:
+        check(round_trip(metadata))
         return encode(metadata)
     except InvalidMetadataError as error:
         raise InvalidMetadataError(f"cannot {doing}: {error}; nothing was stored", error.key) from error
@@ -587,17 +738,32 @@ def _record_row(connection: Connection, name: str, version: int | None) -> tuple
 def _as_record(row: tuple[Any, ...]) -> ModelRecord:
     """Make a record of a row of `_RECORD`."""
     name, version, current, stored_at, stored_by, size, sha256, metadata, datetimes, environment = row
-    return ModelRecord(
-        name=name,
-        version=version,
-        current=bool(current),
-        stored_at=datetime.fromisoformat(stored_at),
-        stored_by=stored_by,
-        size=size,
-        sha256=sha256,
-        metadata=None if metadata is None else decode(metadata, datetimes),
-        **json.loads(environment),
-    )
+    try:
+        stored_with = json.loads(environment)
+        return ModelRecord(
+            name=name,
+            version=version,
+            current=bool(current),
+            stored_at=datetime.fromisoformat(stored_at),
+            stored_by=stored_by,
+            size=size,
+            sha256=sha256,
+            metadata=_decode(metadata, datetimes),
+            **{field: stored_with[field] for field in ("type", "python", "platform", "protocol")},
+        )
+    except (ValueError, TypeError, LookupError) as error:
+        raise StoreDamagedError(
+            f"the row of the model {name!r}, version {version}, cannot be read: {type(error).__name__}: {error}. "
+            "Another program wrote it; restore the file from a copy, or delete the row with sqlite3"
+        ) from error
+
+
+def _decode(metadata: str | None, datetimes: str | None) -> Metadata | None:
+    try:
+        return None if metadata is None else decode(metadata, datetimes)
+    except InvalidMetadataError:
+        # Another program wrote something that is not an object: it has no fields that could be shown.
+        return None
 
 
 def _environment(model: Any) -> str:
