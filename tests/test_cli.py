@@ -105,7 +105,7 @@ def test_an_empty_store_says_what_to_do_next(viewser: Viewser, monkeypatch: pyte
 def test_no_name_fits(store: Storage, viewser: Viewser) -> None:
     """A glob that finds nothing says so."""
     store.store("m", 1)
-    assert "has a name like 'x*'" in viewser("model", "list", "x*").stderr
+    assert "meets these conditions" in viewser("model", "list", "x*").stderr
 
 
 def test_inspect_shows_the_metadata_first(store: Storage, viewser: Viewser) -> None:

@@ -72,6 +72,40 @@ def _wants_json() -> bool:
     return bool(click.get_current_context().meta.get("views_runs.json"))
 
 
+#: The options for known fields, and the fields.
+FIELD_OPTIONS = {
+    "--author": "author",
+    "--run-id": "run_id",
+    "--loa": "level_of_analysis",
+    "--outcome": "outcome",
+    "--queryset": "queryset_name",
+    "--train-start": "train_start",
+    "--train-end": "train_end",
+}
+
+
+def field_options(multiple: bool) -> Callable[[F], F]:
+    """Add an option for each known field that is one text or month; the command gets them as ``**fields``."""
+
+    def decorate(command: F) -> F:
+        for option, field in reversed(FIELD_OPTIONS.items()):
+            metavar = "MONTH" if field.startswith("train_") else "TEXT"
+            help = "As 480 or 2019-12." if metavar == "MONTH" else f"The {field.replace('_', ' ')}."
+            command = click.option(option, field, metavar=metavar, multiple=multiple, help=help)(command)
+        return command
+
+    return decorate
+
+
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that were given; an option that may be repeated means any of its values."""
+    return {
+        field: list(value) if isinstance(value, tuple) else value
+        for field, value in fields.items()
+        if value not in (None, ())
+    }
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="viewser")
 @shared_options
@@ -101,23 +135,52 @@ def model() -> None:
 
 @model.command("list")
 @click.argument("glob", required=False)
+@field_options(multiple=True)
+@click.option("-w", "--where", metavar="CONDITION", multiple=True, help="FIELD OP VALUE, FIELD or !FIELD.")
+@click.option("--since", metavar="TIME", help="Stored at this time or later, as 2026-11-01.")
+@click.option("--until", metavar="TIME", help="Stored at this time or before; a date is its whole day.")
 @click.option("--all-versions", is_flag=True, help="Older versions too.")
+@click.option("--sort", metavar="FIELD", help="By this field; -FIELD for descending.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="So many models at most.")
 @click.option("-q", "--quiet", is_flag=True, help="Names alone, one a line.")
 @shared_options
-def list_models(glob: str | None, all_versions: bool, quiet: bool) -> None:
-    """List the models, the last stored first.
+def list_models(
+    glob: str | None,
+    where: tuple[str, ...],
+    since: str | None,
+    until: str | None,
+    all_versions: bool,
+    sort: str | None,
+    limit: int | None,
+    quiet: bool,
+    **fields: Any,
+) -> None:
+    """List the models that meet all conditions, the last stored first.
 
-    GLOB chooses by name: * stands for any characters, ? for one. Quote it, so that the shell leaves it alone.
+    GLOB chooses by name: * stands for any characters, ? for one. An option for a field may be repeated, for any of
+    several values. The operators of a CONDITION are = != < <= > >= and ~ for a glob; FIELD alone asks that a model has
+    it, !FIELD that it lacks it. A dot goes into nested metadata; size, stored_at, stored_by, version and type are what
+    the store recorded. Quote globs and conditions, so that the shell leaves them alone.
 
     \b
     Examples:
-      viewser model list
-      viewser model list 'fatalities*' --all-versions
+      viewser model list --author me --run-id 2026-11
+      viewser model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
+      viewser model list --since 2026-11-01 --sort -train_end --limit 20
     """
     from views_runs import rendering
 
     storage = _storage()
-    records = storage.find(name=glob, all_versions=all_versions)
+    records = storage.find(
+        *where,
+        name=glob,
+        since=since,
+        until=until,
+        all_versions=all_versions,
+        sort=sort,
+        limit=limit,
+        **_given(fields),
+    )
     if _wants_json():
         rendering.show_json([record.as_json() for record in records])
     elif quiet:
@@ -125,7 +188,8 @@ def list_models(glob: str | None, all_versions: bool, quiet: bool) -> None:
     elif records:
         rendering.show_records(records)
     else:
-        rendering.show_empty(storage.path, glob, _given_store())
+        conditional = any([glob, where, since, until, limit is not None, _given(fields)])
+        rendering.show_empty(storage.path, conditional, _given_store())
 
 
 @model.command()
@@ -203,3 +267,92 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
         rendering.show_json([record.as_json() for record in doomed])
     else:
         rendering.show_deleted(doomed, current)
+
+
+@model.command()
+@click.argument("name")
+@field_options(multiple=False)
+@click.option("--training-date", metavar="TIME", help="As 2026-11-23 or 2026-11-23T08:00.")
+@click.option("--step", "steps", metavar="N", type=int, multiple=True, help="How many months ahead; repeat it.")
+@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any field; quote a VALUE that is a text.")
+@click.option("--unset", metavar="KEY", multiple=True, help="Remove a field.")
+@shared_options
+def annotate(name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fields: Any) -> None:
+    """Change some of a model's metadata, and keep the rest.
+
+    A VALUE is a number, true, false, a date or a time if it looks like one, JSON if it is a list or an object, and a
+    text otherwise.
+
+    \b
+    Examples:
+      viewser model annotate my-model --author me --train-end 2019-12
+      viewser model annotate my-model:1 --set note='too few countries' --unset draft
+    """
+    from views_runs import query, rendering
+
+    given = {
+        field: query.typed(field, value) if isinstance(value, str) else value for field, value in _given(fields).items()
+    }
+    given |= dict(query.assignment(text) for text in settings)
+    if not given and not unset:
+        raise click.UsageError("nothing to change: give a field, --set or --unset.")
+    storage = _storage()
+    before = storage.inspect(name)
+    after = storage.annotate(before.name, before.version, unset, **given)
+    if _wants_json():
+        rendering.show_json(after.as_json())
+    else:
+        rendering.show_changes(before, after)
+
+
+@model.command()
+@click.argument("fields", metavar="[FIELD]...", nargs=-1)
+@click.option("--none", "clear", is_flag=True, help="Require nothing.")
+@shared_options
+def require(fields: tuple[str, ...], clear: bool) -> None:
+    """Show or set the metadata fields that every model in this store must have.
+
+    Everyone who uses the store is held to them. Models that are there already stay.
+
+    \b
+    Examples:
+      viewser model require
+      viewser model require author run_id
+      viewser model require --none
+    """
+    from views_runs import rendering
+
+    if fields and clear:
+        raise click.UsageError("give fields or --none, not both.")
+    storage = _storage()
+    if fields or clear:
+        storage.require(*fields)
+    required, incomplete = storage.required(), storage.incomplete()
+    if _wants_json():
+        rendering.show_json({"required": required, "incomplete": [record.as_json() for record in incomplete]})
+    else:
+        rendering.show_required(required, incomplete)
+
+
+@model.command()
+@click.argument("name")
+@click.argument("other", required=False)
+@click.option("--all", "everything", is_flag=True, help="What is equal too.")
+@shared_options
+def diff(name: str, other: str | None, everything: bool) -> None:
+    """Show side by side how two models differ, or how a model differs from its version before.
+
+    \b
+    Examples:
+      viewser model diff my-model
+      viewser model diff my-model:1 my-model:3 --all
+      viewser model diff my-model another-model
+    """
+    from views_runs import rendering
+    from views_runs.records import compared
+
+    one, two = _storage().diff(name, other)
+    if _wants_json():
+        rendering.show_json([one.as_json(), two.as_json()])
+    else:
+        rendering.show_differences(one, two, compared(one, two, everything))

@@ -4,6 +4,7 @@ A condition is ``FIELD OP VALUE``, ``FIELD`` (the model has it) or ``!FIELD`` (i
 user writes ends up in a parameter, never in the SQL.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -199,8 +200,8 @@ def stored_between(since: Any, until: Any) -> list[Condition]:
 def typed(name: str, text: str) -> Any:
     """Return the value that a text stands for when it is given to a metadata field, as on a command line.
 
-    Texts stay texts in the known text fields; elsewhere they may be a number, true, false, a date or a datetime, and a
-    quoted text stays one. For the first and last month of the training data a calendar month will do.
+    A known text field takes the text as it is; elsewhere it may stand for a number, true, false, a date or a datetime, and
+    a quoted text stays a text. For the first and last month of the training data a calendar month will do.
 
     Raises:
         QueryError: the text cannot be the field's value.
@@ -208,7 +209,29 @@ def typed(name: str, text: str) -> Any:
     >>> typed("run_id", "007"), typed("seed", "007"), typed("train_end", "2019-12"), typed("note", "'7'")
     ('007', 7, 480, '7')
     """
-    return _Parser(text).value((name,), own=False)
+    return text if name in TEXT_FIELDS else _Parser(text).value((name,), own=False)
+
+
+def assignment(text: str) -> tuple[str, Any]:
+    """Read ``KEY=VALUE``; the key is taken as it is, and the value as `typed` or as JSON.
+
+    Raises:
+        QueryError: it cannot be read.
+
+    >>> assignment("seed=7"), assignment('tuned={"depth": 3}'), assignment("run_id=7")
+    (('seed', 7), ('tuned', {'depth': 3}), ('run_id', '7'))
+    """
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise QueryError(f"{text!r} cannot be read: give KEY=VALUE", text)
+    if value[:1] in ("[", "{"):
+        try:
+            return key, json.loads(value)
+        except ValueError as error:
+            raise QueryError(
+                f"the value of {key} cannot be read as JSON: {error}; quote it if it is a text", text
+            ) from error
+    return key, typed(key, value)
 
 
 def compare_time(stored: Any, operator: str, wanted: str) -> bool:

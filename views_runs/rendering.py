@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, month_name, plain
+from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, differences, month_name, plain
 from views_runs.records import ModelRecord
 
 if TYPE_CHECKING:
@@ -81,16 +81,16 @@ def show_error(text: str) -> None:
     messages().print(Text.assemble(("Error: ", "bold red"), text), soft_wrap=True)
 
 
-def show_empty(path: Path, glob: str | None, given: str | None) -> None:
+def show_empty(path: Path, conditional: bool, given: str | None) -> None:
     """Say that there is nothing to list, and what to do next.
 
     Args:
         path: the store.
-        glob: which names were asked for; None = all.
+        conditional: whether only some models were asked for.
         given: the path that was given on the line.
     """
-    if glob is not None:
-        show_message(f"No model in {path} has a name like {glob!r}. `viewser model list` shows all.")
+    if conditional:
+        show_message(f"No model in {path} meets these conditions. `viewser model list` shows all.")
     else:
         show_message(
             f"No models yet in {path}. Store one from Python:\n\n"
@@ -230,6 +230,58 @@ def show_deleted(records: list[ModelRecord], current: Mapping[str, ModelRecord |
     for left in current.values():
         if left is not None:
             show_message(f"The current version of {printable(left.name)} is {left.version} now.")
+
+
+def show_changes(before: ModelRecord, after: ModelRecord) -> None:
+    """Say which fields of a model's metadata changed."""
+    changes = differences(before.metadata, after.metadata)
+    for field, old, new in changes:
+        show_message(f"{printable(field)} {_value(field, old)} -> {_value(field, new)}")
+    if not changes:
+        show_message(f"Nothing changed: {printable(after.name)} has these values already.")
+
+
+def show_required(fields: list[str], incomplete: list[ModelRecord]) -> None:
+    """Say which fields a store requires, and which models lack one."""
+    if not fields:
+        show_message("This store requires no metadata. `viewser model require FIELD ...` sets what it requires.")
+        return
+    show_lines(printable(field) for field in fields)
+    if incomplete:
+        count = "1 version lacks" if len(incomplete) == 1 else f"{len(incomplete)} versions lack"
+        show_message(f"{count} a required field; `viewser model annotate` adds it:")
+        for record in incomplete:
+            missing = [field for field in fields if _given(record).get(field) is None]
+            show_message(f"  {printable(record.name)}:{record.version} has no {', '.join(missing)}")
+
+
+def show_differences(one: ModelRecord, other: ModelRecord, rows: list[tuple[str, Any, Any]]) -> None:
+    """Print two records side by side."""
+    from rich.table import Table
+
+    if not rows:
+        show_message("They do not differ. --all shows what is equal.")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    table.add_column("")
+    for record in (one, other):
+        table.add_column(Text(f"{printable(record.name)}:{record.version}"), overflow="fold")
+    for field, *values in rows:
+        cells = [_recorded_text(field, value) for value in values]
+        table.add_row(Text(printable(field), style="bold"), *map(Text, cells))
+    output().print(table)
+
+
+def _recorded_text(field: str, value: Any) -> str:
+    if field == "size" and isinstance(value, int):
+        return size(value)
+    if field == "stored_at" and isinstance(value, datetime):
+        return _local(value)
+    return text(field, value)
+
+
+def _value(field: str, value: Any) -> str:
+    return "(none)" if value is None else text(field, value) or '""'
 
 
 def text(field: str, value: Any) -> str:

@@ -397,13 +397,108 @@ class Storage:
         columns = _encode(metadata, doing)
         with self._open(doing, name, version) as (connection, name, version), connection.transaction():
             record = self._record(connection, name, version)
-            if record.metadata is not None and not overwrite:
+            if not overwrite and self._has_any_metadata(connection, record):
                 raise connection.failure(MetadataExistsError, "the model has metadata. Replace it with overwrite=True")
-            connection.change(
-                "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?",
-                (*columns, name, record.version),
+            return self._set_metadata(connection, record, columns)
+
+    def annotate(self, name: str, version: int | None = None, unset: Iterable[str] = (), **fields: Any) -> ModelRecord:
+        """Change some fields of a model's metadata, keep the others, and return the model's new record.
+
+        Two that annotate one model at once both have their say.
+
+        Args:
+            name: of the model.
+            version: which version; without it, the current one.
+            unset: fields to remove.
+            fields: fields to set.
+
+        Raises:
+            ModelNotFoundError: the model is not there.
+            InvalidMetadataError: a field cannot have this value, is required, or is to be removed and is not there.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3], {"author": "testuser", "note": "draft"})
+        >>> store.annotate("forest", train_end=480, unset=["note"]).metadata
+        {'author': 'testuser', 'train_end': 480}
+        """
+        doing = f"annotate {name!r}"
+        _encode(fields, doing)
+        with self._open(doing, name, version) as (connection, name, version), connection.transaction():
+            record = self._record(connection, name, version)
+            if record.metadata is None and self._has_any_metadata(connection, record):
+                raise connection.failure(InvalidMetadataError, "another program wrote metadata that is not an object")
+            metadata = dict(record.metadata or {})
+            for field in [unset] if isinstance(unset, str) else unset:
+                if field not in metadata:
+                    trouble = f"its metadata has no field {field!r} to remove; it has {', '.join(metadata) or 'none'}"
+                    raise connection.failure(InvalidMetadataError, trouble)
+                del metadata[field]
+            return self._set_metadata(connection, record, _encode({**metadata, **fields}, doing))
+
+    def require(self, *fields: str) -> None:
+        """Set the metadata fields that every model in this file must have from now on; without any, none.
+
+        Everyone who uses the file is held to them. Models that are there already stay; `incomplete` returns those that
+        lack a field.
+
+        Raises:
+            InvalidMetadataError: that cannot be the name of a field.
+
+        >>> store = Storage("models.db")
+        >>> store.require("author", "run_id")
+        >>> store.required()
+        ['author', 'run_id']
+        >>> store.store("forest", [1, 2, 3], {"author": "testuser"})
+        Traceback (most recent call last):
+        views_runs.exceptions.InvalidMetadataError: ...
+        """
+        for field in fields:
+            if not isinstance(field, str) or not field or not field.isprintable():
+                raise InvalidMetadataError(f"{field!r} cannot be the name of a metadata field that is required")
+        with self._connect("set the required fields", create=True) as connection, connection.transaction():
+            connection.change("DELETE FROM required_fields")
+            for field in dict.fromkeys(fields):
+                connection.change("INSERT INTO required_fields (field) VALUES (?)", (field,))
+
+    def required(self) -> "list[str]":
+        """Return the metadata fields that every model in this file must have, in alphabetical order."""
+        if self._reads_as_empty():
+            return []
+        with self._connect("look up the required fields") as connection:
+            return _required(connection)
+
+    def incomplete(self) -> "list[ModelRecord]":
+        """Return the records of all models and versions that lack a required field, the last stored first."""
+        required = self.required()
+        if not required:
+            return []
+        return [record for record in self.find(all_versions=True) if _missing(required, record.metadata)]
+
+    def diff(self, name: str, other: str | None = None) -> tuple[ModelRecord, ModelRecord]:
+        """Return the records of two models, or of a version and the one before it, to be compared.
+
+        Args:
+            name: of a model or a version.
+            other: of another; without it, the first record is of the version before that of `name`.
+
+        Raises:
+            ModelNotFoundError: one is not there, or there is no version before.
+
+        >>> store = Storage("models.db")
+        >>> for month in 480, 492:
+        ...     record = store.store("forest", [month], {"train_end": month}, overwrite=True)
+        >>> [record.metadata for record in store.diff("forest")]
+        [{'train_end': 480}, {'train_end': 492}]
+        """
+        record = self.inspect(name)
+        if other is not None:
+            return record, self.inspect(other)
+        before = [one for one in self.versions(record.name) if one.version < record.version]
+        if not before:
+            raise ModelNotFoundError(
+                f"cannot compare {name!r}: {self.path}: there is no version before {record.version}; name another model"
             )
-            return self._record(connection, name, record.version)
+        return before[0], record
 
     def delete(self, name: str, version: int | None = None) -> ModelRecord | None:
         """Delete a model with all its versions, or one version of it.
@@ -548,9 +643,9 @@ class Storage:
 
     def _refuse_incomplete(self, connection: Connection, columns: tuple[str | None, str | None]) -> None:
         """Hold metadata to the fields that this file requires."""
-        metadata = {} if columns[0] is None else decode(columns[0], columns[1])
-        required = [row[0] for row in connection.rows("SELECT field FROM required_fields ORDER BY field")]
-        missing = [field for field in required if metadata.get(field) is None]
+        metadata = None if columns[0] is None else decode(columns[0], columns[1])
+        required = _required(connection)
+        missing = _missing(required, metadata)
         if missing:
             error = connection.failure(
                 InvalidMetadataError,
@@ -598,6 +693,22 @@ class Storage:
                 stored + whole,
             )
             return self._record(connection, name, version)
+
+    def _set_metadata(
+        self, connection: Connection, record: ModelRecord, columns: tuple[str | None, str | None]
+    ) -> ModelRecord:
+        """Give a model other metadata, in a transaction."""
+        self._refuse_incomplete(connection, columns)
+        connection.change(
+            "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?",
+            (*columns, record.name, record.version),
+        )
+        return self._record(connection, record.name, record.version)
+
+    def _has_any_metadata(self, connection: Connection, record: ModelRecord) -> bool:
+        """Whether the column holds something; another program may have written what is not an object."""
+        found = "SELECT 1 FROM models WHERE name = ? AND version = ? AND metadata IS NOT NULL"
+        return connection.row(found, (record.name, record.version)) is not None
 
     def _verified(self, connection: Connection, name: str, version: int | None) -> Generator[memoryview, None, None]:
         """Yield the bytes of a model's pickle, each after it was verified."""
@@ -725,6 +836,15 @@ def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
         return encode(metadata)
     except InvalidMetadataError as error:
         raise InvalidMetadataError(f"cannot {doing}: {error}; nothing was stored", error.key) from error
+
+
+def _required(connection: Connection) -> list[str]:
+    return [row[0] for row in connection.rows("SELECT field FROM required_fields ORDER BY field")]
+
+
+def _missing(required: list[str], metadata: Metadata | None) -> list[str]:
+    """Return the required fields that metadata lacks; null counts as lacking."""
+    return [field for field in required if metadata is None or metadata.get(field) is None]
 
 
 def _record_row(connection: Connection, name: str, version: int | None) -> tuple[Any, ...] | None:
