@@ -225,7 +225,7 @@ def test_a_file_that_may_not_be_read(store: Storage) -> None:
     store.store("m", 1)
     store.path.chmod(0o600)
     result = as_nobody(READ, store)
-    assert "StoreReadOnlyError: cannot list the models" in result.stderr and "permissions" in result.stderr
+    assert "StoreReadOnlyError: cannot find models" in result.stderr and "permissions" in result.stderr
 
 
 def test_a_journal_that_may_not_be_written(store: Storage) -> None:

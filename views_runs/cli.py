@@ -1,5 +1,6 @@
 """The command line: parse, call the library, and hand what it returns to rendering."""
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,9 +23,12 @@ class Group(click.Group):
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             from views_runs import rendering
 
+            if getattr(error, "errno", None) == errno.EPIPE:
+                # Whoever read the output has enough; click ends quietly.
+                raise
             rendering.show_error(str(error))
             ctx.exit(1)
 
@@ -232,7 +236,7 @@ def download(name: str, file: str | None, force: bool) -> None:
 
     storage = _storage()
     if file == "-":
-        if sys.stdout.isatty():
+        if sys.stdout is None or sys.stdout.isatty():
             raise click.UsageError("a pickle is not for a terminal: give a FILE, or send the output to one.")
         storage.write_pickle(name, sys.stdout.buffer)
         return
@@ -258,11 +262,12 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
     from views_runs import rendering
 
     storage = _storage()
-    doomed = [record for name in dict.fromkeys(names) for record in storage.versions(name)]
+    # A model may be named twice, with a version and without.
+    doomed = list({(one.name, one.version): one for name in names for one in storage.versions(name)}.values())
     if not yes:
         rendering.show_doomed(doomed)
         click.confirm("Delete them?" if len(doomed) > 1 else "Delete it?", abort=True, err=True)
-    current = {name: storage.delete(name) for name in dict.fromkeys(names)}
+    current = {record.name: storage.delete(record.name, record.version) for record in doomed}
     if _wants_json():
         rendering.show_json([record.as_json() for record in doomed])
     else:

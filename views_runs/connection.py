@@ -4,6 +4,7 @@ import logging
 import os
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,6 +51,9 @@ POLL = (0.002, 0.010)
 #: Seconds after which a wait is logged.
 PATIENCE = 3.0
 
+#: What lies beside a database file and belongs to it; the last two only in a mode that is not used here.
+COMPANIONS = ("-journal", "-wal", "-shm")
+
 #: What an SQLite error code means, and what to do about it.
 MEANINGS: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_FULL: (
@@ -62,7 +66,8 @@ MEANINGS: dict[int, tuple[type[StorageError], str]] = {
     ),
     sqlite3.SQLITE_CANTOPEN: (
         StoreReadOnlyError,
-        "it cannot be opened. Check the permissions of the file, its -journal and their folder",
+        "it cannot be opened. Check the permissions of the file, its -journal and their folder, and that this program "
+        "has not too many files open",
     ),
     sqlite3.SQLITE_PERM: (
         StoreReadOnlyError,
@@ -71,6 +76,15 @@ MEANINGS: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_NOTADB: (
         NotAStoreError,
         "the file is not an SQLite database. Check the path; the file was left as it is",
+    ),
+    sqlite3.SQLITE_READONLY_ROLLBACK: (
+        StoreReadOnlyError,
+        "somebody who was writing it has died, and what they left has to be rolled back by someone who may write it: "
+        "let them list the models once",
+    ),
+    sqlite3.SQLITE_ERROR: (
+        StoreDamagedError,
+        "the file does not have what a store has. Restore it from a copy",
     ),
     sqlite3.SQLITE_CORRUPT: (
         StoreDamagedError,
@@ -82,6 +96,49 @@ MEANINGS: dict[int, tuple[type[StorageError], str]] = {
         "the file system failed to read or write it. Check that the disk or share is there, and try again",
     ),
 }
+
+
+class Gate:
+    """Keeps a fork out while SQLite is at work in another thread.
+
+    The child would inherit SQLite's own list of the locks that this process holds, and its mutexes as they are: it would
+    wait for locks that nobody holds, and read under some that it does not have. What is between two statements, or two
+    transactions, may be forked.
+    """
+
+    def __init__(self) -> None:
+        self._free = threading.Condition()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._free:
+            self._inside += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._free:
+            self._inside -= 1
+            self._free.notify_all()
+
+    def close(self) -> None:
+        """Wait until nobody is inside, and let nobody in; a transaction is short, so this gives up after a while."""
+        self._free.acquire()
+        self._free.wait_for(lambda: not self._inside, timeout=30)
+
+    def open(self) -> None:
+        """Let others in again."""
+        self._free.release()
+
+    def begin_anew(self) -> None:
+        """Forget, in a forked child, the threads that it does not have."""
+        self.__init__()  # type: ignore[misc]
+
+
+_gate = Gate()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_gate.close, after_in_parent=_gate.open, after_in_child=_gate.begin_anew)
 
 
 class Connection:
@@ -101,10 +158,7 @@ class Connection:
         self.path = path
         self.doing = doing
         self._timeout = timeout
-        # It may move between threads, one at a time: reading ahead happens in another.
-        self._sqlite = self._patiently(
-            lambda: sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False)
-        )
+        self._sqlite = self._patiently(lambda: sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None))
 
     def __enter__(self) -> "Connection":
         return self
@@ -116,7 +170,8 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection; a transaction under way is rolled back."""
-        self._sqlite.close()
+        with _gate:
+            self._sqlite.close()
 
     def rows(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """Execute one statement and return all its rows: no lock is held afterwards."""
@@ -158,13 +213,25 @@ class Connection:
     def transaction(self) -> Iterator[None]:
         """Take the write lock, then commit, or roll back when the block raises."""
         # A deferred transaction that turns into a writing one fails at once, whatever the timeout.
-        self.rows("BEGIN IMMEDIATE")
-        try:
+        with self._locked("BEGIN IMMEDIATE"):
             yield
-            self.rows("COMMIT")
-        except BaseException:
-            self.roll_back()
-            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read several things as they were at one moment; keep it short, since nobody can commit meanwhile."""
+        with self._locked("BEGIN"):
+            yield
+
+    @contextmanager
+    def _locked(self, begin: str) -> Iterator[None]:
+        self.rows(begin)
+        with _gate:
+            try:
+                yield
+                self.rows("COMMIT")
+            except BaseException:
+                self.roll_back()
+                raise
 
     def failure(self, kind: type[StorageError], trouble: str) -> StorageError:
         """Return an error of this kind that names the operation and the file."""
@@ -195,7 +262,11 @@ class Connection:
         told = False
         while True:
             try:
-                return action()
+                with _gate:
+                    return action()
+            except UnicodeError as error:
+                # SQLite's own message about a damaged schema, or half of a character in a text that was given.
+                raise self.failure(StorageError, f"a text is no Unicode: {error}") from error
             except sqlite3.Error as error:
                 if _primary(error) != sqlite3.SQLITE_BUSY:
                     raise self._meaning(error) from error
@@ -215,14 +286,24 @@ class Connection:
         )
 
     def _meaning(self, error: sqlite3.Error) -> StorageError:
-        kind, trouble = MEANINGS.get(_primary(error), (StorageError, "SQLite failed"))
-        journal = self.path.with_name(self.path.name + "-journal")
-        if os.access(self.path, os.W_OK) and journal.exists() and not os.access(journal, os.W_OK):
+        code = getattr(error, "sqlite_errorcode", 0)
+        kind, trouble = MEANINGS.get(code) or MEANINGS.get(_primary(error), (StorageError, "SQLite failed"))
+        journal = companion(self.path, "-journal")
+        if kind in (StoreAccessError, StoreReadOnlyError) and os.access(self.path, os.W_OK) and _may_not_write(journal):
             # SQLite calls this a "disk I/O error".
             kind = StoreReadOnlyError
             trouble = f"{journal.name} may not be written. Give it the mode of the file itself, as with chmod g+w"
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         return self.failure(kind, f"{trouble} ({name}: {error})")
+
+
+def companion(path: Path, ending: str) -> Path:
+    """Return the file that SQLite keeps beside a database: it follows links first."""
+    return Path(os.path.realpath(path) + ending)
+
+
+def _may_not_write(path: Path) -> bool:
+    return os.path.exists(path) and not os.access(path, os.W_OK)
 
 
 def _primary(error: sqlite3.Error) -> int:

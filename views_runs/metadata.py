@@ -78,7 +78,10 @@ class Metadata(dict[str, Any]):
     def __eq__(self, other: object) -> bool:
         # Scripts compare what they fetch with the pydantic model or dataclass that they stored.
         if not isinstance(other, dict) and _is_model(other):
-            other = as_dict(other)
+            try:
+                other = round_trip(other)
+            except InvalidMetadataError:
+                return False
         return dict.__eq__(self, other) is True
 
     def __ne__(self, other: object) -> bool:
@@ -98,22 +101,27 @@ def as_dict(metadata: Any) -> dict[str, Any]:
     A field of `ModelMetadata` that is None counts as not given.
 
     Raises:
-        InvalidMetadataError: it is something else.
+        InvalidMetadataError: it is something else, or cannot be turned into a dict.
 
     >>> as_dict(ModelMetadata(author="testuser"))
     {'author': 'testuser'}
     """
     if isinstance(metadata, dict):
         return metadata
-    if isinstance(metadata, ModelMetadata):
-        return {key: value for key, value in vars(metadata).items() if value is not None}
-    if dataclasses.is_dataclass(metadata) and not isinstance(metadata, type):
-        return dataclasses.asdict(metadata)
-    if _is_model(metadata):
-        return dict(metadata.model_dump())
-    raise InvalidMetadataError(
-        f"metadata is a dict, a ModelMetadata, a dataclass or a pydantic model, not {_kind(metadata)}"
-    )
+    if not _is_model(metadata):
+        raise InvalidMetadataError(
+            f"metadata is a dict, a ModelMetadata, a dataclass or a pydantic model, not {_kind(metadata)}"
+        )
+    try:
+        if not dataclasses.is_dataclass(metadata):
+            return dict(metadata.model_dump())
+        fields = {field.name: getattr(metadata, field.name) for field in dataclasses.fields(metadata)}
+    except Exception as error:
+        # Serializers and properties are code of whoever wrote the model.
+        raise InvalidMetadataError(
+            f"the metadata, a {_kind(metadata)}, cannot be turned into a dict: {type(error).__name__}: {error}"
+        ) from error
+    return {key: value for key, value in fields.items() if value is not None or not isinstance(metadata, ModelMetadata)}
 
 
 def encode(metadata: Any) -> tuple[str, str | None]:
@@ -304,8 +312,13 @@ def _encoded(value: Any, path: list[str | int], datetimes: list[list[str | int]]
     """Return the value as JSON has it, and note the path of each datetime and date."""
     if len(path) > MAX_DEPTH:
         raise _refusal(path[:3], f"goes more than {MAX_DEPTH} levels deep")
+    if _is_model(value):
+        value = as_dict(value)
     if isinstance(value, dict):
-        return {_key(key, path): _encoded(item, [*path, str(key)], datetimes) for key, item in value.items()}
+        keys = [_key(key, path) for key in value]
+        if len(set(keys)) < len(keys):
+            raise _refusal(path, "has two keys that are the same text")
+        return {key: _encoded(item, [*path, key], datetimes) for key, item in zip(keys, value.values())}
     if isinstance(value, list):
         return [_encoded(item, [*path, index], datetimes) for index, item in enumerate(value)]
     if isinstance(value, date):
@@ -316,7 +329,7 @@ def _encoded(value: Any, path: list[str | int], datetimes: list[list[str | int]]
 
 def _key(key: Any, path: list[str | int]) -> str:
     if not isinstance(key, str):
-        raise _refusal(path, f"has the key {key!r}, a {_kind(key)}: keys are strings")
+        raise _refusal(path, f"has the key {key!r}, {_article(key)}: keys are strings")
     return _text(key, path)
 
 
@@ -332,7 +345,9 @@ def _encoded_date(value: date, path: list[str | int]) -> str:
     except ValueError:
         same = False
     if not same:
-        raise _refusal(path, f"is {value!r}, a time that would not come back equal")
+        raise _refusal(
+            path, f"is {value!r}, a time that would not come back equal: give it in UTC, with .astimezone(timezone.utc)"
+        )
     return text
 
 
@@ -355,9 +370,7 @@ def _encoded_scalar(value: Any, path: list[str | int]) -> Any:
 def _from_numpy(value: Any, path: list[str | int]) -> Any:
     """Return a numpy integer, float, boolean or string as Python's own."""
     item = value.item()
-    if type(item) in (bool, int, str) and item == value:
-        return item
-    if type(item) is float and (item == value or item != item):
+    if value.dtype.kind in "biufU" and type(item) in (bool, int, float, str) and (item == value or item != item):
         return item
     raise _refusal(path, f"is {_article(value)}, which would not come back from JSON: {_instead(value)}")
 

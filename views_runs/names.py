@@ -38,6 +38,8 @@ def valid_name(name: str) -> str:
     """
     if not isinstance(name, str):
         raise InvalidNameError(f"the name of a model is a string, not {name!r}")
+    # What a subclass of str calls itself is not what it is: an enum's member, for one.
+    name = str.__str__(name)
     trouble = ""
     if not name:
         trouble = "it is empty"
@@ -47,7 +49,7 @@ def valid_name(name: str) -> str:
         trouble = "it holds a control character, such as a line break"
     if trouble:
         raise InvalidNameError(f"{name[:60]!r} cannot be the name of a model: {trouble}")
-    return str(name)
+    return name
 
 
 def reference(name: str, version: int | None) -> tuple[str, int | None]:
@@ -59,7 +61,7 @@ def reference(name: str, version: int | None) -> tuple[str, int | None]:
     >>> reference("my-model:2", None), reference("my-model", None)
     (('my-model', 2), ('my-model', None))
     """
-    if isinstance(name, str) and (match := _REFERENCE.fullmatch(name)):
+    if isinstance(name, str) and (match := _REFERENCE.fullmatch(str.__str__(name))):
         name, named = match[1], int(match[2]) if len(match[2]) < 19 else MAX_INTEGER
         if version not in (None, named):
             raise InvalidNameError(f"{match[0]!r} names version {named}, and version={version!r} another: give one")

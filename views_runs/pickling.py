@@ -12,12 +12,13 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Union
 
 from views_runs.exceptions import CorruptModelError, ModelLoadError, ModelPickleError, StorageError
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
+    from concurrent.futures import Future, ThreadPoolExecutor
 
 #: Every Python that runs this package reads protocol 5, and it hands on large arrays without a copy.
 PROTOCOL = 5
@@ -226,10 +227,8 @@ def verified(parts: Iterator[StoredPart], size: int, sha256: str, name: str) -> 
     Raises:
         CorruptModelError: a part is not as it was stored.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     running = hashlib.sha256()
-    with ThreadPoolExecutor(1, "views_runs-digest") as thread:
+    with _thread() as thread:
         under_way: deque[tuple[Group, "Future[_State]"]] = deque()
         for group in _groups(parts, size, name):
             under_way.append((group, thread.submit(_take_in, running, group)))
@@ -239,13 +238,40 @@ def verified(parts: Iterator[StoredPart], size: int, sha256: str, name: str) -> 
             yield from _sound(*under_way.popleft(), sha256, name)
 
 
-def verified_whole(data: Any, sha256: str, name: str) -> bytes:
+def _thread() -> "Union[ThreadPoolExecutor, _AtOnce]":
+    """Return a thread to hand work to; when the interpreter shuts down there are none, and the work is done at once."""
+    try:
+        from concurrent.futures import ThreadPoolExecutor
+
+        thread = ThreadPoolExecutor(1, "views_runs-digest")
+        thread.submit(int)
+        return thread
+    except RuntimeError:
+        return _AtOnce()
+
+
+class _AtOnce:
+    """Does what it is handed at once, and has the interface of the executor that `verified` uses."""
+
+    def __enter__(self) -> "_AtOnce":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the function; return what its result can be asked of."""
+        done = function(*arguments)
+        return SimpleNamespace(result=lambda: done)
+
+
+def verified_whole(data: Any, size: int, sha256: str, name: str) -> bytes:
     """Return the bytes of a pickle of one part, after its digest was found right.
 
     Raises:
         CorruptModelError: it is not as it was stored.
     """
-    if not isinstance(data, bytes) or hashlib.sha256(data).hexdigest() != sha256:
+    if not isinstance(data, bytes) or len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
         raise corrupt(name, "its pickle is not what was stored")
     return data
 
@@ -254,6 +280,8 @@ def _groups(parts: Iterator[StoredPart], size: int, name: str) -> Iterator[Group
     """Read the parts of a pickle, some at a time, to its end and no further."""
     buffers = cycle([memoryview(bytearray(GROUP_PARTS * PART_SIZE)) for _ in range(GROUPS)])
     number = done = 0
+    if not isinstance(size, int) or size <= 0:
+        raise corrupt(name, f"its size is {size!r}")
     while done < size:
         group = Group(number, next(buffers))
         for part in islice(parts, GROUP_PARTS):

@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, datetime
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +43,9 @@ def messages() -> Console:
 
 def _console(stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
+    if stream is None:
+        # The shell closed it, as with >&-.
+        return Console(file=StringIO())
     if isinstance(stream, TextIOWrapper):
         # A name that the terminal has no characters for is shown with escapes.
         stream.reconfigure(errors="backslashreplace")
@@ -61,14 +64,19 @@ def size(count: int) -> str:
 
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
-    readable = "utf" in (sys.stdout.encoding or "").lower()
-    print(json.dumps(value, indent=2, ensure_ascii=not readable))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    print(text)
 
 
 def show_lines(lines: Iterable[str]) -> None:
     """Print texts, one a line."""
+    console = output()
     for line in lines:
-        output().print(Text(line), soft_wrap=True)
+        console.out(line, highlight=False)
 
 
 def show_message(text: str) -> None:
@@ -209,7 +217,7 @@ def _pairs(pairs: Mapping[str, str]) -> "Table":
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="bold", no_wrap=True)
+    grid.add_column(style="bold", overflow="fold", ratio=None, max_width=max(8, output().width // 2))
     grid.add_column(overflow="fold")
     for key, value in pairs.items():
         grid.add_row(Text(printable(key)), Text(value))

@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from views_runs.connection import JOURNAL_SIZE, SETTINGS, Connection
+from views_runs.connection import JOURNAL_SIZE, SETTINGS, Connection, companion
 from views_runs.exceptions import (
     InvalidPathError,
     NotAStoreError,
@@ -128,6 +128,8 @@ def connect(path: Path, doing: str, timeout: float, create: bool = False) -> Con
         StorageError: it cannot be opened.
     """
     new = _look_at(path, doing, create)
+    if companion(path, "-wal").exists():
+        _refuse_foreign_wal(path, doing, timeout)
     connection = Connection(f"{path.as_uri()}?mode={'rwc' if create else 'rw'}", path, doing, timeout)
     try:
         made = _recognise(connection)
@@ -141,6 +143,8 @@ def connect(path: Path, doing: str, timeout: float, create: bool = False) -> Con
         connection.script(SETTINGS)
         if not made:
             _create(connection, new)
+        if create:
+            _reserve(connection)
     except BaseException:
         connection.close()
         raise
@@ -152,22 +156,55 @@ def _look_at(path: Path, doing: str, create: bool) -> bool:
 
     Only `os.stat` is used: to open the file and close it again would drop the locks that SQLite holds on it.
     """
-    try:
-        status = path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        if create and path.parent.is_dir():
+    status = _status(path, doing)
+    if status is None:
+        has_folder = _status(path.parent, doing) is not None
+        if create and has_folder:
             return True
-        missing = path if path.parent.is_dir() else path.parent
+        missing = path if has_folder else path.parent
         raise StoreNotFoundError(
             f"cannot {doing}: {missing} is not there. Check the path, and that the share is mounted"
             + ("" if create else "; the first model stored makes the file")
-        ) from None
-    except (OSError, ValueError) as error:
-        raise StoreAccessError(f"cannot {doing}: {path}: {error}") from error
+        )
     trouble = _not_a_file(status)
     if trouble:
         raise InvalidPathError(f"cannot {doing}: {path} {trouble}")
     return False
+
+
+def _status(path: Path, doing: str) -> os.stat_result | None:
+    """Return what `os.stat` knows of a path; None when there is nothing."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreAccessError(
+            f"cannot {doing}: {path}: {getattr(error, 'strerror', None) or error}. Check the path and the permissions "
+            "of its folders"
+        ) from error
+
+
+def exists(path: Path, doing: str) -> bool:
+    """Whether there is anything at the path.
+
+    Raises:
+        StoreAccessError: that cannot be known.
+    """
+    return _status(path, doing) is not None
+
+
+def _refuse_foreign_wal(path: Path, doing: str, timeout: float) -> None:
+    """Refuse another program's database in WAL mode, untouched: to open and close it could change it."""
+    with Connection(f"{path.as_uri()}?mode=ro&immutable=1", path, doing, timeout) as connection:
+        if connection.value("PRAGMA application_id") != APPLICATION_ID:
+            raise _foreign(connection)
+
+
+def _foreign(connection: Connection) -> StorageError:
+    return connection.failure(
+        NotAStoreError, "the file is of another program. Check the path; the file was left as it is"
+    )
 
 
 def _not_a_file(status: os.stat_result) -> str:
@@ -184,8 +221,12 @@ def _not_a_file(status: os.stat_result) -> str:
 def _recognise(connection: Connection) -> bool:
     """Return True for a store and False for an empty file; refuse anything else."""
     _need_json()
-    application = connection.value("PRAGMA application_id")
-    version = connection.value("PRAGMA user_version")
+    with connection.snapshot():
+        application = connection.value("PRAGMA application_id")
+        version = connection.value("PRAGMA user_version")
+        # SQLite has read the file by now, and rolled back what a program that died had begun to make of it.
+        status = _status(connection.path, connection.doing)
+        is_empty = status is None or status.st_size == 0
     if application == APPLICATION_ID and version == SCHEMA_VERSION:
         return True
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
@@ -194,13 +235,9 @@ def _recognise(connection: Connection) -> bool:
             f"the file has layout {version}, and this version of views_runs knows {SCHEMA_VERSION}: a newer one "
             "made it. Upgrade with `pip install --upgrade views_runs`; the file was left as it is",
         )
-    # SQLite has read the file by now, and rolled back what a program that died had begun to make of it.
-    if connection.path.stat().st_size == 0:
+    if is_empty:
         return False
-    raise connection.failure(
-        NotAStoreError,
-        "the file is of another program. Check the path; the file was left as it is",
-    )
+    raise _foreign(connection)
 
 
 def _need_json() -> None:
@@ -220,9 +257,6 @@ def _create(connection: Connection, new: bool) -> None:
     except BaseException:
         connection.roll_back()
         raise
-    with connection.transaction():
-        # Nobody else writes to the journal now, and SQLite reads none of what is beyond its own bytes.
-        _reserve(path.with_name(path.name + "-journal"))
     log.info("made a new store, %s", path)
 
 
@@ -233,12 +267,19 @@ def _open_to_group(path: Path) -> None:
             path.chmod(path.stat().st_mode | stat.S_IRGRP | stat.S_IWGRP)
 
 
-def _reserve(journal: Path) -> None:
-    """Give the journal its space now, so that a full disk later has it."""
-    with suppress(OSError), journal.open("ab") as file:
-        file.write(bytes(max(0, JOURNAL_SIZE - file.tell())))
-        file.flush()
-        os.fsync(file.fileno())
+def _reserve(connection: Connection) -> None:
+    """Give the journal its space now, so that a full disk later has it; other programs may have taken it away."""
+    journal = companion(connection.path, "-journal")
+    with suppress(OSError, StorageError):
+        if journal.exists() and journal.stat().st_size >= JOURNAL_SIZE:
+            return
+        # Nobody else writes to the journal now, and SQLite reads none of what is beyond its own bytes.
+        with connection.transaction(), journal.open("ab") as file:
+            with suppress(OSError):
+                journal.chmod(connection.path.stat().st_mode & 0o666)
+            file.write(bytes(max(0, JOURNAL_SIZE - file.tell())))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def default_path() -> Path:
@@ -249,7 +290,10 @@ def default_path() -> Path:
     """
     from platformdirs import user_data_path
 
-    path = user_data_path("views_runs", appauthor=False) / "models.db"
+    try:
+        path = user_data_path("views_runs", appauthor=False) / "models.db"
+    except RuntimeError:
+        path = Path("~")
     if not path.is_absolute():
         raise StorageError(
             "there is no home folder to keep a store in: give a path, as in Storage('models.db') or "

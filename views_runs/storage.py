@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from views_runs import names, pickling, query, schema, uploads
-from views_runs.connection import Connection
+from views_runs.connection import COMPANIONS, Connection, companion
 from views_runs.exceptions import (
     DownloadError,
     InvalidMetadataError,
@@ -61,6 +61,12 @@ _RECORD_COLUMNS = f"""models.name, models.version, models.version = {_NEWEST}, m
     models.size, models.sha256, models.metadata, models.datetimes, models.environment"""
 _RECORDS = "models INDEXED BY models_record"
 _RECORD = f"SELECT {_RECORD_COLUMNS} FROM {_RECORDS}"
+
+
+_MISLED = (
+    "an index of the file is damaged: it leads from {!r} to another model. Restore the file from a copy, or run REINDEX "
+    "on it with sqlite3"
+)
 
 
 class Storage:
@@ -174,7 +180,7 @@ class Storage:
         if row is None:
             log.info("training %s: there is no such model in %s", name, self.path)
             return None
-        record = _as_record(row)
+        record = _as_record(row, self.path)
         differences = lacking(record.metadata, metadata)
         if differences or record.metadata is None:
             shown = ", ".join(f"{field} {old} -> {new}" for field, old, new in differences) or "it has no metadata"
@@ -286,7 +292,7 @@ class Storage:
                 f"{' WHERE ' if where_all else ''}{where_all.text} ORDER BY {order.text} LIMIT ?",
                 (*where_all.parameters, *order.parameters, -1 if limit is None else min(limit, names.MAX_INTEGER)),
             )
-        return [_as_record(row) for row in rows]
+        return [_as_record(row, self.path) for row in rows]
 
     def _narrowed(self, connection: Connection, wanted: "list[query.Condition]") -> "tuple[str, list[query.SQL]]":
         """Choose the index that leaves the fewest models to look at; return the tables, and the condition on it.
@@ -317,7 +323,7 @@ class Storage:
                 rows = [row for row in rows if row[1] == version]
             if not rows:
                 raise self._not_found(connection, name, version)
-            return [_as_record(row) for row in rows]
+            return [_as_record(row, self.path) for row in rows]
 
     def exists(self, name: str) -> bool:
         """Whether there is a model of this name.
@@ -524,11 +530,15 @@ class Storage:
             if not doomed:
                 raise self._not_found(connection, name, version)
             for model in doomed:
-                self._delete_row(connection, model)
-            uploads.clear_leftovers(connection)
-            uploads.give_back(connection)
-            row = connection.row(f"{_RECORD} WHERE name = ? ORDER BY version DESC LIMIT 1", (name,))
-            return _as_record(row) if row else None
+                self._delete_row(connection, name, model)
+            try:
+                uploads.clear_leftovers(connection)
+                uploads.give_back(connection)
+            except StorageError as error:
+                # The models are gone; what is left of them is cleared by whoever stores or deletes next.
+                log.warning("deleted %s, but could not give all its space back: %s", name, error)
+            row = _record_row(connection, name, None)
+            return _as_record(row, self.path) if row else None
 
     def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
         """Write the bytes of a model's pickle to an open binary file, without unpickling them.
@@ -548,7 +558,7 @@ class Storage:
             record = self._record(connection, name, version)
             with closing(self._verified(connection, name, record.version)) as pieces:
                 for piece in pieces:
-                    file.write(piece)
+                    _write_all(file, piece)
             return record
 
     def download(
@@ -576,21 +586,26 @@ class Storage:
         'forest.pickle'
         """
         reference = name if version is None else f"{name}:{version}"
-        target = self._download_target(reference, Path() if file is None else Path(file), overwrite)
-        beside = target.with_name(f".{target.name[:100]}.{os.getpid()}.{os.urandom(4).hex()}")
+        doing = f"cannot download {reference!r}"
+        beside = None
         try:
-            with open(beside, "xb") as stream:
+            target = self._download_target(reference, Path() if file is None else Path(file), overwrite)
+            doing = f"{doing}: {target.absolute()}"
+            beside = target.with_name(f".views_runs.{os.getpid()}.{os.urandom(8).hex()}")
+            with beside.open("xb") as stream:
                 self.write_pickle(reference, stream)
                 stream.flush()
                 os.fsync(stream.fileno())
-            os.replace(beside, target)
-        except OSError as error:
-            if isinstance(error, StorageError):
-                raise
-            raise DownloadError(f"cannot download {reference!r}: {target}: {error.strerror or error}") from error
+            beside.replace(target)
+        except StorageError:
+            raise
+        except (OSError, ValueError, TypeError) as error:
+            trouble = getattr(error, "strerror", None) or error
+            raise DownloadError(f"{doing}: {trouble}. Give another file") from error
         finally:
-            with suppress(OSError):
-                beside.unlink(missing_ok=True)
+            if beside is not None:
+                with suppress(OSError):
+                    beside.unlink(missing_ok=True)
         return target
 
     @contextmanager
@@ -611,7 +626,7 @@ class Storage:
 
     def _reads_as_empty(self) -> bool:
         # Only the default file may be missing: a given one that is not there may be on a share that is not mounted.
-        return self._is_default and not self.path.exists()
+        return self._is_default and not schema.exists(self.path, "look at the default store")
 
     def _existing(self, name: str) -> ModelRecord | None:
         name, version = names.reference(name, None)
@@ -619,13 +634,13 @@ class Storage:
             return None
         with self._connect(f"look up {name!r}") as connection:
             row = _record_row(connection, name, version)
-        return _as_record(row) if row else None
+        return _as_record(row, self.path) if row else None
 
     def _record(self, connection: Connection, name: str, version: int | None) -> ModelRecord:
         row = _record_row(connection, name, version)
         if row is None:
             raise self._not_found(connection, name, version)
-        return _as_record(row)
+        return _as_record(row, self.path)
 
     def _refuse_early(
         self,
@@ -635,7 +650,7 @@ class Storage:
         doing: str,
     ) -> None:
         """Raise before the pickling, which may take hours, what would be raised after it."""
-        if not self.path.exists() or not self.path.stat().st_size:
+        if not schema.exists(self.path, doing) or not self.path.stat().st_size:
             return
         with self._connect(doing) as connection:
             self._refuse_incomplete(connection, columns)
@@ -656,7 +671,7 @@ class Storage:
 
     def _refuse_existing(self, connection: Connection, name: str, may_replace: Callable[[ModelRecord], bool]) -> None:
         row = _record_row(connection, name, None)
-        if row is None or may_replace(record := _as_record(row)):
+        if row is None or may_replace(record := _as_record(row, self.path)):
             return
         raise connection.failure(
             ModelExistsError,
@@ -712,20 +727,32 @@ class Storage:
 
     def _verified(self, connection: Connection, name: str, version: int | None) -> Generator[memoryview, None, None]:
         """Yield the bytes of a model's pickle, each after it was verified."""
+        model, version = self._identified(connection, name, version)
         row = connection.row(
-            "SELECT id, version, size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models "
-            "WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1",
-            (name, version),
+            "SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models WHERE id = ?",
+            (model,),
         )
         if row is None:
-            raise self._not_found(connection, name, version)
-        model, version, size, sha256, digest, upload, whole = row
+            raise connection.failure(ModelNotFoundError, "the model was deleted while it was being read")
+        size, sha256, digest, upload, whole = row
         full_name = f"the model {name!r}, version {version}, in {self.path}"
         if upload is None:
-            yield memoryview(pickling.verified_whole(whole, sha256, full_name))
+            yield memoryview(pickling.verified_whole(whole, size, sha256, full_name))
             return
         parts = self._parts(connection, model, digest, upload, full_name)
         yield from pickling.verified(parts, size, sha256, full_name)
+
+    def _identified(self, connection: Connection, name: str, version: int | None) -> tuple[int, int]:
+        """Return the id and the version of a model, as its row says and not only an index that may be damaged."""
+        found = _id(connection, name, version)
+        if found is None:
+            raise self._not_found(connection, name, version)
+        row = connection.row("SELECT name, version FROM models NOT INDEXED WHERE id = ?", (found,))
+        if row is None:
+            raise self._not_found(connection, name, version)
+        if row[0] != name or version not in (None, row[1]):
+            raise connection.failure(StoreDamagedError, _MISLED.format(name))
+        return found, row[1]
 
     def _parts(
         self, connection: Connection, model: int, digest: Any, upload: int, full_name: str
@@ -760,11 +787,14 @@ class Storage:
                 raise connection.failure(ModelNotFoundError, "the model was deleted while it was being read") from error
             raise pickling.corrupt(full_name, f"a part of its pickle cannot be read: {error}") from error
 
-    def _delete_row(self, connection: Connection, model: int) -> None:
+    def _delete_row(self, connection: Connection, name: str, model: int) -> None:
         # A transaction for each version, so that its journal fits in what is reserved on a full disk.
         with connection.transaction():
             upload = connection.value("SELECT upload FROM models WHERE id = ?", (model,))
-            connection.change("DELETE FROM models WHERE id = ?", (model,))
+            if not connection.change("DELETE FROM models NOT INDEXED WHERE id = ? AND name = ?", (model, name)):
+                if connection.row("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (model,)):
+                    raise connection.failure(StoreDamagedError, _MISLED.format(name))
+                return
             if upload is not None:
                 uploads.condemn_published(connection, upload)
 
@@ -786,7 +816,8 @@ class Storage:
         """Return where to write a pickle; refuse what must not be overwritten."""
         target = file / names.file_name(reference) if file.is_dir() else file
         trouble = ""
-        if target.absolute() in (self.path, self._journal) or _same_file(target, self.path):
+        own = {os.path.realpath(self.path), *(str(companion(self.path, ending)) for ending in COMPANIONS)}
+        if os.path.realpath(target) in own or _same_file(target, self.path):
             trouble = "that is the store itself: give another file"
         elif target.exists() and not target.is_file():
             trouble = "that is not a regular file: give another one"
@@ -797,10 +828,6 @@ class Storage:
         if trouble:
             raise DownloadError(f"cannot download {reference!r}: {target.absolute()}: {trouble}")
         return target
-
-    @property
-    def _journal(self) -> Path:
-        return self.path.with_name(self.path.name + "-journal")
 
     # Defined last: from here on `list` is the method, also in annotations.
     def list(self, *where: str, **options: Any) -> list[str]:
@@ -817,7 +844,7 @@ class Storage:
 
 def _absolute(path: str | os.PathLike[str]) -> Path:
     """Return the path as SQLite is to get it; refuse what names no file."""
-    text = os.fspath(path)
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise InvalidPathError(f"the path of a store is a string or a Path, not {text!r}")
     if not text or "\0" in text:
@@ -825,7 +852,10 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
     if text == ":memory:":
         raise InvalidPathError("a store is a file, so ':memory:' cannot be one: give a file in a temporary folder")
     # Not resolved: SQLite follows links itself, and the messages show the path that was given.
-    return Path(os.path.abspath(os.path.expanduser(text)))
+    try:
+        return Path(os.path.abspath(os.path.expanduser(text)))
+    except OSError as error:
+        raise InvalidPathError(f"{text!r} is relative to a folder that is gone: {error.strerror}") from error
 
 
 def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
@@ -847,15 +877,23 @@ def _missing(required: list[str], metadata: Metadata | None) -> list[str]:
     return [field for field in required if metadata is None or metadata.get(field) is None]
 
 
-def _record_row(connection: Connection, name: str, version: int | None) -> tuple[Any, ...] | None:
-    return connection.row(
-        f"{_RECORD} WHERE id = (SELECT id FROM models WHERE name = ? AND version = ifnull(?, version) "
-        "ORDER BY version DESC LIMIT 1)",
+def _id(connection: Connection, name: str, version: int | None) -> int | None:
+    """Return the id of a version of a model, or of the current one; None if it is not there."""
+    found = connection.value(
+        "SELECT id FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1",
         (name, version),
     )
+    return None if found is None else int(found)
 
 
-def _as_record(row: tuple[Any, ...]) -> ModelRecord:
+def _record_row(connection: Connection, name: str, version: int | None) -> tuple[Any, ...] | None:
+    row = connection.row(f"{_RECORD} WHERE models.id = ?", (_id(connection, name, version),))
+    if row is not None and (row[0] != name or version not in (None, row[1])):
+        raise connection.failure(StoreDamagedError, _MISLED.format(name))
+    return row
+
+
+def _as_record(row: tuple[Any, ...], path: Path) -> ModelRecord:
     """Make a record of a row of `_RECORD`."""
     name, version, current, stored_at, stored_by, size, sha256, metadata, datetimes, environment = row
     try:
@@ -869,12 +907,13 @@ def _as_record(row: tuple[Any, ...]) -> ModelRecord:
             size=size,
             sha256=sha256,
             metadata=_decode(metadata, datetimes),
-            **{field: stored_with[field] for field in ("type", "python", "platform", "protocol")},
+            # A later version of this package may note more, and need less.
+            **{field: stored_with.get(field) for field in ("type", "python", "platform", "protocol")},
         )
-    except (ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise StoreDamagedError(
-            f"the row of the model {name!r}, version {version}, cannot be read: {type(error).__name__}: {error}. "
-            "Another program wrote it; restore the file from a copy, or delete the row with sqlite3"
+            f"{path}: the row of the model {name!r}, version {version}, cannot be read: {type(error).__name__}: {error}. "
+            "It is damaged, or another program wrote it; restore the file from a copy, or delete the row with sqlite3"
         ) from error
 
 
@@ -907,7 +946,15 @@ def _user() -> str:
     except (OSError, KeyError, ImportError):
         # Python 3.13 raises OSError, older ones KeyError, for a user id without a name.
         user = str(os.getuid()) if hasattr(os, "getuid") else "?"
-    return f"{user}@{platform.node()}"
+    # A name that is not UTF-8 must not lose a model that was trained for hours.
+    return f"{user}@{platform.node()}".encode("utf-8", "backslashreplace").decode()
+
+
+def _write_all(file: BinaryIO, piece: memoryview) -> None:
+    """Write to a file that may take less than it is given, as a raw one does."""
+    while piece:
+        written = file.write(piece)
+        piece = piece[len(piece) if written is None else written :]
 
 
 def _same_file(one: Path, other: Path) -> bool:

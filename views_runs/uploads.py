@@ -33,6 +33,9 @@ MOST_DELETED = 32
 FIRST_PAGES = 16
 MOST_PAGES = 4096
 
+#: The uploads that this process is writing: (file, id).
+_under_way: set[tuple[str, int]] = set()
+
 #: Seconds for which an upload must stand still, by the clock of whoever looks, before it is a leftover.
 STALE = 600.0
 
@@ -79,7 +82,9 @@ class Upload:
         if not self._waiting:
             return
         with self._pace.step(), self.connection.transaction():
-            self.id = self._begin() if self.id is None else self.id
+            if self.id is None:
+                self.id = self._begin()
+                _under_way.add(_key(self.connection, self.id))
             self._beat()
             for part in self._waiting:
                 self._parts += 1
@@ -113,6 +118,8 @@ class Upload:
             # The error that brought us here matters more; the next store clears what is left.
             pass
         finally:
+            if self.id is not None:
+                _under_way.discard(_key(self._connection, self.id))
             self._connection.close()
 
     def _begin(self) -> int:
@@ -249,7 +256,8 @@ def _dead(connection: Connection) -> Iterator[int]:
     """Yield the uploads that died, and note since when the others stand still."""
     host, now = platform.node(), time.time()
     for upload, owner, beat, condemned in connection.rows("SELECT id, owner, beat, condemned FROM uploads"):
-        if not condemned and (is_gone(owner) or _stands_still(connection, upload, beat, host, now)):
+        abandoned = owner == this_process() and _key(connection, upload) not in _under_way
+        if not condemned and (abandoned or is_gone(owner) or _stands_still(connection, upload, beat, host, now)):
             yield upload
 
 
@@ -266,6 +274,10 @@ def _stands_still(connection: Connection, upload: int, beat: int, host: str, now
     return False
 
 
+def _key(connection: Connection, upload: int) -> tuple[str, int]:
+    return os.path.realpath(connection.path), upload
+
+
 def this_process() -> str:
     """Return the identity of this process as JSON: host, process id and, on Linux, what makes them unique."""
     return json.dumps({"host": platform.node(), "pid": os.getpid(), "kernel": _kernel(), "start": _start(os.getpid())})
@@ -279,9 +291,23 @@ def is_gone(owner: str) -> bool:
     try:
         process: dict[str, Any] = json.loads(owner)
         here = process["kernel"] is not None and process["kernel"] == _kernel()
-        return here and _start(process["pid"]) != process["start"]
+        return here and process["start"] is not None and _has_ended(process["pid"], process["start"])
     except (ValueError, TypeError, LookupError):
         return False
+
+
+def _has_ended(pid: int, start: int) -> bool:
+    found = _start(pid)
+    if found is not None:
+        return found != start
+    try:
+        # Where /proc hides the processes of others, a process that is there is one that may not be signalled.
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return os.path.exists(f"/proc/{pid}")
 
 
 @cache
