@@ -362,3 +362,25 @@ def test_listing_loads_no_more_than_it_needs() -> None:
     code += "print([name for name in ('concurrent.futures', 'difflib', 'numpy', 'importlib.metadata', 'asyncio') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "[]\n[]\n", result
+
+
+def test_delete_of_a_model_named_twice(store: Storage, viewser: Viewser) -> None:
+    """With a version and without: each version is deleted once."""
+    for number in range(2):
+        store.store("m", number, overwrite=True)
+    result = viewser("model", "delete", "m", "m:2", "m:02", "--yes")
+    assert result.stderr.splitlines() == ["Deleted m, version 2 (5 bytes).", "Deleted m, version 1 (5 bytes)."]
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-"])
+def test_streams_that_are_closed_or_full(store: Storage, redirection: str) -> None:
+    """No traceback, and an exit code that tells."""
+    store.store("m", 1)
+    for verb in ("list", "list --json", "list -q", "inspect m", "download m -"):
+        command = f"{sys.executable} -m views_runs model --store {store.path} {verb} {redirection}"
+        result = subprocess.run(command, shell=True, capture_output=True)
+        assert b"Traceback" not in result.stderr, (verb, result.stderr)
+        assert result.returncode == (0 if redirection == "2>&-" else result.returncode)
+        if redirection == ">/dev/full":
+            assert result.returncode == 1

@@ -13,7 +13,10 @@ import pytest
 
 from tests.conftest import need
 from views_runs import (
+    DownloadError,
+    InvalidMetadataError,
     InvalidPathError,
+    MetadataExistsError,
     NotAStoreError,
     Storage,
     StorageError,
@@ -317,4 +320,143 @@ def test_an_old_sqlite(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
     monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
     with pytest.raises(StorageError, match="needs SQLite 3.38 or newer, and this Python has 3.37.2"):
+        store.list()
+
+
+def test_made_by_two_at_once(tmp_path: Path) -> None:
+    """Several programs that store the first model of a file at once all succeed."""
+    code = "import sys; from views_runs import Storage; input(); Storage(sys.argv[1]).store(sys.argv[2], 1)"
+    for attempt in range(5):
+        path = str(tmp_path / f"{attempt}.db")
+        writers = [
+            subprocess.Popen(
+                [sys.executable, "-c", code, path, f"m{one}"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+            )
+            for one in range(4)
+        ]
+        for writer in writers:
+            assert writer.stdin
+            writer.stdin.write(b"\n")
+            writer.stdin.flush()
+        assert [writer.communicate()[1] for writer in writers] == [b""] * 4
+        assert sorted(Storage(path).list()) == ["m0", "m1", "m2", "m3"]
+
+
+def test_another_programs_log_is_not_taken_in(store: Storage, tmp_path: Path) -> None:
+    """A database in WAL mode that its program has open, or left so, is not even touched."""
+    source = sqlite3.connect(tmp_path / "source.db")
+    source.execute("PRAGMA journal_mode = WAL")
+    source.execute("CREATE TABLE notes (id)")
+    source.commit()
+    for ending in ("", "-wal"):
+        shutil.copy(tmp_path / f"source.db{ending}", f"{store.path}{ending}")
+    source.close()
+    wal = Path(f"{store.path}-wal").read_bytes()
+    refused(store, NotAStoreError, "of another program")
+    assert Path(f"{store.path}-wal").read_bytes() == wal
+
+
+def test_the_journal_of_a_link(store: Storage, tmp_path: Path) -> None:
+    """The space is reserved in the journal that SQLite uses, beside the file and not beside the link."""
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "folder" / "link.db"
+    link.symlink_to(store.path)
+    Storage(link).store("m", 1)
+    assert os.listdir(link.parent) == ["link.db"]
+    assert Path(f"{store.path}-journal").stat().st_size == 1 << 20
+
+
+def test_the_journal_gets_its_space_again(store: Storage) -> None:
+    """Another program may delete the journal; the next store makes it anew, with the mode of the file."""
+    store.store("m", 1)
+    store.path.chmod(0o664)
+    Path(f"{store.path}-journal").unlink()
+    store.store("n", 1)
+    status = Path(f"{store.path}-journal").stat()
+    assert (status.st_size, stat.S_IMODE(status.st_mode)) == (1 << 20, 0o664)
+
+
+@pytest.mark.parametrize("spelling", ["sub/../models.db-journal", "link/models.db-journal", "alias", "models.db-wal"])
+def test_no_download_onto_what_belongs_to_the_store(store: Storage, spelling: str) -> None:
+    """However the path of the journal is spelled."""
+    folder = store.path.parent
+    store.store("m", 1)
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to(folder)
+    (folder / "alias").symlink_to(f"{store.path}-journal")
+    before = Path(f"{store.path}-journal").read_bytes()
+    with pytest.raises(DownloadError, match="the store itself"):
+        store.download("m", folder / spelling, overwrite=True)
+    assert Path(f"{store.path}-journal").read_bytes() == before
+
+
+@pytest.mark.parametrize("target", ["x" * 300, "a\0b", "\ud800", "missing/file", 5])
+def test_impossible_targets(store: Storage, target: object) -> None:
+    """The error says which file, and nothing is left."""
+    store.store("m", 1)
+    with pytest.raises(DownloadError, match="cannot download 'm'"):
+        store.download("m", target)  # type: ignore[arg-type]
+    assert os.listdir() == []
+
+
+def test_a_long_name_that_is_legal(store: Storage) -> None:
+    """What the file system takes is written, whatever the name of the file beside it would be."""
+    store.store("m", 1)
+    assert store.download("m", "\N{CJK UNIFIED IDEOGRAPH-6A21}" * 80).exists()
+
+
+def test_a_folder_that_is_closed(store: Storage) -> None:
+    """What may not even be looked at is an error that names it."""
+    store.store("m", 1)
+    closed = store.path.parent / "closed"
+    closed.mkdir(mode=0o700)
+    code = "closed = Storage(sys.argv[1].replace('models.db', 'closed/models.db'))\n"
+    code += "for operation in (lambda: closed.store('m', 1), closed.list, lambda: closed.exists('m')):\n"
+    code += "    try: operation()\n    except StoreAccessError as error: print('Permission denied' in str(error))"
+    result = as_nobody(code, store)
+    assert (result.stdout, result.stderr) == ("True\n" * 3, "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE models SET stored_at = 'garbage'",
+        "UPDATE models SET environment = 'not json'",
+        "UPDATE models SET environment = '[]'",
+    ],
+)
+def test_rows_that_cannot_be_read(store: Storage, sql: sqlite3.Connection, change: str) -> None:
+    """The error names the file and the model."""
+    store.store("m", 1)
+    sql.execute(change)
+    with pytest.raises(StoreDamagedError, match="the row of the model 'm', version 1, cannot be read") as caught:
+        store.list()
+    assert str(store.path) in str(caught.value)
+
+
+def test_rows_of_a_later_release(store: Storage, sql: sqlite3.Connection) -> None:
+    """What a later version of this package notes in addition does no harm."""
+    store.store("m", 1)
+    sql.execute("UPDATE models SET environment = json_set(environment, '$.packages', json('{}'))")
+    assert store.inspect("m").type == "builtins.int"
+
+
+def test_metadata_of_another_program(store: Storage, sql: sqlite3.Connection) -> None:
+    """Metadata that is not an object hides no model, and is not overwritten by the way."""
+    store.store("m", 1, {"author": "testuser"})
+    sql.execute("UPDATE models SET metadata = '[1, 2]'")
+    assert store.inspect("m").metadata is None and store.fetch("m") == 1
+    with pytest.raises(MetadataExistsError):
+        store.store_metadata("m", {"author": "testuser"})
+    with pytest.raises(InvalidMetadataError, match="not an object"):
+        store.annotate("m", author="testuser")
+    store.store_metadata("m", {"author": "testuser"}, overwrite=True)
+    assert store.fetch_metadata("m") == {"author": "testuser"}
+
+
+def test_our_mark_without_our_tables(store: Storage, sql: sqlite3.Connection) -> None:
+    """The file says that it is a store, and is none."""
+    sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    with pytest.raises(StoreDamagedError, match="does not have what a store has"):
         store.list()

@@ -229,3 +229,81 @@ def test_the_own_process_is_not_gone() -> None:
     assert not uploads.is_gone(owner) and not uploads.is_gone(uploads.this_process())
     process.communicate("\n")
     assert uploads.is_gone(owner)
+
+
+def test_a_process_that_is_hidden_is_not_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc shows only one's own processes, those of others are taken to run."""
+    need(sys.platform == "linux", "only Linux tells which process had an id")
+    owner = uploads.this_process()
+    monkeypatch.setattr(uploads, "_start", lambda pid: None)
+
+    def may_not(pid: int, number: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "kill", may_not)
+    assert not uploads.is_gone(owner)
+
+
+def test_left_by_this_process(store: Storage, sql: sqlite3.Connection) -> None:
+    """After a second Ctrl-C during the clearing, the next store of the same process clears what is left."""
+    store.store("first", 1)
+    sql.execute("INSERT INTO uploads (id, owner, started_at) VALUES (77, ?, 'now')", (uploads.this_process(),))
+    sql.execute("INSERT INTO model_parts VALUES (77, 1, x'00', x'00')")
+    store.store("second", 2)
+    assert leftovers(store) == NOTHING
+
+
+def test_deleted_though_its_space_is_not_given_back(
+    store: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A delete that is done does not fail because of what comes after it."""
+    store.store("m", os.urandom(3 * PART_SIZE))
+
+    def busy(connection: object) -> None:
+        raise StoreBusyError("locked")
+
+    monkeypatch.setattr(uploads, "give_back", busy)
+    assert store.delete("m") is None
+    assert "could not give all its space back: locked" in caplog.text
+    assert store.list() == []
+
+
+def test_forked_while_a_thread_stores(store: Storage) -> None:
+    """A child that is forked in the middle of a store of its parent reads and writes as any other process."""
+    need(hasattr(os, "fork"), "this system does not fork")
+    code = f"""
+import os, sys, threading, warnings
+warnings.simplefilter("ignore")
+from views_runs import Storage
+store = Storage({str(store.path)!r}, timeout=20)
+store.store("m", b"x" * 3_000_000)
+stop = threading.Event()
+def storing():
+    number = 0
+    while not stop.is_set():
+        number += 1
+        store.store("busy", os.urandom(3_000_000), overwrite=True)
+        store.fetch("m")
+        store.delete("busy")
+thread = threading.Thread(target=storing)
+thread.start()
+failed = 0
+for number in range(25):
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            assert len(store.fetch("m")) == 3_000_000
+            store.store(f"child{{number}}", b"y" * 2_000_000)
+            code = 0
+        except BaseException as error:
+            print(repr(error), file=sys.stderr)
+        os._exit(code)
+    failed += os.waitpid(child, 0)[1] != 0
+stop.set()
+thread.join()
+print(failed, len(store.list(name="child*")))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert (result.stdout, result.stderr) == ("0 25\n", "")
+    assert leftovers(store) == NOTHING

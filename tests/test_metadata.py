@@ -17,7 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from views_runs import InvalidMetadataError, Metadata, ModelMetadata
-from views_runs.metadata import KNOWN_FIELDS, as_dict, decode, encode, equivalent, month_name
+from views_runs.metadata import (
+    KNOWN_FIELDS,
+    as_dict,
+    check,
+    decode,
+    differences,
+    encode,
+    equivalent,
+    month_name,
+)
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
@@ -113,6 +122,7 @@ class Colour(enum.Enum):
         (np.datetime64("NaT", "s"), "datetime64"),
         (np.datetime64("2026-11-23T08:00:00.123456789"), "datetime64"),
         (np.timedelta64(3, "D"), "timedelta64"),
+        (np.timedelta64(3, "ns"), "timedelta64"),
         (np.longdouble("0.1"), "longdouble"),
         (np.complex128(1j), "complex128"),
         (pd.Timestamp("2026-11-23 08:00:00.000000001"), "nanoseconds"),
@@ -250,3 +260,118 @@ def test_months_have_names(month: int) -> None:
     """A views month is the number of months since December 1979."""
     parsed = datetime.strptime(month_name(month), "%b %Y")
     assert (parsed.year - 1980) * 12 + parsed.month == month
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class SlottedMetadata(ModelMetadata):
+    extra: int = 7
+
+
+class Key(str, enum.Enum):
+    WHEN = "when"
+
+
+class SameText(str):
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+@dataclasses.dataclass
+class Nested:
+    inner: OwnMetadata
+
+
+def test_a_subclass_with_slots_keeps_its_fields() -> None:
+    """Where the fields are kept does not matter."""
+    assert round_trip(SlottedMetadata(author="testuser")) == {"author": "testuser", "extra": 7}
+
+
+def test_dataclasses_in_dataclasses() -> None:
+    """They come back as dicts, and compare equal."""
+    metadata = Nested(OwnMetadata("testuser", {"seed": 1}))
+    assert round_trip(metadata) == {"inner": {"author": "testuser", "notes": {"seed": 1}}}
+    assert metadata == round_trip(metadata)
+
+
+def test_keys_that_are_more_than_texts() -> None:
+    """An enum's member is the text that it is; two keys of the same text are refused."""
+    assert round_trip({Key.WHEN: datetime(2026, 1, 2)}) == {"when": datetime(2026, 1, 2)}
+    with pytest.raises(InvalidMetadataError, match="two keys that are the same text"):
+        encode({"outer": {SameText("a"): 1, "a": 2}})
+
+
+def test_metadata_that_breaks_on_the_way() -> None:
+    """What code of the metadata's own raises is said, with its type."""
+
+    class Broken(pydantic.BaseModel):
+        author: str = "testuser"
+
+        @pydantic.model_serializer
+        def serialise(self) -> dict[str, str]:
+            raise RuntimeError("not today")
+
+    endless = Nested(OwnMetadata("testuser", {}))
+    endless.inner = endless  # type: ignore[assignment]
+    with pytest.raises(InvalidMetadataError, match="Broken, cannot be turned into a dict: .*not today"):
+        encode(Broken())
+    with pytest.raises(InvalidMetadataError, match="100 levels deep"):
+        encode(endless)
+    assert Metadata(author="testuser") != Broken()
+
+
+@pytest.mark.parametrize(
+    "field, value, said",
+    [
+        ("author", 7, "author should be a text, and is 7, an int"),
+        ("run_id", ["2026-11"], "run_id should be a text"),
+        ("train_end", "480", "train_end should be a views month, .* and is the text '480'"),
+        ("train_start", 1.5, "train_start should be a views month"),
+        ("train_end", True, "train_end should be a views month, .* and is True, a bool"),
+        ("training_date", "yesterday", "training_date should be a datetime, a date, or an ISO 8601 text"),
+        ("training_date", 20261123, "training_date should be"),
+        ("steps", 3, "steps should be a list of integers"),
+        ("steps", [1, "2"], "steps should be a list of integers"),
+        ("steps", [True], "steps should be a list of integers"),
+    ],
+)
+def test_known_fields_have_types(field: str, value: Any, said: str) -> None:
+    """The message names the field, what was expected and what was given."""
+    with pytest.raises(InvalidMetadataError, match=said) as caught:
+        check(Metadata({field: value}))
+    assert caught.value.key == field
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {},
+        {field: None for field in KNOWN_FIELDS},
+        {"author": "", "train_start": 121, "train_end": 121, "steps": []},
+        {"training_date": "2026-11-23"},
+        {"training_date": "2026-11-23T08:00:00+01:00"},
+        {"training_date": date(2026, 11, 23)},
+        {"size": "anything", "nested": {"train_end": "x"}},
+    ],
+)
+def test_what_known_fields_may_be(metadata: dict[str, Any]) -> None:
+    """None counts as not given; other fields are anything."""
+    check(Metadata(metadata))
+
+
+def test_training_data_does_not_end_before_it_starts() -> None:
+    """The message names both months."""
+    with pytest.raises(
+        InvalidMetadataError, match=r"train_start is 481 \(Jan 2020\), after train_end, 480 \(Dec 2019\)"
+    ):
+        check(Metadata(train_start=481, train_end=480))
+
+
+def test_differences() -> None:
+    """Known fields first; a field that is lacking is None; true is not 1."""
+    old = {"seed": 1, "train_end": 480, "author": "me", "flag": True}
+    new = {"note": "x", "train_end": 492, "author": "me", "flag": 1, "seed": 1}
+    assert differences(old, new) == [("train_end", 480, 492), ("flag", True, 1), ("note", None, "x")]
+    assert differences(None, {"a": 1}) == [("a", None, 1)]
+    assert differences({"a": 1}, {"a": 1}, everything=True) == [("a", 1, 1)]

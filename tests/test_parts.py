@@ -5,6 +5,8 @@ import io
 import os
 import pickle
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from views_runs import (
     ModelPickleError,
     Storage,
     StorageError,
+    StoreDamagedError,
     uploads,
 )
 from views_runs.pickling import GROUP_PARTS, PART_SIZE, Part, PartWriter
@@ -280,3 +283,65 @@ def test_the_part_sizes_of_a_step_adapt() -> None:
         pace.__exit__(None, None, None)
         assert pace.count == expected
     assert pace.slow_down() and not pace.slow_down()
+
+
+@pytest.mark.parametrize("size", [0, -1, "NULL + 5", "'text'"])
+def test_a_size_that_cannot_be(store: Storage, sql: sqlite3.Connection, size: object) -> None:
+    """A damaged size is damage: nothing is written, and nothing is called whole."""
+    store.store("small", [1])
+    store.store("large", os.urandom(3 * PART_SIZE))
+    try:
+        sql.execute(f"UPDATE models SET size = {size}")
+    except sqlite3.IntegrityError:
+        return
+    for name in ("small", "large"):
+        with pytest.raises(CorruptModelError, match="is damaged"):
+            store.fetch(name)
+        with pytest.raises(CorruptModelError, match="is damaged"):
+            store.download(name)
+    assert os.listdir() == []
+
+
+def test_an_index_that_leads_to_another_model(store: Storage) -> None:
+    """What an index says is held against the row: never another model, and never another one deleted."""
+    for name in ("zero", "aaaa", "bbbb"):
+        store.store(name, name)
+    whole = store.path.read_bytes()
+    # An entry of the unique index: its header, the name, and the row's id.
+    entries = [b"\x04\x15\x09\x01aaaa\x02", b"\x04\x15\x09\x01bbbb\x03"]
+    assert [whole.count(entry) for entry in entries] == [1, 1]
+    for entry, other in zip(entries, (b"\x03", b"\x02")):
+        whole = whole.replace(entry, entry[:-1] + other)
+    store.path.write_bytes(whole)
+    for operation in (store.fetch, store.inspect, store.delete, store.download, store.exists):
+        with pytest.raises(StoreDamagedError, match="leads from 'aaaa' to another model"):
+            operation("aaaa")
+    assert sorted(record.name for record in store.find()) == ["aaaa", "bbbb", "zero"]
+
+
+def test_fetched_while_the_interpreter_ends(store: Storage) -> None:
+    """No thread can be started then; the digests are taken without."""
+    store.store("m", os.urandom(20 * PART_SIZE))
+    code = f"""
+import atexit
+from views_runs import Storage
+atexit.register(lambda: print(len(Storage({str(store.path)!r}).fetch("m"))))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (result.stdout, result.stderr) == (f"{20 * PART_SIZE}\n", "")
+
+
+def test_a_file_that_takes_less_than_it_is_given(store: Storage) -> None:
+    """A raw file may; the rest is written again."""
+
+    class Reluctant(io.RawIOBase):
+        data = b""
+
+        def write(self, data: Any) -> int:
+            self.data += bytes(data[:100_000])
+            return min(len(data), 100_000)
+
+    record = store.store("m", os.urandom(3 * PART_SIZE))
+    file = Reluctant()
+    store.write_pickle("m", file)  # type: ignore[arg-type]
+    assert hashlib.sha256(file.data).hexdigest() == record.sha256

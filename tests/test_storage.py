@@ -1,6 +1,7 @@
 """Storing, fetching, listing, versions, metadata and deleting, by name."""
 
 import concurrent.futures
+import enum
 import hashlib
 import os
 import pickle
@@ -385,3 +386,32 @@ def test_every_error_survives_a_process_border() -> None:
         assert (type(error), str(error)) == (kind, "cannot do it")
     error = pickle.loads(pickle.dumps(InvalidMetadataError("no", key="a.b")))
     assert error.key == "a.b"
+
+
+class Kind(str, enum.Enum):
+    FOREST = "forest"
+
+
+class Deceptive(str):
+    def __str__(self) -> str:
+        return "line\nbreak"
+
+
+def test_a_name_is_the_text_that_it_is(store: Storage) -> None:
+    """Not what a subclass of str calls itself."""
+    assert store.store(Kind.FOREST, 1).name == "forest"
+    assert store.fetch(Kind.FOREST) == store.fetch("forest") == 1
+    assert store.store(Deceptive("plain"), 1).name == "plain"
+
+
+def test_a_user_whose_name_is_not_unicode(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that was trained for hours is not lost for that."""
+    monkeypatch.setattr("getpass.getuser", lambda: "j\udcf6rg")
+    assert store.store("m", 1).stored_by.startswith("j\\udcf6rg@")
+
+
+def test_a_glob_with_half_a_character(store: Storage) -> None:
+    """It is an error of the store, and no traceback."""
+    store.store("m", 1)
+    with pytest.raises(StorageError, match="no Unicode"):
+        store.list(name="\ud800")
