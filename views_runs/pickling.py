@@ -6,7 +6,6 @@ unpickler sees it.
 """
 
 import hashlib
-import io
 import pickle
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -30,9 +29,6 @@ PART_SIZE = 63 * 16384
 #: thread takes the digest of the next.
 GROUP_PARTS = 8
 GROUPS = 2
-
-#: Bytes that are buffered in front of the unpickler; large arrays pass the buffer by.
-BUFFER_SIZE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -138,23 +134,47 @@ class PartWriter:
         self._sink(Part(part, self._hash.digest()))
 
 
-class PartReader(io.RawIOBase):
-    """The file that an unpickler reads from, over the verified bytes of a pickle."""
+class PartReader:
+    """The file that an unpickler reads from, over the verified bytes of a pickle.
+
+    Since protocol 4 an unpickler asks for whole frames and whole arrays. An `io.BufferedReader` in between, which would
+    serve the single bytes that it asks for in older ones, costs a tenth of the time.
+    """
 
     def __init__(self, pieces: Iterator[memoryview]) -> None:
         self._pieces = pieces
         self._rest = memoryview(b"")
 
-    def readable(self) -> bool:
-        return True
-
     def readinto(self, buffer: Any) -> int:
+        """Fill a buffer, as far as there are bytes; return how many there were."""
+        view, done = memoryview(buffer), 0
+        while done < len(view) and self._more():
+            count = min(len(view) - done, len(self._rest))
+            view[done : done + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            done += count
+        return done
+
+    def read(self, size: int) -> bytes:
+        """Return so many bytes, or all that are left."""
+        if size <= len(self._rest):
+            piece, self._rest = self._rest[:size], self._rest[size:]
+            return bytes(piece)
+        buffer = bytearray(size)
+        count = self.readinto(buffer)
+        return bytes(memoryview(buffer)[:count])
+
+    def readline(self) -> bytes:
+        """Return the bytes up to the end of a line, and with it."""
+        line = bytearray()
+        while not line.endswith(b"\n") and self._more():
+            line += self.read(1)
+        return bytes(line)
+
+    def _more(self) -> bool:
         if not self._rest:
             self._rest = next(self._pieces, memoryview(b""))
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+        return bool(self._rest)
 
 
 def dump(model: Any, sink: Callable[[Part], None], doing: str) -> PartWriter:
@@ -198,7 +218,7 @@ def load(pieces: Iterator[memoryview], doing: str) -> Any:
         StorageError: what reading the pieces raises.
     """
     try:
-        return pickle.Unpickler(io.BufferedReader(PartReader(pieces), BUFFER_SIZE)).load()
+        return pickle.Unpickler(PartReader(pieces)).load()
     except StorageError:
         raise
     except Exception as error:
