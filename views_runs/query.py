@@ -126,6 +126,9 @@ class Condition:
         expression = field_expression(self.known, table)
         if self.operator == "lacks":
             return SQL(f"{expression} IS NULL")
+        if self.operator == "!=" and isinstance(self.values[0], str) and self.values[0][:1] not in ("[", "{"):
+            # A text that is not the text of a list or an object equals nothing else.
+            return SQL(f"({expression} < ? OR {expression} > ?)", self.values * 2)
         if self.operator in ("has", "!="):
             # Numbers and texts are more than minus infinity, and NULL is not.
             return SQL(f"{expression} > -9e999")
@@ -246,10 +249,10 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
     moment = _moment(stored) if isinstance(stored, str) else None
     if moment is None:
         return False
-    first, end = _span(wanted)
+    first, last = _span(wanted)
     if moment.tzinfo is None or first.tzinfo is None:
-        moment, first, end = (one.replace(tzinfo=None) for one in (moment, first, end))
-    before, after = moment < first, moment >= end
+        moment, first, last = (one.replace(tzinfo=None) for one in (moment, first, last))
+    before, after = moment < first, moment > last
     return {
         "=": not before and not after,
         "<": before,
@@ -261,19 +264,12 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _span(wanted: str) -> tuple[datetime, datetime]:
-    """Return the first moment of a time and the first after it: a day for a date, a microsecond for a datetime."""
+    """Return the first and the last moment of a time: of the day for a date, the same for a datetime."""
     if _DATE.fullmatch(wanted):
-        first = datetime.combine(date.fromisoformat(wanted), time())
-        return first, _later(first, timedelta(days=1))
-    first = datetime.fromisoformat(wanted)
-    return first, _later(first, timedelta(microseconds=1))
-
-
-def _later(moment: datetime, step: timedelta) -> datetime:
-    try:
-        return moment + step
-    except OverflowError:
-        return moment
+        day = date.fromisoformat(wanted)
+        return datetime.combine(day, time.min), datetime.combine(day, time.max)
+    moment = datetime.fromisoformat(wanted)
+    return moment, moment
 
 
 def _moment(text: str) -> datetime | None:
@@ -324,15 +320,15 @@ def _compared(kind: SQL, value: SQL, operator: str, wanted: Any) -> SQL:
 
 def _stored_at(operator: str, wanted: date) -> SQL:
     """Return the comparison of the time of storing, which is a text in UTC, with a time that is local without an offset."""
-    first, end = (_in_utc(moment) for moment in _span(wanted.isoformat()))
+    first, last = (_in_utc(moment) for moment in _span(wanted.isoformat()))
     text = {
-        "=": "models.stored_at >= ? AND models.stored_at < ?",
+        "=": "models.stored_at BETWEEN ? AND ?",
         "<": "models.stored_at < ?",
-        "<=": "models.stored_at < ?",
-        ">": "models.stored_at >= ?",
+        "<=": "models.stored_at <= ?",
+        ">": "models.stored_at > ?",
         ">=": "models.stored_at >= ?",
     }[operator]
-    bounds = {"=": (first, end), "<": (first,), "<=": (end,), ">": (end,), ">=": (first,)}[operator]
+    bounds = {"=": (first, last), "<": (first,), "<=": (last,), ">": (last,), ">=": (first,)}[operator]
     return SQL(f"({text})", bounds)
 
 
@@ -350,9 +346,9 @@ def _coarse(expression: str, operator: str, wanted: Any) -> tuple[str, tuple[Any
     if not isinstance(wanted, date):
         return f"{expression} {operator} ?", (wanted,)
     # An offset moves a clock by less than a day, and a text that is no time does no harm.
-    first, end = (moment.replace(tzinfo=None) for moment in _span(wanted.isoformat()))
+    first, last = (moment.replace(tzinfo=None) for moment in _span(wanted.isoformat()))
     low = _day(first, -2) if operator in ("=", ">", ">=") else ""
-    high = _day(end, 2) if operator in ("=", "<", "<=") else "9999-99"
+    high = _day(last, 2) if operator in ("=", "<", "<=") else "9999-99"
     return f"{expression} BETWEEN ? AND ?", (low, high)
 
 

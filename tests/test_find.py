@@ -1,0 +1,401 @@
+"""Finding by metadata: conditions, their errors, and a plain filter in Python that says the same."""
+
+import fnmatch
+import json
+import re
+import sqlite3
+import time
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import Result
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from views_runs import ModelRecord, QueryError, Storage
+from views_runs.query import INDEXED_FIELDS, OPERATORS, Condition, assignment, compare_time, typed
+
+Viewser = Callable[..., Result]
+
+
+@pytest.fixture
+def models(store: Storage) -> Storage:
+    """A store of a few models that differ."""
+    common = {"level_of_analysis": "country_month", "train_start": 121}
+    store.store("forest", b"x" * 5000, {**common, "author": "ines", "run_id": "2026-11", "train_end": 480, "seed": 1})
+    store.store("boosted", 2, {**common, "author": "ola", "run_id": "007", "train_end": 492, "seed": True})
+    store.store("ridge", 3, {**common, "author": "ines", "run_id": "2026-12", "tuning": {"depth": 3, "a.b": "x"}})
+    store.store("odd", 4, {"a.b": 1, "size": 3, 'with "quotes"': "yes", "ž": {"é": 1}, "none": None, "flag": False})
+    store.store("bare", 5)
+    return store
+
+
+@pytest.mark.parametrize(
+    "condition, names",
+    [
+        ("author=ines", "ridge forest"),
+        ("author = ines", "ridge forest"),
+        ("author='ines'", "ridge forest"),
+        ("author!=ines", "boosted"),
+        ("author~i*", "ridge forest"),
+        ("author~[io]*", "ridge boosted forest"),
+        ("author>ines", "boosted"),
+        ("author", "ridge boosted forest"),
+        ("!author", "bare odd"),
+        ("run_id=2026-11", "forest"),
+        ("run_id=007", "boosted"),
+        ("run_id=7", ""),
+        ("train_end>=2020-01", "boosted"),
+        ("train_end=2019-12", "forest"),
+        ("train_end<492", "forest"),
+        ("train_end='480'", ""),
+        ("seed=1", "forest"),
+        ("seed=true", "boosted"),
+        ("seed!=1", "boosted"),
+        ("seed=1.0", "forest"),
+        ("flag=false", "odd"),
+        ("flag=0", ""),
+        ("none", ""),
+        ("!none", "bare odd ridge boosted forest"),
+        ("tuning.depth>2", "ridge"),
+        ('tuning."a.b"=x', "ridge"),
+        ("tuning.a.b=x", ""),
+        ('"a.b"=1', "odd"),
+        ("a.b=1", ""),
+        ("size>1kB", "forest"),
+        ("size>=0.001MB", "forest"),
+        ("metadata.size=3", "odd"),
+        ('"size"=3', "odd"),
+        ('"with \\"quotes\\""=yes', "odd"),
+        ("'with \"quotes\"'=yes", "odd"),
+        ("ž.é=1", "odd"),
+        ('"ž"."é">0', "odd"),
+        ("type=builtins.bytes", "forest"),
+        ("type~*.int", "bare odd ridge boosted"),
+        ("version=1", "bare odd ridge boosted forest"),
+        ("name~*o*", "odd boosted forest"),
+        ("stored_by~*@*", "bare odd ridge boosted forest"),
+        ("stored_at>=2020-01-01", "bare odd ridge boosted forest"),
+        ("stored_at<2020-01-01", ""),
+        ("author=ines' OR '1'='1", ""),
+        ("author') OR 1 --=x", None),
+        ('"author\') OR 1 --"=x', ""),
+        ('"x\' OR 1=1 --"', ""),
+    ],
+)
+def test_conditions(models: Storage, condition: str, names: str | None) -> None:
+    """Each operator on each kind of field; whatever is written stays a value."""
+    if names is None:
+        with pytest.raises(QueryError):
+            models.list(condition)
+        return
+    assert models.list(condition) == names.split()
+
+
+def test_equality_by_keyword(models: Storage) -> None:
+    """A list means any of; None asks that the field is lacking; numbers of numpy are numbers."""
+    assert models.list(author="ines") == ["ridge", "forest"]
+    assert models.list(author=["ola", "nobody"], run_id="007") == ["boosted"]
+    assert models.list(author=[]) == []
+    assert models.list(author=None) == ["bare", "odd"]
+    assert models.list(train_end=np.int64(480)) == ["forest"]
+    assert models.list(train_end="2019-12") == models.list(train_end="480") == ["forest"]
+    assert models.list(seed=1) == ["forest"] and models.list(seed=True) == ["boosted"]
+    assert models.list(**{"tuning.depth": 3}) == ["ridge"]
+    assert models.list(size="3", version=1) == [] and models.list(**{"metadata.size": 3}) == ["odd"]
+    for value in ({"depth": 3}, object(), float("nan"), (1, 2)):
+        with pytest.raises(QueryError, match="tuning cannot be compared"):
+            models.find(tuning=value)
+
+
+def test_versions_names_order_and_limit(models: Storage) -> None:
+    """Only current versions are found unless all are asked for."""
+    models.store("forest", 6, {"author": "ola", "train_end": 500}, overwrite=True)
+    assert models.list(author="ines") == ["ridge"]
+    assert models.list(author="ines", all_versions=True) == ["ridge", "forest"]
+    assert models.list(name="*o*", limit=2) == ["forest", "odd"]
+    assert models.list(name="[fb]*") == ["forest", "bare", "boosted"]
+    assert models.list(limit=0) == []
+    assert models.list(sort="train_end") == ["boosted", "forest", "bare", "odd", "ridge"]
+    assert models.list(sort="-train_end") == ["forest", "boosted", "bare", "odd", "ridge"]
+    assert models.list("author", sort="-author") == ["forest", "boosted", "ridge"]
+    assert models.list(sort="-size", limit=1) == ["forest"]
+    assert models.list(sort="tuning.depth", limit=1) == ["ridge"]
+    for limit in (-1, 1.5, "3"):
+        with pytest.raises(QueryError, match="limit is how many records"):
+            models.list(limit=limit)
+
+
+@pytest.mark.parametrize(
+    "condition, place, said",
+    [
+        ("", 0, "name of a field"),
+        ("   ", 3, "name of a field"),
+        ("=3", 0, "name of a field"),
+        ("author==3", 7, "no such operator"),
+        ("author=~3", 7, "no such operator"),
+        ("author<>3", 7, "no such operator"),
+        ("author ? 3", 7, "one of != <= >= = < > ~"),
+        ("author like 3", 7, "one of"),
+        ("author=", 7, "a value"),
+        ("author='ines", 7, "quote is not closed"),
+        ('"author=ines', 0, "quote is not closed"),
+        ("author='ines' x", 14, "the value ends here"),
+        ("a..b=1", 2, "name of a field"),
+        ("a.=1", 2, "name of a field"),
+        ("!author=1", 7, "!FIELD ends here"),
+        ("train_end>=2019-13", 11, "no month 13"),
+        ("train_end>=2019-0", 11, "no month 0"),
+        ("train_end>=soon", 11, "a month is"),
+        ("training_date>2026-02-30", 14, "no such time"),
+        ("stored_at>yesterday", 10, "a time is written as"),
+        ("size>big", 5, "a size is a number of bytes"),
+        ("size>3XB", 5, "a size is a number of bytes"),
+        ("version=one", 8, "a version is a number"),
+        ("size~3", 5, "~ compares texts"),
+        ("seed>true", 5, "true and false"),
+    ],
+)
+def test_what_cannot_be_read(models: Storage, condition: str, place: int, said: str) -> None:
+    """The error points at the place in the condition."""
+    with pytest.raises(QueryError, match=re.escape(said)) as caught:
+        models.find(condition)
+    assert (caught.value.place, caught.value.condition) == (place, condition)
+    lines = str(caught.value).splitlines()
+    assert lines[2].index("^") == place + 2 or not condition.strip()
+    assert isinstance(caught.value, ValueError)
+
+
+def test_a_condition_that_is_no_text(models: Storage) -> None:
+    """A mistake in Python is told too."""
+    for wrong in (7, None, b"author", Path("x")):
+        with pytest.raises(QueryError, match="written as a text"):
+            models.find(wrong)  # type: ignore[arg-type]
+    with pytest.raises(QueryError):
+        models.find(sort="")
+    with pytest.raises(QueryError):
+        models.find(sort="author desc")
+    with pytest.raises(QueryError):
+        models.find(since="soon")
+
+
+def test_very_many_conditions_and_values(models: Storage) -> None:
+    """500 conditions are answered, 2,000 refused; a value of 1 MB is one."""
+    assert models.list(*["author=ines"] * 500) == ["ridge", "forest"]
+    assert models.list(*[f"!field{number}" for number in range(500)], author="ola") == ["boosted"]
+    assert models.list(author=[f"a{number}" for number in range(999)] + ["ola"]) == ["boosted"]
+    for many in ({"where": ["author"] * 2000}, {"author": ["x"] * 2000}):
+        with pytest.raises(QueryError, match="1000 are the most"):
+            models.find(*many.pop("where", ()), **many)
+    text = "ž" * 1_000_000
+    models.store("large", 1, {"note": text, "k" * 100_000: 1})
+    assert models.list(note=text) == models.list(f"note={text}") == models.list("k" * 100_000) == ["large"]
+    with pytest.raises(QueryError) as caught:
+        models.find("x" * 1_000_000 + " ?")
+    assert len(str(caught.value)) < 300
+
+
+def test_metadata_of_other_programs(models: Storage, sql: sqlite3.Connection) -> None:
+    """What is not an object has no fields; numbers that are stored as text are texts."""
+    for name, metadata in {"odd": "[1]", "bare": '"author"', "ridge": "3", "boosted": '{"train_end": "492"}'}.items():
+        sql.execute("UPDATE models SET metadata = ?, datetimes = NULL WHERE name = ?", (metadata, name))
+    assert models.list("author") == ["forest"]
+    assert models.list("!author") == ["bare", "odd", "ridge", "boosted"]
+    assert models.list("train_end>1") == ["forest"]
+    assert models.list("train_end='492'") == ["boosted"]
+    assert models.list(sort="author")[0] == "forest"
+
+
+DAY = date(2026, 11, 23)
+PLUS2 = timezone(timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    "stored, condition, found",
+    [
+        (datetime(2026, 11, 23, 8), "when=2026-11-23", True),
+        (datetime(2026, 11, 23, 23, 59, 59, 999999), "when<=2026-11-23", True),
+        (datetime(2026, 11, 24), "when<=2026-11-23", False),
+        (datetime(2026, 11, 23, 8), "when>2026-11-23", False),
+        (datetime(2026, 11, 24), "when>2026-11-23", True),
+        (datetime(2026, 11, 23), "when<2026-11-23", False),
+        (DAY, "when=2026-11-23", True),
+        (DAY, "when!=2026-11-23", False),
+        (DAY, "when<2026-11-23T00:00:00.000001", True),
+        ("2026-11-23", "when=2026-11-23", True),
+        ("soon", "when>2000-01-01", False),
+        (datetime(2026, 11, 23, 8, tzinfo=PLUS2), "when=2026-11-23T06:00+00:00", True),
+        (datetime(2026, 11, 23, 8, tzinfo=PLUS2), "when=2026-11-23T08:00", True),
+        (datetime(2026, 11, 23, 8, tzinfo=PLUS2), "when<2026-11-23T06:30+00:00", True),
+        (datetime(2026, 11, 23, 8), "when=2026-11-23T08:00+05:00", True),
+        (datetime(2026, 11, 23, 8, 0, 1), "when>2026-11-23T08:00", True),
+        (datetime.max, "when=9999-12-31", True),
+        (datetime.min, "when=0001-01-01", True),
+    ],
+)
+def test_times(store: Storage, stored: Any, condition: str, found: bool) -> None:
+    """A date covers its day; instants are compared where both have an offset, clocks where one has none."""
+    # A training date has an index, and is a time; another field has none, and may be anything.
+    for field in ("when", "training_date") if stored != "soon" else ("when",):
+        store.store(field, 1, {field: stored})
+        assert (store.list(condition.replace("when", field)) == [field]) is found
+
+
+def test_when_it_was_stored(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bounds without an offset are local time, and a date is its whole local day."""
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        for name, stored in {"late": "2026-11-23T14:59:59.999999", "next": "2026-11-23T15:00:00.000000"}.items():
+            store.store(name, 1)
+            sql.execute("UPDATE models SET stored_at = ? WHERE name = ?", (f"{stored}+00:00", name))
+        assert store.list(until="2026-11-23") == store.list(until=DAY) == ["late"]
+        assert store.list(since="2026-11-24") == store.list(since=datetime(2026, 11, 24)) == ["next"]
+        assert store.list(since="2026-11-23", until="2026-11-24") == ["next", "late"]
+        assert store.list(since="2026-11-23T15:00+00:00") == store.list("stored_at>2026-11-23") == ["next"]
+        assert store.list(since=datetime(2026, 11, 23, 15, tzinfo=UTC)) == ["next"]
+        assert store.list("stored_at=2026-11-23") == store.list("stored_at!=2026-11-24") == ["late"]
+        assert store.list(since="0001-01-01", until="9999-12-31") == ["next", "late"]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+FIELDS = ("author", "run_id", "train_end", "training_date", "seed", "nested.a", "nested.b")
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 3),
+    st.sampled_from([0.5, 1.0, -2.5]),
+    st.sampled_from(["", "a", "b", "1", "true", "[1]", "a*", "2026-11-23"]),
+    st.sampled_from([DAY, datetime(2026, 11, 23, 8), datetime(2026, 11, 22, 23, 30, tzinfo=UTC)]),
+)
+METADATA = st.fixed_dictionaries(
+    {},
+    optional={
+        "author": st.sampled_from(["", "a", "b", "[1]"]),
+        "run_id": st.sampled_from(["1", "007", "a"]),
+        "train_end": st.integers(478, 482),
+        "training_date": st.sampled_from([DAY, datetime(2026, 11, 23, 8), "2026-11-24", None]),
+        "seed": SCALARS,
+        "nested": st.dictionaries(st.sampled_from(["a", "b"]), SCALARS) | SCALARS,
+    },
+)
+VALUES = st.sampled_from(
+    ["a", "b", "''", "1", "007", "0", "true", "false", "480", "2019-12", "0.5", "-2", "'1'", "[1]"]
+)
+TIMES = st.sampled_from(["2026-11-23", "2026-11-23T08:00", "2026-11-23T01:30+02:00", "2026-11-24"])
+CONDITIONS = st.one_of(
+    st.builds(lambda *parts: "".join(parts), st.sampled_from(FIELDS), st.sampled_from(OPERATORS), VALUES | TIMES),
+    st.builds(lambda *parts: "".join(parts), st.sampled_from(["", "!"]), st.sampled_from(FIELDS)),
+)
+
+
+def holds(condition: Condition, metadata: dict[str, Any]) -> bool:
+    """Say the same as the SQL, in plain Python."""
+    value: Any = metadata
+    for key in condition.path:
+        value = value.get(key) if isinstance(value, dict) else None
+    if condition.operator in ("has", "lacks"):
+        return (value is None) == (condition.operator == "lacks")
+    if value is None:
+        return False
+    equal = compare(value, "=", condition.values[0])
+    return not equal if condition.operator == "!=" else compare(value, condition.operator, condition.values[0])
+
+
+def compare(value: Any, operator: str, wanted: Any) -> bool:
+    if isinstance(wanted, date):
+        text = value.isoformat() if isinstance(value, date) else value
+        return compare_time(text, operator, wanted.isoformat())
+    if isinstance(value, date):
+        value = value.isoformat()
+    kinds = [str if isinstance(one, str) else bool if isinstance(one, bool) else float for one in (value, wanted)]
+    if not isinstance(value, (str, bool, int, float)) or kinds[0] is not kinds[1]:
+        return False
+    if operator == "~":
+        return fnmatch.fnmatchcase(value, wanted)
+    return bool(
+        {
+            "=": value == wanted,
+            "<": value < wanted,
+            ">": value > wanted,
+            "<=": value <= wanted,
+            ">=": value >= wanted,
+        }[operator]
+    )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(METADATA, min_size=1, max_size=8), st.lists(CONDITIONS, min_size=1, max_size=3))
+def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], texts: list[str]) -> None:
+    """What find returns is what a filter over all records returns, in the same order."""
+    store = Storage(tmp_path / "filtered.db")
+    if store.path.exists():
+        for name in store.list():
+            store.delete(name)
+    for number, one in enumerate(metadata):
+        store.store(f"m{number}", number, one)
+    try:
+        conditions = [Condition.parse(text) for text in texts]
+    except QueryError:
+        with pytest.raises(QueryError):
+            store.find(*texts)
+        return
+    records: list[ModelRecord] = store.find()
+    expected = [one for one in records if all(holds(each, one.metadata or {}) for each in conditions)]
+    assert store.find(*texts) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(max_size=30))
+def test_any_text_is_a_condition_or_an_error(text: str) -> None:
+    """Never a traceback of another kind."""
+    for read in (Condition.parse, assignment, lambda one: typed("seed", one), lambda one: typed("train_end", one)):
+        try:
+            read(text)
+        except QueryError as error:
+            assert 0 <= error.place <= len(text)
+
+
+def test_indexes_are_used(models: Storage) -> None:
+    """Each known field has an index that its conditions use, and no question reads the table with the pickles."""
+    with models._connect("explain") as connection:
+        for field in INDEXED_FIELDS:
+            for text in (f"{field}", f"!{field}", f"{field}=480", f"{field}<480", f"{field}!='x'"):
+                if field == "training_date":
+                    text = text.replace("480", "2026-11-23")
+                sql = Condition.parse(text).index_sql("hit")
+                question = f"EXPLAIN QUERY PLAN SELECT hit.id FROM models AS hit WHERE {sql.text}"
+                plan = " ".join(row[3] for row in connection.rows(question, sql.parameters))
+                assert f"INDEX models_{field} " in plan, (text, plan)
+        steps = connection.rows(
+            "EXPLAIN QUERY PLAN SELECT name, metadata FROM models INDEXED BY models_record WHERE id = 1"
+        )
+        assert "COVERING INDEX models_record (id=?)" in steps[0][3]
+
+
+def test_find_on_the_command_line(models: Storage, viewser: Viewser) -> None:
+    """Every option of list; repeated ones mean any of."""
+
+    def names(*arguments: str) -> list[str]:
+        return viewser("model", "list", "-q", *arguments).stdout.split()
+
+    assert names("--author", "ines") == ["ridge", "forest"]
+    assert names("--author", "ines", "--author", "ola", "--run-id", "007") == ["boosted"]
+    assert names("--loa", "country_month", "--train-end", "2019-12") == ["forest"]
+    assert names("--train-start", "121", "--limit", "1", "--sort", "author") == ["ridge"]
+    assert names("--outcome", "x") == names("--queryset", "x") == []
+    assert names("-w", "size>1kB", "--where", "author=ines", "f*") == ["forest"]
+    assert names("--since", "2020-01-01", "--until", "2020-12-31") == []
+    models.store("forest", 1, overwrite=True)
+    assert names("--all-versions", "--author", "ines") == ["ridge", "forest"]
+    assert "meets these conditions" in viewser("model", "list", "--author", "nobody").stderr
+    assert json.loads(viewser("model", "list", "--json", "--author", "nobody").stdout) == []
+    error = viewser("model", "list", "-w", "train_end>=2019-13", exit_code=1).stderr
+    assert error == "Error: this cannot be read:\n  train_end>=2019-13\n             ^ there is no month 13\n"
+    assert viewser("model", "list", "--limit", "-1", exit_code=2).stdout == ""
