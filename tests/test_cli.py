@@ -20,6 +20,8 @@ from views_runs.version import __version__
 
 Viewser = Callable[..., Result]
 
+VERBS = ("list", "inspect", "download", "delete", "annotate", "require", "diff")
+
 METADATA = {
     "seed": 7,
     "author": "testuser",
@@ -299,9 +301,7 @@ def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
     assert not (tmp_path / "gone.db").exists()
 
 
-@pytest.mark.parametrize(
-    "command", [[], ["model"], *(["model", verb] for verb in ("list", "inspect", "download", "delete"))]
-)
+@pytest.mark.parametrize("command", [[], ["model"], *(["model", verb] for verb in VERBS)])
 def test_help_has_an_example(viewser: Viewser, command: list[str]) -> None:
     """A newcomer sees what to type."""
     shown = viewser(*command, "--help").stdout
