@@ -6,7 +6,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from views_runs import (
     StoreDamagedError,
     StoreNotFoundError,
     StoreReadOnlyError,
+    schema,
 )
 from views_runs.schema import APPLICATION_ID, SCHEMA_VERSION
 
@@ -340,6 +343,31 @@ def test_made_by_two_at_once(tmp_path: Path) -> None:
             writer.stdin.flush()
         assert [writer.communicate()[1] for writer in writers] == [b""] * 4
         assert sorted(Storage(path).list()) == ["m0", "m1", "m2", "m3"]
+
+
+def test_killed_while_it_is_made(store: Storage) -> None:
+    """Whatever was written of a new store when its maker died, the next store finishes it."""
+    connection = sqlite3.connect(store.path)
+    connection.executescript(schema.NEW_FILE)
+    connection.close()
+    assert store.path.stat().st_size == 16384
+    with pytest.raises(NotAStoreError, match="never finished"):
+        store.list()
+    store.store("m", 1)
+    assert store.fetch("m") == 1
+
+
+def test_made_by_two_threads_at_once(tmp_path: Path) -> None:
+    """Neither sees what the other has only begun."""
+    for attempt in range(40):
+        store, barrier = Storage(tmp_path / f"{attempt}.db"), threading.Barrier(2)
+
+        def begin(name: str, store: Storage = store, barrier: threading.Barrier = barrier) -> None:
+            barrier.wait(10)
+            store.store(name, 1)
+
+        with ThreadPoolExecutor(2) as threads:
+            assert list(threads.map(begin, ["m", "n"])) == [None, None]
 
 
 def test_another_programs_log_is_not_taken_in(store: Storage, tmp_path: Path) -> None:

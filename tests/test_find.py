@@ -17,7 +17,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from views_runs import ModelRecord, QueryError, Storage
-from views_runs.query import INDEXED_FIELDS, OPERATORS, Condition, assignment, compare_time, typed
+from views_runs.query import (
+    INDEXED_FIELDS,
+    OPERATORS,
+    Condition,
+    assignment,
+    compare_time,
+    typed,
+)
 
 Viewser = Callable[..., Result]
 

@@ -1,6 +1,6 @@
 """Objects to streams of parts and back; the only module that pickles.
 
-A pickle is cut into parts of `PART_SIZE` bytes. A running SHA-256 gives each part the digest of all bytes up
+A pickle of less than `PART_SIZE` bytes is one part, and a longer one is cut into parts of at most that. A running SHA-256 gives each part the digest of all bytes up
 to its end, so that the last part's digest is the whole pickle's, and a reader verifies each part before the
 unpickler sees it.
 """
@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 #: Every Python that runs this package reads protocol 5, and it hands on large arrays without a copy.
 PROTOCOL = 5
 
-#: Bytes in each part but the last: with the row's other columns just under 1 MiB, and 64 pages of the file.
+#: Bytes in a part, at most: with the row's other columns just under 1 MiB, and 64 pages of the file.
 PART_SIZE = 63 * 16384
+
+#: Bytes in the first part of a pickle that has several. It lies beside the metadata, and is written again with it.
+FIRST_PART_SIZE = 4096
 
 #: How many parts are verified together, and how many such groups are in memory: one is being unpickled while a
 #: thread takes the digest of the next.
@@ -98,6 +101,7 @@ class PartWriter:
         self._hash = hashlib.sha256()
         self._buffer = bytearray(PART_SIZE)
         self._used = 0
+        self._is_first = True
 
     @property
     def sha256(self) -> str:
@@ -129,9 +133,16 @@ class PartWriter:
             self._used = len(tail)
 
     def _hand_on(self) -> None:
-        part, self._buffer, self._used = self._buffer, bytearray(PART_SIZE), 0
-        self._hash.update(part)
-        self._sink(Part(part, self._hash.digest()))
+        data, self._buffer, self._used = self._buffer, bytearray(PART_SIZE), 0
+        if self._is_first and len(data) == PART_SIZE:
+            self._hand_on_part(data[:FIRST_PART_SIZE])
+            del data[:FIRST_PART_SIZE]
+        self._hand_on_part(data)
+
+    def _hand_on_part(self, data: bytearray) -> None:
+        self._is_first = False
+        self._hash.update(data)
+        self._sink(Part(data, self._hash.digest()))
 
 
 class PartReader:

@@ -224,9 +224,7 @@ def _recognise(connection: Connection) -> bool:
     with connection.snapshot():
         application = connection.value("PRAGMA application_id")
         version = connection.value("PRAGMA user_version")
-        # SQLite has read the file by now, and rolled back what a program that died had begun to make of it.
-        status = _status(connection.path, connection.doing)
-        is_empty = status is None or status.st_size == 0
+        is_empty = application == version == 0 and _is_empty(connection)
     if application == APPLICATION_ID and version == SCHEMA_VERSION:
         return True
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
@@ -238,6 +236,17 @@ def _recognise(connection: Connection) -> bool:
     if is_empty:
         return False
     raise _foreign(connection)
+
+
+def _is_empty(connection: Connection) -> bool:
+    """Whether the file has no bytes, or is a store that somebody has only begun to make."""
+    # SQLite has read the file by now, and rolled back what a program that died had begun.
+    status = _status(connection.path, connection.doing)
+    if status is None or status.st_size == 0:
+        return True
+    # NEW_FILE writes a first page of its own accord, before the transaction that makes the tables.
+    settings = [connection.value(f"PRAGMA {name}") for name in ("page_size", "auto_vacuum")]
+    return settings == [16384, 2] and not connection.value("SELECT count(*) FROM sqlite_schema")
 
 
 def _need_json() -> None:

@@ -652,7 +652,7 @@ class Storage:
         """Raise before the pickling, which may take hours, what would be raised after it."""
         if not schema.exists(self.path, doing) or not self.path.stat().st_size:
             return
-        with self._connect(doing) as connection:
+        with self._connect(doing, create=True) as connection:
             self._refuse_incomplete(connection, columns)
             self._refuse_existing(connection, name, may_replace)
 
