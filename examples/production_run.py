@@ -1,18 +1,18 @@
 """A monthly run: each model is trained for each partition once, and fetched from then on.
 
 Run it with ``python examples/production_run.py [STORE]``; run it again, and nothing is trained. Next month the
-future partition ends a month later, and only its models are trained again.
+panel, and with it the future partition, ends a month later, and only the models of that partition are trained again.
 """
 
 import argparse
 import getpass
-from dataclasses import replace
+import logging
 from datetime import datetime
 from itertools import product
 from typing import Any
 
 import pandas as pd
-from panel import OUTCOME, STEPS, country_month, forecast, training_data
+from panel import FIRST_MONTH, LAST_MONTH, OUTCOME, STEPS, country_month, forecast, training_data
 from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesRegressor, RandomForestRegressor
 from sklearn.linear_model import Ridge
@@ -24,7 +24,7 @@ from views_runs import ModelMetadata, Storage
 RUN_ID = "2026-01"
 
 #: The first and last month that a model may learn from, by partition.
-PARTITIONS = {"calibration": (121, 396), "test": (121, 444), "future": (121, 552)}
+PARTITIONS = {"calibration": (FIRST_MONTH, 396), "test": (FIRST_MONTH, 444), "future": (FIRST_MONTH, LAST_MONTH)}
 
 #: The models that are not trained yet, by their short names.
 MODELS = {
@@ -36,6 +36,8 @@ MODELS = {
 
 def main() -> None:
     """Train or fetch every model, and sum up what they predict."""
+    # The store logs which models it fetches, and which are trained and why.
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = Storage(store_path())
     panel = country_month()
     predicted = {}
@@ -51,26 +53,29 @@ def fetch_or_train(store: Storage, name: str, model: str, partition: str, panel:
 
     One that was trained otherwise, on last month's data for instance, stays as an older version.
     """
-    wanted = wanted_metadata(*PARTITIONS[partition])
-    # A store that was given by its path has to be there before one can read it; the first model stored makes it.
-    if store.path.exists() and store.exists_with_metadata(name, wanted):
-        print(f"fetched {name}")
-        return store.fetch(name)
-    trained = clone(MODELS[model]).fit(*training_data(panel, *PARTITIONS[partition]))
-    metadata = replace(wanted, author=getpass.getuser(), run_id=RUN_ID, training_date=datetime.now())
-    record = store.store(name, trained, metadata, overwrite=True)
-    print(f"trained {name}, version {record.version}")
-    return trained
+    months = PARTITIONS[partition]
+
+    def train() -> Any:
+        return clone(MODELS[model]).fit(*training_data(panel, *months))
+
+    fetched = store.fetch_or_train(name, train, wanted_metadata(*months))
+    if store.fetch_metadata(name).author is None:
+        store.annotate(name, author=getpass.getuser(), run_id=RUN_ID)
+    return fetched
 
 
 def wanted_metadata(start: int, end: int) -> ModelMetadata:
-    """Return what makes a stored model the wanted one, whoever trained it, and in whichever run."""
+    """Return what makes a stored model the wanted one, whoever trained it, and in whichever run.
+
+    The training date is stored too, and does not count when models are compared.
+    """
     return ModelMetadata(
         queryset_name="example_country_month",
         level_of_analysis="country_month",
         outcome=OUTCOME,
         train_start=start,
         train_end=end,
+        training_date=datetime.now(),
         steps=STEPS,
     )
 

@@ -1,6 +1,7 @@
 """The examples: each is run twice, as a process, as a researcher would run it."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,17 +24,18 @@ PARTITIONS = {"calibration": (121, 396), "test": (121, 444), "future": (121, 552
 RUN = [f"fatalities_sb_{model}_{partition}" for model in ("rf", "xt", "ridge") for partition in PARTITIONS]
 
 
-def run_example(script: str, folder: Path, *arguments: str) -> list[str]:
-    """Run an example in a folder, as a user named ines, and return the lines that it prints."""
+def run_example(script: str, folder: Path, *arguments: str, examples: Path = EXAMPLES) -> list[str]:
+    """Run an example in a folder, as a user named ines, and return the lines that it logs and prints."""
     own = {"LOGNAME": "ines", "HOME": str(folder), "XDG_DATA_HOME": str(folder), "PYTHONUTF8": "1"}
     process = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", str(EXAMPLES / script), *arguments],
+        [sys.executable, "-W", "error::FutureWarning", str(examples / script), *arguments],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name != "VIEWS_RUNS_STORE"} | own,
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         encoding="utf-8",
     )
-    assert process.returncode == 0, process.stderr
+    assert process.returncode == 0, process.stdout
     return process.stdout.splitlines()
 
 
@@ -41,6 +43,15 @@ def given_metadata(record: ModelRecord) -> dict[str, object]:
     """Return the metadata of a record, without when it was trained."""
     assert record.metadata is not None
     return {field: value for field, value in record.metadata.items() if field != "training_date"}
+
+
+def copied_store(store: Storage, file: Path, **fields: str) -> Storage:
+    """Return a store with the same models, annotated with fields."""
+    shutil.copy(store.path, file)
+    copy = Storage(file)
+    for name in copy.list() if fields else []:
+        copy.annotate(name, None, (), **fields)
+    return copy
 
 
 @pytest.fixture(scope="module")
@@ -105,15 +116,17 @@ def test_store_a_model_stores_only_classes_that_others_can_import(store_a_model:
 
 
 def test_production_run_trains_every_model_for_every_partition(production_run: Runs) -> None:
-    """The first run trains all, and prints one line for each."""
-    _, first, _ = production_run
-    assert first[: len(RUN)] == [f"trained {name}, version 1" for name in RUN]
+    """The first run makes the store and trains all, and says why in one line for each."""
+    store, first, _ = production_run
+    trained = [f"training {name}: there is no such model in {store.path}" for name in RUN]
+    assert first[: 1 + len(RUN)] == [f"made a new store, {store.path}", *trained]
 
 
 def test_production_run_fetches_what_is_stored(production_run: Runs) -> None:
     """The second run trains nothing, and predicts the same."""
-    _, first, second = production_run
-    assert second == [f"fetched {name}" for name in RUN] + first[len(RUN) :]
+    store, first, second = production_run
+    fetched = [f"fetching {name}, version 1, from {store.path}" for name in RUN]
+    assert second == fetched + first[1 + len(RUN) :]
 
 
 def test_production_run_sums_up_every_model(production_run: Runs) -> None:
@@ -148,16 +161,34 @@ def test_production_run_gives_each_model_its_metadata(production_run: Runs) -> N
     }
 
 
-def test_production_run_trains_again_what_was_trained_otherwise(production_run: Runs) -> None:
-    """A model of the right name with other months is trained again, and stays as the older version."""
-    store, _, _ = production_run
+def test_production_run_takes_what_others_trained(production_run: Runs) -> None:
+    """A colleague's model of an earlier run will do, and stays theirs."""
+    store, _, second = production_run
     folder = store.path.parent
-    other = Storage(folder / "other.db")
-    for record in reversed(store.find()):
-        other.store(record.name, store.fetch(record.name), record.metadata)
-    other.store_metadata("fatalities_sb_ridge_future", {"train_start": 121, "train_end": 551}, overwrite=True)
-    output = run_example("production_run.py", folder, "other.db")
-    assert [line for line in output if "trained" in line] == ["trained fatalities_sb_ridge_future, version 2"]
+    copied_store(store, folder / "theirs.db", author="jon", run_id="2025-12")
+    output = run_example("production_run.py", folder, "theirs.db")
+    assert output == [line.replace("run.db", "theirs.db") for line in second]
+    theirs = Storage(folder / "theirs.db").find(author="jon", run_id="2025-12", all_versions=True)
+    assert sorted(record.name for record in theirs) == sorted(RUN)
+
+
+def test_production_run_trains_only_the_future_next_month(production_run: Runs, tmp_path: Path) -> None:
+    """With a month more, the models that end with the data are trained again; the log says why, and the older stay."""
+    store, _, _ = production_run
+    later = copied_store(store, tmp_path / "run.db")
+    for script in EXAMPLES.glob("*.py"):
+        text = script.read_text(encoding="utf-8").replace("LAST_MONTH = 121, 552", "LAST_MONTH = 121, 553")
+        (tmp_path / script.name).write_text(text.replace("2026-01", "2026-02"), encoding="utf-8")
+    output = run_example("production_run.py", tmp_path, "run.db", examples=tmp_path)
+    assert output[: len(RUN)] == [
+        f"training {name}: train_end 552 -> 553"
+        if name.endswith("future")
+        else f"fetching {name}, version 1, from {later.path}"
+        for name in RUN
+    ]
+    future = [name for name in RUN if name.endswith("future")]
+    assert later.list(author="ines", run_id="2026-02", train_end=553) == future[::-1]
+    assert later.list(run_id="2026-01", train_end=552, all_versions=True) == future[::-1]
 
 
 @pytest.fixture

@@ -17,14 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from views_runs import ModelRecord, QueryError, Storage
-from views_runs.query import (
-    INDEXED_FIELDS,
-    OPERATORS,
-    Condition,
-    assignment,
-    compare_time,
-    typed,
-)
+from views_runs.metadata import KNOWN_FIELDS
+from views_runs.query import OPERATORS, Condition, assignment, compare_time, typed
 
 Viewser = Callable[..., Result]
 
@@ -195,9 +189,12 @@ def test_very_many_conditions_and_values(models: Storage) -> None:
     assert models.list(*["author=ines"] * 500) == ["ridge", "forest"]
     assert models.list(*[f"!field{number}" for number in range(500)], author="ola") == ["boosted"]
     assert models.list(author=[f"a{number}" for number in range(999)] + ["ola"]) == ["boosted"]
-    for many in ({"where": ["author"] * 2000}, {"author": ["x"] * 2000}):
-        with pytest.raises(QueryError, match="1000 are the most"):
-            models.find(*many.pop("where", ()), **many)
+    with pytest.raises(QueryError, match="1000 are the most"):
+        models.find(*["author"] * 2000)
+    with pytest.raises(QueryError, match="more than 10000 values"):
+        models.find(**{f"field{number}": [1, "x"] * 500 for number in range(11)})
+    assert models.list(**{f"field{number}": [1, "x", True] * 33 for number in range(90)}) == []
+    assert models.list(train_end=list(range(100, 481))) == ["forest"]
     text = "ž" * 1_000_000
     models.store("large", 1, {"note": text, "k" * 100_000: 1})
     assert models.list(note=text) == models.list(f"note={text}") == models.list("k" * 100_000) == ["large"]
@@ -372,7 +369,7 @@ def test_any_text_is_a_condition_or_an_error(text: str) -> None:
 def test_indexes_are_used(models: Storage) -> None:
     """Each known field has an index that its conditions use, and no question reads the table with the pickles."""
     with models._connect("explain") as connection:
-        for field in INDEXED_FIELDS:
+        for field in KNOWN_FIELDS:
             for text in (f"{field}", f"!{field}", f"{field}=480", f"{field}<480", f"{field}!='x'"):
                 if field == "training_date":
                     text = text.replace("480", "2026-11-23")
@@ -406,3 +403,39 @@ def test_find_on_the_command_line(models: Storage, viewser: Viewser) -> None:
     error = viewser("model", "list", "-w", "train_end>=2019-13", exit_code=1).stderr
     assert error == "Error: this cannot be read:\n  train_end>=2019-13\n             ^ there is no month 13\n"
     assert viewser("model", "list", "--limit", "-1", exit_code=2).stdout == ""
+
+
+def test_limits_of_sqlite(models: Storage) -> None:
+    """What SQLite cannot take is an error of the question, and not of the file."""
+    for ask in (
+        lambda: models.find(name="*a" * 30_000),
+        lambda: models.find("author~" + "*a" * 30_000),
+        lambda: models.find(".".join(["é"] * 50) + "=1"),
+    ):
+        with pytest.raises(QueryError, match="at most"):
+            ask()
+    assert models.list(*[".".join(["é"] * 5) + "!=1"] * 900) == []
+    assert models.list(seed=10**400) == models.list(f"seed>{10**400}") == []
+
+
+@pytest.mark.parametrize("wrong", [5, True, 1.5, ["a"]])
+def test_bounds_and_orders_of_another_type(models: Storage, wrong: Any) -> None:
+    """They are refused, and not taken for no models."""
+    for ask in (
+        lambda: models.find(since=wrong),
+        lambda: models.find(sort=wrong),
+        lambda: models.find(stored_at=wrong),
+    ):
+        with pytest.raises(QueryError):
+            ask()
+    with pytest.raises(QueryError):
+        models.find(size=DAY)
+
+
+def test_globs_with_a_literal_beginning(models: Storage) -> None:
+    """An index finds where they begin; characters in brackets and beyond the ASCII ones are no exception."""
+    models.store("z", 1, {"author": "žofie", "outcome": "\U0010fffe"})
+    assert models.list("author~žo*") == models.list("author~ž?fie") == models.list("author~[ž]ofie") == ["z"]
+    assert models.list("author~ines") == ["ridge", "forest"]
+    assert models.list("outcome~\U0010fffe*") == ["z"]
+    assert models.list("author~x*") == models.list("train_end~4*") == []

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import views_runs
-from views_runs import ModelMetadata, ModelRecord, Storage, StorageError
+from views_runs import ModelMetadata, ModelRecord, QueryError, Storage, StorageError
 from views_runs.cli import model
 
 ROOT = Path(__file__).parent.parent
@@ -100,8 +100,11 @@ def folder(example_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("code", code_blocks("python"))
 def test_python_code_runs(code: str, folder: Path) -> None:
-    """Each block of Python code runs as it stands."""
-    exec(compile(code, "README.rst", "exec"), {})
+    """Each block of Python code runs as it stands, and returns what its comments say."""
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.rst", "exec"), names)
+    for expression, value in re.findall(r"^(\S.*)  # (\[.*\])$", code, re.MULTILINE):
+        assert repr(eval(expression, names)) == value
 
 
 def test_code_without_this_package_reads_a_model_of_several_parts(folder: Path) -> None:
@@ -116,10 +119,22 @@ def test_code_without_this_package_reads_a_model_of_several_parts(folder: Path) 
     assert (names["my_model"].feature_importances_ == fetched.feature_importances_).all()
 
 
-@pytest.mark.parametrize("command, output", sessions("viewser"))
-def test_session_prints_what_the_readme_shows(command: str, output: str, folder: Path) -> None:
-    """Each command prints what is shown under it, but for dates, sizes, digests and versions."""
-    assert normal(run(["-m", "views_runs", *shlex.split(command)[1:]], folder)) == normal(output)
+def test_sessions_print_what_the_readme_shows(folder: Path) -> None:
+    """The commands, one after the other, print what is shown under each, but for dates, sizes, digests and versions."""
+    shown = [(command, normal(output)) for command, output in sessions("viewser")]
+    printed = [
+        (command, normal(run(["-m", "views_runs", *shlex.split(command)[1:]], folder)).strip()) for command, _ in shown
+    ]
+    assert printed == shown
+
+
+def test_error_points_where_the_readme_shows(folder: Path) -> None:
+    """The condition that cannot be read is shown with what is said of it."""
+    shown = re.findall(r"^    \$ viewser model list --where '(.*)'\n((?:    .+\n)+)", README, re.MULTILINE)
+    [(condition, output)] = shown
+    with pytest.raises(QueryError) as caught:
+        Storage("example.db").find(condition)
+    assert textwrap.dedent(output).strip() == f"Error: {caught.value}"
 
 
 def test_sessions_show_every_command() -> None:
@@ -209,6 +224,16 @@ def test_every_method_is_listed() -> None:
     methods = [name for name, value in vars(Storage).items() if inspect.isfunction(value) and name[0] != "_"]
     listed = re.findall(r"``([a-z_]+\(.*?\))``", section("Storage", "~"))
     assert sorted(listed) == sorted(map(signature, methods))
+
+
+def test_conditions_can_be_asked(folder: Path) -> None:
+    """Each condition that the README explains can be read, and finds the models that are like this."""
+    conditions = re.findall(r"^``(.+?)`` ", section("Conditions", "~"), re.MULTILINE)
+    found = {condition: len(Storage("example.db").find(condition)) for condition in conditions}
+    assert len(found) == 13
+    assert found["author = ines"] == found["train_end >= 2019-12"] == found["stored_by ~ ines@*"] == 3
+    assert found["type ~ *RandomForest*"] == 1
+    assert found["!outcome"] == found["tuned.depth > 3"] == found["version > 1"] == 0
 
 
 def test_storage_is_made_as_the_readme_says() -> None:

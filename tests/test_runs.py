@@ -320,7 +320,7 @@ def test_annotate_on_the_command_line(store: Storage, viewser: Viewser) -> None:
         (["--set", "seed"], 1, "give KEY=VALUE"),
         (["--set", "=7"], 1, "give KEY=VALUE"),
         (["--set", "a=[1"], 1, "cannot be read as JSON"),
-        (["--set", "a='x"], 1, "this quote is not closed"),
+        (["--set", "a='x' y'"], 1, "the value ends here"),
         (["--training-date", "soon"], 1, "training_date should be"),
         (["--unset", "nothing"], 1, "has no field 'nothing'"),
     ],
@@ -360,8 +360,10 @@ def test_diff_on_the_command_line(store: Storage, viewser: Viewser) -> None:
     everything = viewser("model", "diff", "m:1", "m:2", "--all").stdout
     assert "author" in everything and "sha256" in everything
     assert "do not differ" in viewser("model", "diff", "m", "m:2").stderr
-    records = json.loads(viewser("model", "diff", "m", "--json").stdout)
-    assert [record["version"] for record in records] == [1, 2]
+    rows = json.loads(viewser("model", "diff", "m", "--json").stdout)
+    assert rows[0] == {"field": "train_end", "values": [480, 492]}
+    assert "author" not in [row["field"] for row in rows]
+    assert "author" in [row["field"] for row in json.loads(viewser("model", "diff", "m", "--all", "--json").stdout)]
 
 
 def test_logged_without_being_printed(store: Storage) -> None:
@@ -369,3 +371,45 @@ def test_logged_without_being_printed(store: Storage) -> None:
     code = f"from views_runs import Storage; Storage({str(store.path)!r}).fetch_or_train('m', lambda: 1, {{}})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_fields_of_any_name(store: Storage, viewser: Viewser) -> None:
+    """Also those that are parameters of annotate, and those that the record has too."""
+    store.store("m", 1)
+    viewser("model", "annotate", "m", "--set", "name=x", "--set", "version=3", "--set", "unset=y", "--set", "size=7")
+    assert store.fetch_metadata("m") == {"name": "x", "version": 3, "unset": "y", "size": 7}
+    store.store("n", 1, {"size": 8})
+    assert "metadata.size" in viewser("model", "diff", "m", "n").stdout
+
+
+def test_an_equivalent_model_is_fetched_whatever_is_required(store: Storage) -> None:
+    """Required fields count when something is stored, and not when it is there."""
+    store.store("m", "stored", {"train_end": 480, "author": "ola"})
+    store.require("author")
+    assert store.fetch_or_train("m", lambda: "trained", {"train_end": 480}) == "stored"
+    with pytest.raises(InvalidMetadataError, match="has no author"):
+        store.fetch_or_train("m", pytest.fail, {"train_end": 492})
+
+
+def test_no_metadata_at_all_is_wanted(store: Storage) -> None:
+    """None asks for nothing, as an empty dict does."""
+    assert store.fetch_or_train("m", lambda: "one", None) == "one"
+    assert store.fetch_or_train("m", lambda: "two", None) == "one"
+    assert store.exists_with_metadata("m", None) and not store.exists_with_metadata("n", None)
+    with pytest.raises(InvalidMetadataError, match="cannot look up 'n'"):
+        store.exists_with_metadata("n", {"a": (1,)})
+
+
+def test_true_is_not_one_inside_either(store: Storage) -> None:
+    """Lists and dicts are compared all the way down."""
+    store.store("m", 1, {"flags": [1, {"on": 1}]})
+    assert not store.exists_with_metadata("m", {"flags": [True, {"on": 1}]})
+    assert not store.exists_with_metadata("m", {"flags": [1, {"on": True}]})
+    assert store.exists_with_metadata("m", {"flags": [1.0, {"on": 1}]})
+
+
+def test_a_store_that_is_made_is_named(tmp_path: Path, viewser: Viewser) -> None:
+    """On the command line too: a mistake in a path does not go unseen."""
+    path = str(tmp_path / "typo.db")
+    assert f"made a new store, {path}" in viewser("--store", path, "model", "require", "author").stderr
+    assert "made a new store" not in viewser("--store", path, "model", "require").stderr

@@ -1,6 +1,7 @@
 """The command line: parse, call the library, and hand what it returns to rendering."""
 
 import errno
+import logging
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +14,28 @@ from views_runs.version import __version__
 if TYPE_CHECKING:
     from views_runs.storage import Storage
 
+LOG = logging.getLogger("views_runs")
+
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class ShownLog(logging.Handler):
+    """Shows what the library logs while it is entered: that it waits for a lock, or has made a file."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print it for people."""
+        from views_runs import rendering
+
+        rendering.show_message(record.getMessage())
+
+    def __enter__(self) -> None:
+        self._before = LOG.level
+        LOG.setLevel(logging.INFO)
+        LOG.addHandler(self)
+
+    def __exit__(self, *error: object) -> None:
+        LOG.removeHandler(self)
+        LOG.setLevel(self._before)
 
 
 class Group(click.Group):
@@ -120,12 +142,13 @@ def main() -> None:
     Example:
       viewser model list
     """
+    click.get_current_context().with_resource(ShownLog())
 
 
 @main.group()
 @shared_options
 def model() -> None:
-    """List, inspect, download and delete stored models.
+    """Find, inspect, download, annotate, compare and delete stored models.
 
     NAME:VERSION names one version of a model; NAME alone its current one.
 
@@ -163,8 +186,9 @@ def list_models(
 
     GLOB chooses by name: * stands for any characters, ? for one. An option for a field may be repeated, for any of
     several values. The operators of a CONDITION are = != < <= > >= and ~ for a glob; FIELD alone asks that a model has
-    it, !FIELD that it lacks it. A dot goes into nested metadata; size, stored_at, stored_by, version and type are what
-    the store recorded. Quote globs and conditions, so that the shell leaves them alone.
+    it, !FIELD that it lacks it. A VALUE is a number, true or false, a date or a time, a month for train_start and
+    train_end, or a text, in quotes if it looks like something else. A dot goes into nested metadata; size, stored_at,
+    stored_by, version and type are what the store recorded, and metadata.size is yours. Quote globs and conditions, so that the shell leaves them alone.
 
     \b
     Examples:
@@ -192,7 +216,7 @@ def list_models(
     elif records:
         rendering.show_records(records)
     else:
-        conditional = any([glob, where, since, until, limit is not None, _given(fields)])
+        conditional = any([glob is not None, where, since, until, limit is not None, _given(fields)])
         rendering.show_empty(storage.path, conditional, _given_store())
 
 
@@ -303,7 +327,7 @@ def annotate(name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fie
         raise click.UsageError("nothing to change: give a field, --set or --unset.")
     storage = _storage()
     before = storage.inspect(name)
-    after = storage.annotate(before.name, before.version, unset, **given)
+    after = storage.annotate_fields(before.name, given, unset, before.version)
     if _wants_json():
         rendering.show_json(after.as_json())
     else:
@@ -354,10 +378,12 @@ def diff(name: str, other: str | None, everything: bool) -> None:
       viewser model diff my-model another-model
     """
     from views_runs import rendering
+    from views_runs.metadata import plain
     from views_runs.records import compared
 
     one, two = _storage().diff(name, other)
+    rows = compared(one, two, everything)
     if _wants_json():
-        rendering.show_json([one.as_json(), two.as_json()])
+        rendering.show_json([{"field": row[0], "values": plain(list(row[1:]))} for row in rows])
     else:
-        rendering.show_differences(one, two, compared(one, two, everything))
+        rendering.show_differences(one, two, rows)

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -107,32 +107,48 @@ class Gate:
     """
 
     def __init__(self) -> None:
-        self._free = threading.Condition()
-        self._inside = 0
+        self._changed = threading.Condition()
+        #: The threads that are inside, and how deep.
+        self._inside: dict[int, int] = {}
+        self._closing = False
 
     def __enter__(self) -> None:
-        with self._free:
-            self._inside += 1
+        thread = threading.get_ident()
+        with self._changed:
+            # Whoever is inside may go deeper: the fork waits for them to come out.
+            self._changed.wait_for(lambda: not self._closing or thread in self._inside)
+            self._inside[thread] = self._inside.get(thread, 0) + 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._free:
-            self._inside -= 1
-            self._free.notify_all()
+        thread = threading.get_ident()
+        with self._changed:
+            self._inside[thread] -= 1
+            if not self._inside[thread]:
+                del self._inside[thread]
+                self._changed.notify_all()
 
     def close(self) -> None:
-        """Wait until nobody is inside, and let nobody in; a transaction is short, so this gives up after a while."""
-        self._free.acquire()
-        self._free.wait_for(lambda: not self._inside, timeout=30)
+        """Let nobody in, and wait until nobody is inside; transactions are short, so this gives up after a while."""
+        self._changed.acquire()
+        self._closing = True
+        self._changed.wait_for(self._is_empty, timeout=10)
 
     def open(self) -> None:
         """Let others in again."""
-        self._free.release()
+        self._closing = False
+        self._changed.notify_all()
+        self._changed.release()
 
     def begin_anew(self) -> None:
         """Forget, in a forked child, the threads that it does not have."""
         self.__init__()  # type: ignore[misc]
+
+    def _is_empty(self) -> bool:
+        # A thread that was interrupted on its way in or out, or has ended, keeps nobody waiting; nor does the forking one.
+        alive = {thread.ident for thread in threading.enumerate()} - {threading.get_ident()}
+        return not alive & self._inside.keys()
 
 
 _gate = Gate()
@@ -224,14 +240,20 @@ class Connection:
 
     @contextmanager
     def _locked(self, begin: str) -> Iterator[None]:
-        self.rows(begin)
-        with _gate:
+        with self._patiently(lambda: self._begun(begin)):
             try:
                 yield
                 self.rows("COMMIT")
             except BaseException:
                 self.roll_back()
                 raise
+
+    def _begun(self, begin: str) -> ExitStack:
+        """Begin a transaction; return what leaves the gate when it has ended."""
+        with ExitStack() as stack:
+            stack.enter_context(_gate)
+            self._sqlite.execute(begin).fetchall()
+            return stack.pop_all()
 
     def failure(self, kind: type[StorageError], trouble: str) -> StorageError:
         """Return an error of this kind that names the operation and the file."""

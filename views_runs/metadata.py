@@ -213,7 +213,8 @@ def _mismatch(field: str, value: Any) -> str:
 
 def _is_iso(value: Any) -> bool:
     try:
-        return bool(_parsed_date(value))
+        # Not the forms without hyphens or by weeks, which conditions do not compare.
+        return bool(datetime.fromisoformat(value)) and bool(re.match(r"\d{4}-\d\d-\d\d", value))
     except (TypeError, ValueError):
         return False
 
@@ -242,7 +243,11 @@ def differences(
 
 
 def _same(old: Any, new: Any) -> bool:
-    # True is not 1, also when Python says that they are equal.
+    # True is not 1, also when Python says that they are equal, and also in lists and dicts.
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_same, old, new))
     return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 

@@ -25,11 +25,13 @@ OWN_FIELDS = {
     "type": "(models.environment ->> '$.type')",
 }
 
-#: The known fields that have an index of their own; `steps` is a list, which none would help.
-INDEXED_FIELDS = tuple(name for name in KNOWN_FIELDS if name != "steps")
-
-#: The most conditions, and values of one, in one question.
+#: The most conditions in one question, and the most values that are compared in all of them.
 MOST_CONDITIONS = 1000
+MOST_VALUES = 10_000
+
+#: The longest glob, in bytes, and the most keys in a field: SQLite takes more of neither.
+LONGEST_GLOB = 50_000
+MOST_KEYS = 5
 
 OPERATORS = ("!=", "<=", ">=", "=", "<", ">", "~")
 
@@ -91,15 +93,13 @@ class Condition:
         if value is None:
             return cls(path, own, "lacks")
         values = value if isinstance(value, list) else [value]
-        if len(values) > MOST_CONDITIONS:
-            raise QueryError(f"{name} is to be any of {len(values)} values, and {MOST_CONDITIONS} are the most")
         return cls(path, own, "=", tuple(_given_value(path, own, one) for one in values))
 
     @property
     def known(self) -> str | None:
         """The name of the known field that this is about, if it is one with an index."""
         name = self.path[0]
-        return name if len(self.path) == 1 and not self.own and name in INDEXED_FIELDS else None
+        return name if len(self.path) == 1 and not self.own and name in KNOWN_FIELDS else None
 
     def sql(self) -> SQL:
         """Return the condition on the table ``models``; it calls `compare_time` for times."""
@@ -112,6 +112,10 @@ class Condition:
             # A value of another type is not equal either; a field that is lacking is not compared at all.
             equal = any_of(self._compared(kind, value, "=", one) for one in self.values)
             return SQL(f"({kind.text} <> 'null' AND NOT ifnull({equal.text}, 0))", kind.parameters + equal.parameters)
+        if self.operator == "=" and len(self.values) > 1 and not self.own and _alike(self.values):
+            kinds = "= 'text'" if isinstance(self.values[0], str) else "IN ('integer', 'real')"
+            both = (*kind.parameters, *value.parameters, json.dumps(self.values))
+            return SQL(f"({kind.text} {kinds} AND {value.text} IN (SELECT value FROM json_each(?)))", both)
         return any_of(self._compared(kind, value, self.operator, one) for one in self.values)
 
     def _compared(self, kind: SQL, value: SQL, operator: str, wanted: Any) -> SQL:
@@ -121,13 +125,16 @@ class Condition:
 
     def index_sql(self, table: str) -> SQL:
         """Return a condition that an index answers, and that holds wherever this one does; empty if there is none."""
-        if self.known is None or self.operator == "~":
+        if self.known is None:
             return SQL("")
         expression = field_expression(self.known, table)
+        if self.operator == "~":
+            return _beginning(expression, self.values[0])
+        if self.operator == "=" and _alike(self.values):
+            return SQL(f"{expression} IN (SELECT value FROM json_each(?))", (json.dumps(self.values),))
         if self.operator == "lacks":
             return SQL(f"{expression} IS NULL")
-        if self.operator == "!=" and isinstance(self.values[0], str) and self.values[0][:1] not in ("[", "{"):
-            # A text that is not the text of a list or an object equals nothing else.
+        if self.operator == "!=" and _is_unmistakable(self.values[0]):
             return SQL(f"({expression} < ? OR {expression} > ?)", self.values * 2)
         if self.operator in ("has", "!="):
             # Numbers and texts are more than minus infinity, and NULL is not.
@@ -150,7 +157,10 @@ def conditions(where: Iterable[str], fields: dict[str, Any]) -> list[Condition]:
     if len(texts) + len(fields) > MOST_CONDITIONS:
         raise QueryError(f"{len(texts) + len(fields)} conditions are too many; {MOST_CONDITIONS} are the most")
     equal = [Condition.equal(name, value) for name, value in fields.items()]
-    return [Condition.parse(text) for text in texts] + equal
+    found = [Condition.parse(text) for text in texts] + equal
+    if sum(len(condition.values) for condition in found) > MOST_VALUES:
+        raise QueryError(f"fields are compared with more than {MOST_VALUES} values; ask in several steps")
+    return found
 
 
 def all_of(pieces: Iterable[SQL]) -> SQL:
@@ -180,9 +190,10 @@ def order(sort: str | None) -> SQL:
     """
     if sort is None:
         return SQL("models.id DESC")
-    path, own = _Parser(sort, int(sort.startswith("-"))).whole_field()
+    descends = isinstance(sort, str) and sort.startswith("-")
+    path, own = _Parser(sort, int(descends)).whole_field()
     _, value = _own_field(path[0]) if own else _metadata_field(path)
-    direction = "DESC" if sort.startswith("-") else "ASC"
+    direction = "DESC" if descends else "ASC"
     return SQL(f"({value.text}) IS NULL, {value.text} {direction}, models.id DESC", value.parameters + value.parameters)
 
 
@@ -212,7 +223,8 @@ def typed(name: str, text: str) -> Any:
     >>> typed("run_id", "007"), typed("seed", "007"), typed("train_end", "2019-12"), typed("note", "'7'")
     ('007', 7, 480, '7')
     """
-    return text if name in TEXT_FIELDS else _Parser(text).value((name,), own=False)
+    is_text = name in TEXT_FIELDS or not text.strip() or (text[0] in "\"'" and text[-1] != text[0])
+    return text if is_text else _Parser(text).value((name,), own=False)
 
 
 def assignment(text: str) -> tuple[str, Any]:
@@ -339,6 +351,39 @@ def _in_utc(moment: datetime) -> str:
         return moment.replace(tzinfo=UTC).isoformat(timespec="microseconds")
 
 
+def _alike(values: tuple[Any, ...]) -> bool:
+    """Whether all values are texts, or all are numbers."""
+    return all(isinstance(value, str) for value in values) or all(type(value) in (int, float) for value in values)
+
+
+def _is_unmistakable(value: Any) -> bool:
+    """Whether nothing of another type looks the same to an index: true looks like 1, and a list like its text."""
+    if isinstance(value, str):
+        return value[:1] not in ("[", "{")
+    return type(value) in (int, float) and value not in (0, 1)
+
+
+def _beginning(expression: str, glob: str) -> SQL:
+    """Return the condition that a text begins as a glob does, up to the first character that stands for others."""
+    literal = re.split(r"[*?[]", glob, maxsplit=1)[0]
+    return SQL(f"({expression} >= ? AND {expression} < ?)", (literal, literal + "\U0010ffff"))
+
+
+def glob_on_names(glob: str) -> SQL:
+    """Return the condition that the name of a model is like a glob.
+
+    Raises:
+        QueryError: it is too long.
+    """
+    return SQL("models.name GLOB ?", (_short(str(glob)),))
+
+
+def _short(glob: str) -> str:
+    if len(glob.encode("utf-8", "replace")) > LONGEST_GLOB:
+        raise QueryError(f"a glob has {LONGEST_GLOB:,} bytes at most, and this one is longer: {glob[:40]}...")
+    return glob
+
+
 def _coarse(expression: str, operator: str, wanted: Any) -> tuple[str, tuple[Any, ...]]:
     """Return a comparison with an index that holds at least wherever the exact one does."""
     if isinstance(wanted, bool):
@@ -362,6 +407,8 @@ def _day(moment: datetime, days: int) -> str:
 def _given_value(path: tuple[str, ...], own: bool, value: Any) -> Any:
     """Return a value that came from Python as a condition compares it."""
     name = path[0] if len(path) == 1 else ""
+    if own and not isinstance(value, str):
+        _hold_to_own_type(name, value)
     if isinstance(value, str) and (name in MONTH_FIELDS or own):
         # Months and sizes may be given as they are written in a condition.
         return value if own and name not in ("size", "version", "stored_at") else _Parser(value).value(path, own)
@@ -374,8 +421,19 @@ def _given_value(path: tuple[str, ...], own: bool, value: Any) -> Any:
             f"{'.'.join(path)} cannot be compared with {value!r}: give a text, a number, a time, or a list of these"
         )
     if isinstance(plain, int) and abs(plain) >= 2**63:
-        return float(plain)
+        # Beyond what SQLite holds as an integer; beyond a float it is more than any.
+        return float(plain) if abs(plain) < 10**308 else float("inf") if plain > 0 else float("-inf")
     return plain
+
+
+def _hold_to_own_type(name: str, value: Any) -> None:
+    expected, fits = {
+        "stored_at": ("a date, a datetime, or a text of one", isinstance(value, date)),
+        "size": ("a number of bytes, or a text as in '100MB'", type(value) in (int, float)),
+        "version": ("a number", type(value) in (int, float)),
+    }.get(name, ("a text", False))
+    if not fits:
+        raise QueryError(f"{name} cannot be compared with {value!r}: give {expected}")
 
 
 class _Parser:
@@ -424,7 +482,7 @@ class _Parser:
         start = self._place
         if start == len(self._text):
             self._fail('here should be a value; an empty text is ""')
-        quoted = self._text[start] in "\"'"
+        quoted = self._text[start : start + 1] in ('"', "'")
         text = self._quoted() if quoted else self._text[start:].rstrip()
         self._place = self._place if quoted else len(self._text)
         self._skip()
@@ -434,6 +492,8 @@ class _Parser:
             value = _own_value(path[0], text) if own else _metadata_value(path, text, quoted or operator == "~")
         except ValueError as error:
             self._fail(str(error), start)
+        if operator == "~" and isinstance(value, str):
+            _short(value)
         if operator == "~" and not isinstance(value, str):
             self._fail(f"~ compares texts, and {path[0]} is none", start)
         if isinstance(value, bool) and operator not in ("=", "!="):
@@ -448,6 +508,8 @@ class _Parser:
             keys.append(self._quoted() if quoted[-1] else self._bare())
             if not self._take("."):
                 break
+            if len(keys) == MOST_KEYS:
+                self._fail(f"a field has {MOST_KEYS} keys at most")
         if len(keys) == 1 and not quoted[0] and keys[0] in OWN_FIELDS:
             return tuple(keys), True
         # `size` is the record's own, so the user's is `metadata.size`.

@@ -39,6 +39,10 @@ class ModelRecord:
     #: The pickle protocol.
     protocol: int
 
+    def __hash__(self) -> int:
+        # The metadata, a dict, has no hash; these tell two records apart.
+        return hash((self.name, self.version, self.sha256))
+
     def as_json(self) -> dict[str, Any]:
         """Return the record as a dict for `json.dumps`: times are ISO 8601 strings."""
         fields = asdict(self)
@@ -47,7 +51,7 @@ class ModelRecord:
         return fields
 
 
-def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> list[tuple[str, Any, Any]]:
+def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> list[tuple[Any, ...]]:
     """Return (field, value in one, value in the other): the metadata's fields, then what the store recorded.
 
     Args:
@@ -56,4 +60,9 @@ def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> 
     """
     rows = [(field, getattr(one, field), getattr(other, field)) for field in RECORDED]
     recorded = [row for row in rows if everything or row[1] != row[2]]
-    return differences(one.metadata, other.metadata, everything) + recorded
+    # As in conditions, `size` is the record's own, and the user's is `metadata.size`.
+    given = [
+        (f"metadata.{field}" if field in RECORDED else field, *values)
+        for field, *values in differences(one.metadata, other.metadata, everything)
+    ]
+    return [*given, *recorded]

@@ -25,6 +25,9 @@ UNLIMITED = 100_000
 #: Spaces between two columns.
 GAP = 2
 
+#: How many models that lack a required field are named.
+MOST_INCOMPLETE = 20
+
 #: So much of a name stays on one line: a narrow terminal does without columns instead.
 NAME_WIDTH = 30
 
@@ -157,7 +160,7 @@ def _period(record: ModelRecord) -> str:
     start, end = (_given(record).get(field) for field in MONTH_FIELDS)
     if start is None and end is None:
         return ""
-    return f"{'' if start is None else start}-{'' if end is None else end}"
+    return "-".join("?" if month is None else str(month) for month in (start, end))
 
 
 def _trained(record: ModelRecord) -> str:
@@ -258,12 +261,14 @@ def show_required(fields: list[str], incomplete: list[ModelRecord]) -> None:
     if incomplete:
         count = "1 version lacks" if len(incomplete) == 1 else f"{len(incomplete)} versions lack"
         show_message(f"{count} a required field; `viewser model annotate` adds it:")
-        for record in incomplete:
+        for record in incomplete[:MOST_INCOMPLETE]:
             missing = [field for field in fields if _given(record).get(field) is None]
             show_message(f"  {printable(record.name)}:{record.version} has no {', '.join(missing)}")
+        if len(incomplete) > MOST_INCOMPLETE:
+            show_message(f"  and {len(incomplete) - MOST_INCOMPLETE} more; --json shows all")
 
 
-def show_differences(one: ModelRecord, other: ModelRecord, rows: list[tuple[str, Any, Any]]) -> None:
+def show_differences(one: ModelRecord, other: ModelRecord, rows: list[tuple[Any, ...]]) -> None:
     """Print two records side by side."""
     from rich.table import Table
 
@@ -271,7 +276,7 @@ def show_differences(one: ModelRecord, other: ModelRecord, rows: list[tuple[str,
         show_message("They do not differ. --all shows what is equal.")
         return
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for record in (one, other):
         table.add_column(Text(f"{printable(record.name)}:{record.version}"), overflow="fold")
     for field, *values in rows:

@@ -71,6 +71,7 @@ CREATE INDEX IF NOT EXISTS models_outcome ON models (metadata ->> '$.outcome');
 CREATE INDEX IF NOT EXISTS models_train_start ON models (metadata ->> '$.train_start');
 CREATE INDEX IF NOT EXISTS models_train_end ON models (metadata ->> '$.train_end');
 CREATE INDEX IF NOT EXISTS models_training_date ON models (metadata ->> '$.training_date');
+CREATE INDEX IF NOT EXISTS models_steps ON models (metadata ->> '$.steps');
 
 -- The parts of a pickle after its first; never changed once written.
 CREATE TABLE IF NOT EXISTS model_parts (

@@ -150,13 +150,12 @@ class Storage:
         >>> store.fetch_or_train("forest", lambda: "trained again", {"train_end": 492})
         'trained again'
         """
-        version = None if retrain else self._equivalent_version(name, metadata)
+        metadata = {} if metadata is None else metadata
+        version = self._equivalent_version(name, metadata, retrain)
         if version is not None:
             with suppress(ModelNotFoundError):
                 return cast(T, self.fetch(name, version))
             log.info("training %s: it was deleted meanwhile", name)
-        elif retrain:
-            log.info("training %s: retrain=True", name)
         model = train()
         try:
             self._store(name, model, metadata, lambda current: retrain or not equivalent(current.metadata, metadata))
@@ -168,26 +167,29 @@ class Storage:
             raise
         return model
 
-    def _equivalent_version(self, name: str, metadata: Any) -> int | None:
+    def _equivalent_version(self, name: str, metadata: Any, retrain: bool) -> int | None:
         """Return the current version if it is equivalent; log what is going to happen, and why."""
         doing = f"store {name!r}"
         name = names.new_name(name)
         columns = _encode(metadata, doing)
         # The file is made and checked now: training may take hours.
         with self._connect(doing, create=True) as connection:
-            self._refuse_incomplete(connection, columns)
             row = _record_row(connection, name, None)
-        if row is None:
+            record = None if row is None or retrain else _as_record(row, self.path)
+            if record is not None and equivalent(record.metadata, metadata):
+                log.info("fetching %s, version %s, from %s", name, record.version, self.path)
+                return record.version
+            with connection.transaction():
+                # A store that may not be written says so here.
+                self._refuse_incomplete(connection, columns)
+        if retrain:
+            log.info("training %s: retrain=True", name)
+        elif record is None:
             log.info("training %s: there is no such model in %s", name, self.path)
-            return None
-        record = _as_record(row, self.path)
-        differences = lacking(record.metadata, metadata)
-        if differences or record.metadata is None:
-            shown = ", ".join(f"{field} {old} -> {new}" for field, old, new in differences) or "it has no metadata"
-            log.info("training %s: %s", name, shown)
-            return None
-        log.info("fetching %s, version %s, from %s", name, record.version, self.path)
-        return record.version
+        else:
+            shown = (f"{field} {old} -> {new}" for field, old, new in lacking(record.metadata, metadata))
+            log.info("training %s: %s", name, ", ".join(shown) or "it has no metadata")
+        return None
 
     def _store(self, name: str, model: Any, metadata: Any, may_replace: Callable[[ModelRecord], bool]) -> ModelRecord:
         doing = f"store {name!r}"
@@ -280,7 +282,7 @@ class Storage:
             return []
         pieces = [condition.sql() for condition in wanted]
         if name is not None:
-            pieces.append(query.SQL("models.name GLOB ?", (str(name),)))
+            pieces.append(query.glob_on_names(name))
         if not all_versions:
             pieces.append(query.SQL(f"models.version = {_NEWEST}"))
         with self._connect("find models") as connection:
@@ -348,8 +350,9 @@ class Storage:
         >>> store.exists_with_metadata("forest", {"author": "testuser", "train_end": 492})
         False
         """
+        wanted = _decode(*_encode({} if metadata is None else metadata, f"look up {name!r}"))
         record = self._existing(name)
-        return record is not None and equivalent(record.metadata, metadata)
+        return record is not None and equivalent(record.metadata, wanted)
 
     def has_metadata(self, name: str) -> bool:
         """Whether there is a model of this name, and metadata with it."""
@@ -426,6 +429,18 @@ class Storage:
         >>> record = store.store("forest", [1, 2, 3], {"author": "testuser", "note": "draft"})
         >>> store.annotate("forest", train_end=480, unset=["note"]).metadata
         {'author': 'testuser', 'train_end': 480}
+        """
+        return self.annotate_fields(name, fields, unset, version)
+
+    def annotate_fields(
+        self, name: str, fields: dict[str, Any], unset: Iterable[str] = (), version: int | None = None
+    ) -> ModelRecord:
+        """Do what `annotate` does, with fields of any name: also ``name``, ``version`` and ``unset``.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.annotate_fields("forest", {"version": "2 of the paper"}).metadata
+        {'version': '2 of the paper'}
         """
         doing = f"annotate {name!r}"
         _encode(fields, doing)
@@ -665,7 +680,7 @@ class Storage:
             error = connection.failure(
                 InvalidMetadataError,
                 f"every model in this store must have the metadata {' and '.join(required)}, and this one has no "
-                f"{' and no '.join(missing)}. Give it in the metadata; nothing was stored",
+                f"{' and no '.join(missing)}. Give it in the metadata; nothing was changed",
             )
             raise InvalidMetadataError(str(error), missing[0])
 
@@ -865,7 +880,7 @@ def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
         check(round_trip(metadata))
         return encode(metadata)
     except InvalidMetadataError as error:
-        raise InvalidMetadataError(f"cannot {doing}: {error}; nothing was stored", error.key) from error
+        raise InvalidMetadataError(f"cannot {doing}: {error}; nothing was changed", error.key) from error
 
 
 def _required(connection: Connection) -> list[str]:

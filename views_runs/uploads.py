@@ -33,8 +33,8 @@ MOST_DELETED = 32
 FIRST_PAGES = 16
 MOST_PAGES = 4096
 
-#: The uploads that this process is writing: (file, id).
-_under_way: set[tuple[str, int]] = set()
+#: The tokens of the uploads that this process is writing.
+_under_way: set[str] = set()
 
 #: Seconds for which an upload must stand still, by the clock of whoever looks, before it is a leftover.
 STALE = 600.0
@@ -58,6 +58,7 @@ class Upload:
         self._connection: Connection | None = None
         self._waiting: list[Part] = []
         self._parts = 0
+        self._token = os.urandom(8).hex()
         self._pace = Pace(first=4, most=MOST_PARTS)
 
     @property
@@ -83,8 +84,8 @@ class Upload:
             return
         with self._pace.step(), self.connection.transaction():
             if self.id is None:
+                _under_way.add(self._token)
                 self.id = self._begin()
-                _under_way.add(_key(self.connection, self.id))
             self._beat()
             for part in self._waiting:
                 self._parts += 1
@@ -118,15 +119,15 @@ class Upload:
             # The error that brought us here matters more; the next store clears what is left.
             pass
         finally:
-            if self.id is not None:
-                _under_way.discard(_key(self._connection, self.id))
+            _under_way.discard(self._token)
             self._connection.close()
 
     def _begin(self) -> int:
         started_at = datetime.now(UTC).isoformat(timespec="microseconds")
         return int(
             self.connection.value(
-                "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id", (this_process(), started_at)
+                "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id",
+                (this_process(self._token), started_at),
             )
         )
 
@@ -256,8 +257,7 @@ def _dead(connection: Connection) -> Iterator[int]:
     """Yield the uploads that died, and note since when the others stand still."""
     host, now = platform.node(), time.time()
     for upload, owner, beat, condemned in connection.rows("SELECT id, owner, beat, condemned FROM uploads"):
-        abandoned = owner == this_process() and _key(connection, upload) not in _under_way
-        if not condemned and (abandoned or is_gone(owner) or _stands_still(connection, upload, beat, host, now)):
+        if not condemned and (is_gone(owner) or _stands_still(connection, upload, beat, host, now)):
             yield upload
 
 
@@ -274,24 +274,29 @@ def _stands_still(connection: Connection, upload: int, beat: int, host: str, now
     return False
 
 
-def _key(connection: Connection, upload: int) -> tuple[str, int]:
-    return os.path.realpath(connection.path), upload
+def this_process(token: str = "") -> str:
+    """Return the identity of this process as JSON: host, process id and, on Linux, what makes them unique.
 
-
-def this_process() -> str:
-    """Return the identity of this process as JSON: host, process id and, on Linux, what makes them unique."""
-    return json.dumps({"host": platform.node(), "pid": os.getpid(), "kernel": _kernel(), "start": _start(os.getpid())})
+    Args:
+        token: which of its uploads this is about.
+    """
+    process = {"host": platform.node(), "pid": os.getpid(), "kernel": _kernel(), "start": _start(os.getpid())}
+    return json.dumps({**process, "token": token})
 
 
 def is_gone(owner: str) -> bool:
     """Whether the process certainly ended: it ran under this kernel, among these process ids, and is not there.
 
-    Of a process elsewhere, and on systems that cannot tell, nothing is certain.
+    An upload of this very process that it is no longer writing counts as ended too. Of a process elsewhere, and on systems that cannot tell, nothing is certain.
     """
     try:
         process: dict[str, Any] = json.loads(owner)
         here = process["kernel"] is not None and process["kernel"] == _kernel()
-        return here and process["start"] is not None and _has_ended(process["pid"], process["start"])
+        if not here or process["start"] is None:
+            return False
+        if (process["pid"], process["start"]) == (os.getpid(), _start(os.getpid())):
+            return process["token"] not in _under_way
+        return _has_ended(process["pid"], process["start"])
     except (ValueError, TypeError, LookupError):
         return False
 
