@@ -23,27 +23,29 @@ class ModelMetadata:
     A store checks their types whenever they are given, in a dict too, and that the training data does not end before
     it starts.
 
+    Attributes:
+        author: who trained the model; a text.
+        run_id: the run that it was trained for; a text, as in ``2026-11``.
+        queryset_name: the queryset that the training data came from; a text.
+        level_of_analysis: what a row of the data is; a text, as in ``country_month`` or ``priogrid_month``.
+        outcome: what is predicted; a text, as in ``ged_sb``.
+        train_start: the first month of the training data; a views month, which is an integer, 1 = January 1980.
+        train_end: the last month of the training data; a views month, which is an integer, 1 = January 1980.
+        training_date: when the model was trained; a datetime, a date, or an ISO 8601 text of one, which stays a text.
+        steps: how many months ahead the model predicts; a list of integers.
+
     >>> ModelMetadata(author="testuser", train_start=121, train_end=480).train_end
     480
     """
 
-    #: Who trained the model: a text.
     author: str | None = None
-    #: The run that it was trained for: a text, as in ``2026-11``.
     run_id: str | None = None
-    #: The queryset that the training data came from: a text.
     queryset_name: str | None = None
-    #: What a row of the data is: a text, as in ``country_month`` or ``priogrid_month``.
     level_of_analysis: str | None = None
-    #: What is predicted: a text, as in ``ged_sb``.
     outcome: str | None = None
-    #: The first month of the training data: a views month, which is an integer, 1 = January 1980.
     train_start: int | None = None
-    #: The last month of the training data: a views month, which is an integer, 1 = January 1980.
     train_end: int | None = None
-    #: When the model was trained: a datetime, a date, or a text of one in ISO 8601, which stays a text.
     training_date: datetime | date | str | None = None
-    #: How many months ahead the model predicts: a list of integers.
     steps: list[int] | None = None
 
 
