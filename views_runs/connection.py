@@ -124,9 +124,11 @@ class Gate:
     ) -> None:
         thread = threading.get_ident()
         with self._changed:
-            self._inside[thread] -= 1
-            if not self._inside[thread]:
-                del self._inside[thread]
+            # In a child that was forked in here, by a signal's handler for one, nobody is inside.
+            depth = self._inside.pop(thread, 1) - 1
+            if depth:
+                self._inside[thread] = depth
+            else:
                 self._changed.notify_all()
 
     def close(self) -> None:
