@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import NOTHING, leftovers, need
 from views_runs import Storage, StoreBusyError, StoreFullError, UploadLostError, uploads
+from views_runs.connection import Connection
 from views_runs.pickling import PART_SIZE
 
 
@@ -308,3 +309,29 @@ print(failed, len(store.list(name="child*")))
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert (result.stdout, result.stderr) == ("0 25\n", "")
     assert leftovers(store) == NOTHING
+
+
+def test_an_id_that_was_rolled_back(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the first parts of a store fail, its id may be another's by now, who is left alone."""
+    store.store("first", 1)
+    theirs = uploads.this_process("theirs")
+    monkeypatch.setattr(uploads, "_under_way", {"theirs"})
+    beat = uploads.Upload._beat
+
+    def fail(self: uploads.Upload) -> None:
+        beat(self)
+        raise StoreFullError("full")
+
+    monkeypatch.setattr(uploads.Upload, "_beat", fail)
+    roll_back = Connection.roll_back
+
+    def then_another_begins(self: Connection) -> None:
+        roll_back(self)
+        self.change("INSERT INTO uploads (owner, started_at) VALUES (?, 'now')", (theirs,))
+
+    monkeypatch.setattr(Connection, "roll_back", then_another_begins)
+    with pytest.raises(StoreFullError):
+        store.store("m", os.urandom(8 * PART_SIZE))
+    connection = sqlite3.connect(store.path)
+    assert connection.execute("SELECT owner, condemned FROM uploads").fetchall() == [(theirs, 0)]
+    connection.close()

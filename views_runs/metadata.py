@@ -253,6 +253,15 @@ def _same(old: Any, new: Any) -> bool:
     return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
+def missing(required: list[str], metadata: Metadata | None) -> list[str]:
+    """Return the required fields that metadata lacks; None counts as lacking.
+
+    >>> missing(["author", "run_id"], Metadata(author="testuser", run_id=None))
+    ['run_id']
+    """
+    return [field for field in required if metadata is None or metadata.get(field) is None]
+
+
 def plain(value: Any) -> Any:
     """Return decoded metadata as `json.dumps` takes it: datetimes and dates become ISO 8601 strings.
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, differences, month_name, plain
+from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, differences, missing, month_name, plain
 from views_runs.records import ModelRecord
 
 if TYPE_CHECKING:
@@ -262,8 +262,9 @@ def show_required(fields: list[str], incomplete: list[ModelRecord]) -> None:
         count = "1 version lacks" if len(incomplete) == 1 else f"{len(incomplete)} versions lack"
         show_message(f"{count} a required field; `viewser model annotate` adds it:")
         for record in incomplete[:MOST_INCOMPLETE]:
-            missing = [field for field in fields if _given(record).get(field) is None]
-            show_message(f"  {printable(record.name)}:{record.version} has no {', '.join(missing)}")
+            show_message(
+                f"  {printable(record.name)}:{record.version} has no {', '.join(missing(fields, record.metadata))}"
+            )
         if len(incomplete) > MOST_INCOMPLETE:
             show_message(f"  and {len(incomplete) - MOST_INCOMPLETE} more; --json shows all")
 

@@ -37,6 +37,7 @@ from views_runs.metadata import (
     encode,
     equivalent,
     lacking,
+    missing,
     round_trip,
 )
 from views_runs.records import ModelRecord
@@ -493,7 +494,7 @@ class Storage:
         required = self.required()
         if not required:
             return []
-        return [record for record in self.find(all_versions=True) if _missing(required, record.metadata)]
+        return [record for record in self.find(all_versions=True) if missing(required, record.metadata)]
 
     def diff(self, name: str, other: str | None = None) -> tuple[ModelRecord, ModelRecord]:
         """Return the records of two models, or of a version and the one before it, to be compared.
@@ -675,14 +676,14 @@ class Storage:
         """Hold metadata to the fields that this file requires."""
         metadata = None if columns[0] is None else decode(columns[0], columns[1])
         required = _required(connection)
-        missing = _missing(required, metadata)
-        if missing:
+        lacks = missing(required, metadata)
+        if lacks:
             error = connection.failure(
                 InvalidMetadataError,
                 f"every model in this store must have the metadata {' and '.join(required)}, and this one has no "
-                f"{' and no '.join(missing)}. Give it in the metadata; nothing was changed",
+                f"{' and no '.join(lacks)}. Give it in the metadata; nothing was changed",
             )
-            raise InvalidMetadataError(str(error), missing[0])
+            raise InvalidMetadataError(str(error), lacks[0])
 
     def _refuse_existing(self, connection: Connection, name: str, may_replace: Callable[[ModelRecord], bool]) -> None:
         row = _record_row(connection, name, None)
@@ -885,11 +886,6 @@ def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
 
 def _required(connection: Connection) -> list[str]:
     return [row[0] for row in connection.rows("SELECT field FROM required_fields ORDER BY field")]
-
-
-def _missing(required: list[str], metadata: Metadata | None) -> list[str]:
-    """Return the required fields that metadata lacks; null counts as lacking."""
-    return [field for field in required if metadata is None or metadata.get(field) is None]
 
 
 def _id(connection: Connection, name: str, version: int | None) -> int | None:

@@ -59,6 +59,7 @@ class Upload:
         self._waiting: list[Part] = []
         self._parts = 0
         self._token = os.urandom(8).hex()
+        self._owner = this_process(self._token)
         self._pace = Pace(first=4, most=MOST_PARTS)
 
     @property
@@ -113,7 +114,10 @@ class Upload:
             return
         try:
             if kind is not None and self.id is not None:
-                condemn(self._connection, self.id)
+                # Held to the owner too: when the transaction that made the row was rolled back, another has its id.
+                self._connection.change(
+                    "UPDATE uploads SET condemned = 1 WHERE id = ? AND owner = ?", (self.id, self._owner)
+                )
                 clear_condemned(self._connection)
         except StorageError:
             # The error that brought us here matters more; the next store clears what is left.
@@ -127,7 +131,7 @@ class Upload:
         return int(
             self.connection.value(
                 "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id",
-                (this_process(self._token), started_at),
+                (self._owner, started_at),
             )
         )
 
@@ -185,7 +189,7 @@ class Pace:
 
 
 def condemn(connection: Connection, upload: int) -> None:
-    """Note that nobody needs this upload. One that was published has no row any more, and stays."""
+    """Note that nobody needs this upload; in the transaction that found it dead."""
     connection.change("UPDATE uploads SET condemned = 1 WHERE id = ?", (upload,))
 
 
