@@ -19,6 +19,7 @@ ORDER = (
     "rendering",
     "__init__",
     "storage",
+    "rows",
     "query",
     "uploads",
     "pickling",

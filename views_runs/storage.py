@@ -1,21 +1,19 @@
 """`Storage`: models by name, with their metadata, in one SQLite file."""
 
 import getpass
-import itertools
 import json
 import logging
 import os
 import platform
 import sys
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, date, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from views_runs import names, pickling, query, schema, uploads
+from views_runs import names, pickling, query, rows, schema, uploads
 from views_runs.connection import COMPANIONS, Connection, companion
 from views_runs.exceptions import (
     DownloadError,
@@ -48,26 +46,8 @@ T = TypeVar("T")
 
 log = logging.getLogger("views_runs")
 
-#: Among how many names, the newest first, to look for one that is nearly the name that is missing.
-MAX_GUESSES = 5000
-
 #: With at least so many models an index no longer narrows the search: reading all in the order of storing does as well.
 MOST_HITS = 2000
-
-#: The highest version of the name.
-_NEWEST = "(SELECT max(version) FROM models AS newest WHERE newest.name = models.name)"
-
-#: The columns of a record. The index has all of them, so that no pickle is read.
-_RECORD_COLUMNS = f"""models.name, models.version, models.version = {_NEWEST}, models.stored_at, models.stored_by,
-    models.size, models.sha256, models.metadata, models.datetimes, models.environment"""
-_RECORDS = "models INDEXED BY models_record"
-_RECORD = f"SELECT {_RECORD_COLUMNS} FROM {_RECORDS}"
-
-
-_MISLED = (
-    "an index of the file is damaged: it leads from {!r} to another model. Restore the file from a copy, or run REINDEX "
-    "on it with sqlite3"
-)
 
 
 class Storage:
@@ -175,8 +155,7 @@ class Storage:
         columns = _encode(metadata, doing)
         # The file is made and checked now: training may take hours.
         with self._connect(doing, create=True) as connection:
-            row = _record_row(connection, name, None)
-            record = None if row is None or retrain else _as_record(row, self.path)
+            record = None if retrain else rows.find(connection, name, None)
             if record is not None and equivalent(record.metadata, metadata):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
                 return record.version
@@ -221,7 +200,7 @@ class Storage:
         """
         with self._open(f"fetch {name!r}", name, version) as (connection, name, version):
             # Closed before the connection is, whatever happens: the pieces are read from it.
-            with closing(self._verified(connection, name, version)) as pieces:
+            with closing(rows.pickle_of(connection, name, version)) as pieces:
                 return pickling.load(pieces, f"fetch {name!r} from {self.path}")
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
@@ -240,7 +219,7 @@ class Storage:
         True
         """
         with self._open(f"inspect {name!r}", name, version) as (connection, name, version):
-            return self._record(connection, name, version)
+            return rows.record(connection, name, version)
 
     def find(
         self,
@@ -285,17 +264,17 @@ class Storage:
         if name is not None:
             pieces.append(query.glob_on_names(name))
         if not all_versions:
-            pieces.append(query.SQL(f"models.version = {_NEWEST}"))
+            pieces.append(query.SQL(f"models.version = {rows.NEWEST}"))
         with self._connect("find models") as connection:
             connection.function(query.compare_time, 3)
             tables, hit = self._narrowed(connection, wanted)
             where_all = query.all_of([*hit, *pieces])
-            rows = connection.rows(
-                f"SELECT {_RECORD_COLUMNS} FROM {tables}"
+            found = connection.rows(
+                f"SELECT {rows.COLUMNS} FROM {tables}"
                 f"{' WHERE ' if where_all else ''}{where_all.text} ORDER BY {order.text} LIMIT ?",
                 (*where_all.parameters, *order.parameters, -1 if limit is None else min(limit, names.MAX_INTEGER)),
             )
-        return [_as_record(row, self.path) for row in rows]
+        return [rows.as_record(row, self.path) for row in found]
 
     def _narrowed(self, connection: Connection, wanted: "list[query.Condition]") -> "tuple[str, list[query.SQL]]":
         """Choose the index that leaves the fewest models to look at; return the tables, and the condition on it.
@@ -311,8 +290,8 @@ class Storage:
                 counts.append((connection.value(counted, sql.parameters), len(counts), sql))
         fewest = min(counts, default=None, key=lambda one: one[:2])
         if fewest is None or fewest[0] >= MOST_HITS:
-            return _RECORDS, []
-        return f"models AS hit CROSS JOIN {_RECORDS}", [fewest[2], query.SQL("models.id = hit.id")]
+            return rows.TABLE, []
+        return f"models AS hit CROSS JOIN {rows.TABLE}", [fewest[2], query.SQL("models.id = hit.id")]
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, the highest first.
@@ -321,12 +300,12 @@ class Storage:
             ModelNotFoundError: there is none.
         """
         with self._open(f"inspect {name!r}", name, None) as (connection, name, version):
-            rows = connection.rows(f"{_RECORD} WHERE name = ? ORDER BY version DESC", (name,))
+            found = connection.rows(f"{rows.SELECT} WHERE name = ? ORDER BY version DESC", (name,))
             if version is not None:
-                rows = [row for row in rows if row[1] == version]
-            if not rows:
-                raise self._not_found(connection, name, version)
-            return [_as_record(row, self.path) for row in rows]
+                found = [row for row in found if row[1] == version]
+            if not found:
+                raise rows.not_found(connection, name, version)
+            return [rows.as_record(row, self.path) for row in found]
 
     def exists(self, name: str) -> bool:
         """Whether there is a model of this name.
@@ -351,7 +330,7 @@ class Storage:
         >>> store.exists_with_metadata("forest", {"author": "testuser", "train_end": 492})
         False
         """
-        wanted = _decode(*_encode({} if metadata is None else metadata, f"look up {name!r}"))
+        wanted = rows.decoded(*_encode({} if metadata is None else metadata, f"look up {name!r}"))
         record = self._existing(name)
         return record is not None and equivalent(record.metadata, wanted)
 
@@ -374,7 +353,7 @@ class Storage:
         """
         doing = f"fetch the metadata of {name!r}"
         with self._open(doing, name, version) as (connection, name, version):
-            record = self._record(connection, name, version)
+            record = rows.record(connection, name, version)
             if record.metadata is None:
                 raise connection.failure(
                     MetadataNotFoundError,
@@ -406,7 +385,7 @@ class Storage:
         doing = f"store the metadata of {name!r}"
         columns = _encode(metadata, doing)
         with self._open(doing, name, version) as (connection, name, version), connection.transaction():
-            record = self._record(connection, name, version)
+            record = rows.record(connection, name, version)
             if not overwrite and self._has_any_metadata(connection, record):
                 raise connection.failure(MetadataExistsError, "the model has metadata. Replace it with overwrite=True")
             return self._set_metadata(connection, record, columns)
@@ -446,7 +425,7 @@ class Storage:
         doing = f"annotate {name!r}"
         _encode(fields, doing)
         with self._open(doing, name, version) as (connection, name, version), connection.transaction():
-            record = self._record(connection, name, version)
+            record = rows.record(connection, name, version)
             if record.metadata is None and self._has_any_metadata(connection, record):
                 raise connection.failure(InvalidMetadataError, "another program wrote metadata that is not an object")
             metadata = dict(record.metadata or {})
@@ -541,10 +520,10 @@ class Storage:
         >>> store.delete("forest")
         """
         with self._open(f"delete {name!r}", name, version) as (connection, name, version):
-            rows = connection.rows("SELECT id, version FROM models WHERE name = ? ORDER BY version", (name,))
-            doomed = [row[0] for row in rows if version in (None, row[1])]
+            found = connection.rows("SELECT id, version FROM models WHERE name = ? ORDER BY version", (name,))
+            doomed = [row[0] for row in found if version in (None, row[1])]
             if not doomed:
-                raise self._not_found(connection, name, version)
+                raise rows.not_found(connection, name, version)
             for model in doomed:
                 self._delete_row(connection, name, model)
             try:
@@ -553,8 +532,7 @@ class Storage:
             except StorageError as error:
                 # The models are gone; what is left of them is cleared by whoever stores or deletes next.
                 log.warning("deleted %s, but could not give all its space back: %s", name, error)
-            row = _record_row(connection, name, None)
-            return _as_record(row, self.path) if row else None
+            return rows.find(connection, name, None)
 
     def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
         """Write the bytes of a model's pickle to an open binary file, without unpickling them.
@@ -571,8 +549,8 @@ class Storage:
         True
         """
         with self._open(f"download {name!r}", name, version) as (connection, name, version):
-            record = self._record(connection, name, version)
-            with closing(self._verified(connection, name, record.version)) as pieces:
+            record = rows.record(connection, name, version)
+            with closing(rows.pickle_of(connection, name, record.version)) as pieces:
                 for piece in pieces:
                     _write_all(file, piece)
             return record
@@ -649,14 +627,7 @@ class Storage:
         if self._reads_as_empty():
             return None
         with self._connect(f"look up {name!r}") as connection:
-            row = _record_row(connection, name, version)
-        return _as_record(row, self.path) if row else None
-
-    def _record(self, connection: Connection, name: str, version: int | None) -> ModelRecord:
-        row = _record_row(connection, name, version)
-        if row is None:
-            raise self._not_found(connection, name, version)
-        return _as_record(row, self.path)
+            return rows.find(connection, name, version)
 
     def _refuse_early(
         self,
@@ -686,8 +657,8 @@ class Storage:
             raise InvalidMetadataError(str(error), lacks[0])
 
     def _refuse_existing(self, connection: Connection, name: str, may_replace: Callable[[ModelRecord], bool]) -> None:
-        row = _record_row(connection, name, None)
-        if row is None or may_replace(record := _as_record(row, self.path)):
+        record = rows.find(connection, name, None)
+        if record is None or may_replace(record):
             return
         raise connection.failure(
             ModelExistsError,
@@ -723,7 +694,7 @@ class Storage:
                 "size, sha256, digest, upload, pickle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 stored + whole,
             )
-            return self._record(connection, name, version)
+            return rows.record(connection, name, version)
 
     def _set_metadata(
         self, connection: Connection, record: ModelRecord, columns: tuple[str | None, str | None]
@@ -734,74 +705,12 @@ class Storage:
             "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?",
             (*columns, record.name, record.version),
         )
-        return self._record(connection, record.name, record.version)
+        return rows.record(connection, record.name, record.version)
 
     def _has_any_metadata(self, connection: Connection, record: ModelRecord) -> bool:
         """Whether the column holds something; another program may have written what is not an object."""
         found = "SELECT 1 FROM models WHERE name = ? AND version = ? AND metadata IS NOT NULL"
         return connection.row(found, (record.name, record.version)) is not None
-
-    def _verified(self, connection: Connection, name: str, version: int | None) -> Generator[memoryview, None, None]:
-        """Yield the bytes of a model's pickle, each after it was verified."""
-        model, version = self._identified(connection, name, version)
-        row = connection.row(
-            "SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models WHERE id = ?",
-            (model,),
-        )
-        if row is None:
-            raise connection.failure(ModelNotFoundError, "the model was deleted while it was being read")
-        size, sha256, digest, upload, whole = row
-        full_name = f"the model {name!r}, version {version}, in {self.path}"
-        if upload is None:
-            yield memoryview(pickling.verified_whole(whole, size, sha256, full_name))
-            return
-        parts = self._parts(connection, model, digest, upload, full_name)
-        yield from pickling.verified(parts, size, sha256, full_name)
-
-    def _identified(self, connection: Connection, name: str, version: int | None) -> tuple[int, int]:
-        """Return the id and the version of a model, as its row says and not only an index that may be damaged."""
-        found = _id(connection, name, version)
-        if found is None:
-            raise self._not_found(connection, name, version)
-        row = connection.row("SELECT name, version FROM models NOT INDEXED WHERE id = ?", (found,))
-        if row is None:
-            raise self._not_found(connection, name, version)
-        if row[0] != name or version not in (None, row[1]):
-            raise connection.failure(StoreDamagedError, _MISLED.format(name))
-        return found, row[1]
-
-    def _parts(
-        self, connection: Connection, model: int, digest: Any, upload: int, full_name: str
-    ) -> Iterator[pickling.StoredPart]:
-        """Yield the parts of a pickle: each is read on its own, and no lock is held in between."""
-        place = ("models", "pickle", model)
-        for number in itertools.count(1):
-            yield pickling.StoredPart(digest, partial(self._read_part, connection, model, full_name, place))
-            with self._reading(connection, model, full_name):
-                row = connection.row(
-                    "SELECT rowid, digest FROM model_parts WHERE upload = ? AND part = ?", (upload, number)
-                )
-                if row is None:
-                    raise StoreDamagedError(f"part {number} is not there")
-            place, digest = ("model_parts", "data", row[0]), row[1]
-
-    def _read_part(
-        self, connection: Connection, model: int, full_name: str, place: tuple[str, str, int], memory: memoryview
-    ) -> int:
-        with self._reading(connection, model, full_name):
-            return connection.read_blob(*place, memory)
-
-    @contextmanager
-    def _reading(self, connection: Connection, model: int, full_name: str) -> Iterator[None]:
-        """Say what it means when a part cannot be read."""
-        try:
-            yield
-        except StorageError as error:
-            if type(error) not in (StorageError, StoreDamagedError):
-                raise
-            if not connection.row("SELECT 1 FROM models WHERE id = ?", (model,)):
-                raise connection.failure(ModelNotFoundError, "the model was deleted while it was being read") from error
-            raise pickling.corrupt(full_name, f"a part of its pickle cannot be read: {error}") from error
 
     def _delete_row(self, connection: Connection, name: str, model: int) -> None:
         # A transaction for each version, so that its journal fits in what is reserved on a full disk.
@@ -809,24 +718,10 @@ class Storage:
             upload = connection.value("SELECT upload FROM models WHERE id = ?", (model,))
             if not connection.change("DELETE FROM models NOT INDEXED WHERE id = ? AND name = ?", (model, name)):
                 if connection.row("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (model,)):
-                    raise connection.failure(StoreDamagedError, _MISLED.format(name))
+                    raise connection.failure(StoreDamagedError, rows.MISLED.format(name))
                 return
             if upload is not None:
                 uploads.condemn_published(connection, upload)
-
-    def _not_found(self, connection: Connection, name: str, version: int | None) -> StorageError:
-        versions = connection.rows("SELECT version FROM models WHERE name = ? ORDER BY version DESC LIMIT 9", (name,))
-        if versions:
-            there = ", ".join(str(row[0]) for row in versions)
-            return connection.failure(
-                ModelNotFoundError, f"the model {name!r} has no version {version}; its versions are {there}"
-            )
-        rows = connection.rows(
-            "SELECT DISTINCT name FROM models INDEXED BY models_record ORDER BY id DESC LIMIT ?", (MAX_GUESSES,)
-        )
-        return connection.failure(
-            ModelNotFoundError, f"there is no model {name!r}{names.similar(name, [row[0] for row in rows])}"
-        )
 
     def _download_target(self, reference: str, file: Path, overwrite: bool) -> Path:
         """Return where to write a pickle; refuse what must not be overwritten."""
@@ -886,54 +781,6 @@ def _encode(metadata: Any, doing: str) -> tuple[str | None, str | None]:
 
 def _required(connection: Connection) -> list[str]:
     return [row[0] for row in connection.rows("SELECT field FROM required_fields ORDER BY field")]
-
-
-def _id(connection: Connection, name: str, version: int | None) -> int | None:
-    """Return the id of a version of a model, or of the current one; None if it is not there."""
-    found = connection.value(
-        "SELECT id FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1",
-        (name, version),
-    )
-    return None if found is None else int(found)
-
-
-def _record_row(connection: Connection, name: str, version: int | None) -> tuple[Any, ...] | None:
-    row = connection.row(f"{_RECORD} WHERE models.id = ?", (_id(connection, name, version),))
-    if row is not None and (row[0] != name or version not in (None, row[1])):
-        raise connection.failure(StoreDamagedError, _MISLED.format(name))
-    return row
-
-
-def _as_record(row: tuple[Any, ...], path: Path) -> ModelRecord:
-    """Make a record of a row of `_RECORD`."""
-    name, version, current, stored_at, stored_by, size, sha256, metadata, datetimes, environment = row
-    try:
-        stored_with = json.loads(environment)
-        return ModelRecord(
-            name=name,
-            version=version,
-            current=bool(current),
-            stored_at=datetime.fromisoformat(stored_at),
-            stored_by=stored_by,
-            size=size,
-            sha256=sha256,
-            metadata=_decode(metadata, datetimes),
-            # A later version of this package may note more, and need less.
-            **{field: stored_with.get(field) for field in ("type", "python", "platform", "protocol")},
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StoreDamagedError(
-            f"{path}: the row of the model {name!r}, version {version}, cannot be read: {type(error).__name__}: {error}. "
-            "It is damaged, or another program wrote it; restore the file from a copy, or delete the row with sqlite3"
-        ) from error
-
-
-def _decode(metadata: str | None, datetimes: str | None) -> Metadata | None:
-    try:
-        return None if metadata is None else decode(metadata, datetimes)
-    except InvalidMetadataError:
-        # Another program wrote something that is not an object: it has no fields that could be shown.
-        return None
 
 
 def _environment(model: Any) -> str:

@@ -1,0 +1,184 @@
+"""The rows of ``models``: as records, and as the verified bytes of their pickles."""
+
+import itertools
+import json
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from views_runs import names, pickling
+from views_runs.connection import Connection
+from views_runs.exceptions import InvalidMetadataError, ModelNotFoundError, StorageError, StoreDamagedError
+from views_runs.metadata import Metadata, decode
+from views_runs.records import ModelRecord
+
+#: Among how many names, the newest first, to look for one that is nearly the name that is missing.
+MAX_GUESSES = 5000
+
+#: The highest version of the name.
+NEWEST = "(SELECT max(version) FROM models AS newest WHERE newest.name = models.name)"
+
+#: The columns of a record. The index has all of them, so that no pickle is read.
+COLUMNS = f"""models.name, models.version, models.version = {NEWEST}, models.stored_at, models.stored_by,
+    models.size, models.sha256, models.metadata, models.datetimes, models.environment"""
+TABLE = "models INDEXED BY models_record"
+SELECT = f"SELECT {COLUMNS} FROM {TABLE}"
+
+MISLED = (
+    "an index of the file is damaged: it leads from {!r} to another model. Restore the file from a copy, or run REINDEX "
+    "on it with sqlite3"
+)
+
+_DELETED = "the model was deleted while it was being read"
+
+
+def record(connection: Connection, name: str, version: int | None) -> ModelRecord:
+    """Return the record of a version of a model, or of the current one.
+
+    Raises:
+        ModelNotFoundError: it is not there.
+    """
+    found = find(connection, name, version)
+    if found is None:
+        raise not_found(connection, name, version)
+    return found
+
+
+def find(connection: Connection, name: str, version: int | None) -> ModelRecord | None:
+    """Return the record of a version of a model, or of the current one; None if it is not there."""
+    row = connection.row(f"{SELECT} WHERE models.id = ?", (_id(connection, name, version),))
+    if row is None:
+        return None
+    if row[0] != name or version not in (None, row[1]):
+        raise connection.failure(StoreDamagedError, MISLED.format(name))
+    return as_record(row, connection.path)
+
+
+def as_record(row: tuple[Any, ...], path: Path) -> ModelRecord:
+    """Make a record of a row of `SELECT`."""
+    name, version, current, stored_at, stored_by, size, sha256, metadata, datetimes, environment = row
+    try:
+        stored_with = json.loads(environment)
+        return ModelRecord(
+            name=name,
+            version=version,
+            current=bool(current),
+            stored_at=datetime.fromisoformat(stored_at),
+            stored_by=stored_by,
+            size=size,
+            sha256=sha256,
+            metadata=decoded(metadata, datetimes),
+            # A later version of this package may note more, and need less.
+            **{field: stored_with.get(field) for field in ("type", "python", "platform", "protocol")},
+        )
+    except (ValueError, TypeError, AttributeError) as error:
+        raise StoreDamagedError(
+            f"{path}: the row of the model {name!r}, version {version}, cannot be read: {type(error).__name__}: {error}. "
+            "It is damaged, or another program wrote it; restore the file from a copy, or delete the row with sqlite3"
+        ) from error
+
+
+def decoded(metadata: str | None, datetimes: str | None) -> Metadata | None:
+    """Return the metadata of a row; None when there is none, or none that could be shown."""
+    try:
+        return None if metadata is None else decode(metadata, datetimes)
+    except InvalidMetadataError:
+        # Another program wrote something that is not an object: it has no fields.
+        return None
+
+
+def not_found(connection: Connection, name: str, version: int | None) -> StorageError:
+    """Return the error for a model that is not there, with what is there instead."""
+    versions = connection.rows("SELECT version FROM models WHERE name = ? ORDER BY version DESC LIMIT 9", (name,))
+    if versions:
+        there = ", ".join(str(row[0]) for row in versions)
+        return connection.failure(
+            ModelNotFoundError, f"the model {name!r} has no version {version}; its versions are {there}"
+        )
+    others = connection.rows(f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?", (MAX_GUESSES,))
+    return connection.failure(
+        ModelNotFoundError, f"there is no model {name!r}{names.similar(name, [row[0] for row in others])}"
+    )
+
+
+def pickle_of(connection: Connection, name: str, version: int | None) -> Generator[memoryview, None, None]:
+    """Yield the bytes of a model's pickle, each after it was verified; close the generator before the connection.
+
+    Raises:
+        ModelNotFoundError: the model is not there, or was deleted meanwhile.
+        CorruptModelError: a part is not as it was stored.
+    """
+    model, version = _identified(connection, name, version)
+    row = connection.row(
+        "SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models WHERE id = ?",
+        (model,),
+    )
+    if row is None:
+        raise connection.failure(ModelNotFoundError, _DELETED)
+    size, sha256, digest, upload, whole = row
+    full_name = f"the model {name!r}, version {version}, in {connection.path}"
+    if upload is None:
+        yield memoryview(pickling.verified_whole(whole, size, sha256, full_name))
+        return
+    parts = _parts(connection, model, digest, upload, full_name)
+    yield from pickling.verified(parts, size, sha256, full_name)
+
+
+def _id(connection: Connection, name: str, version: int | None) -> int | None:
+    found = connection.value(
+        "SELECT id FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1",
+        (name, version),
+    )
+    return None if found is None else int(found)
+
+
+def _identified(connection: Connection, name: str, version: int | None) -> tuple[int, int]:
+    """Return the id and the version of a model, as its row says and not only an index that may be damaged."""
+    found = _id(connection, name, version)
+    if found is None:
+        raise not_found(connection, name, version)
+    row = connection.row("SELECT name, version FROM models NOT INDEXED WHERE id = ?", (found,))
+    if row is None:
+        raise not_found(connection, name, version)
+    if row[0] != name or version not in (None, row[1]):
+        raise connection.failure(StoreDamagedError, MISLED.format(name))
+    return found, row[1]
+
+
+def _parts(
+    connection: Connection, model: int, digest: Any, upload: int, full_name: str
+) -> Iterator[pickling.StoredPart]:
+    """Yield the parts of a pickle: each is read on its own, and no lock is held in between."""
+    place = ("models", "pickle", model)
+    for number in itertools.count(1):
+        yield pickling.StoredPart(digest, partial(_read_part, connection, model, full_name, place))
+        with _reading(connection, model, full_name):
+            row = connection.row(
+                "SELECT rowid, digest FROM model_parts WHERE upload = ? AND part = ?", (upload, number)
+            )
+            if row is None:
+                raise StoreDamagedError(f"part {number} is not there")
+        place, digest = ("model_parts", "data", row[0]), row[1]
+
+
+def _read_part(
+    connection: Connection, model: int, full_name: str, place: tuple[str, str, int], memory: memoryview
+) -> int:
+    with _reading(connection, model, full_name):
+        return connection.read_blob(*place, memory)
+
+
+@contextmanager
+def _reading(connection: Connection, model: int, full_name: str) -> Iterator[None]:
+    """Say what it means when a part cannot be read."""
+    try:
+        yield
+    except StorageError as error:
+        if type(error) not in (StorageError, StoreDamagedError):
+            raise
+        if not connection.row("SELECT 1 FROM models WHERE id = ?", (model,)):
+            raise connection.failure(ModelNotFoundError, _DELETED) from error
+        raise pickling.corrupt(full_name, f"a part of its pickle cannot be read: {error}") from error
