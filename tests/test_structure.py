@@ -25,6 +25,7 @@ ORDER = (
     "pickling",
     "schema",
     "connection",
+    "locks",
     "records",
     "names",
     "metadata",

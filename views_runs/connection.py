@@ -48,7 +48,8 @@ CHUNK_SIZE = 1 << 16
 #: a store of a large model leaves for others.
 POLL = (0.002, 0.010)
 
-#: Seconds after which a wait is logged.
+#: Seconds after which a wait is looked into, and logged.
+SUSPICION = 1.0
 PATIENCE = 3.0
 
 #: What lies beside a database file and belongs to it; the last two only in a mode that is not used here.
@@ -153,6 +154,57 @@ class Gate:
         return not alive & self._inside.keys()
 
 
+class Wait:
+    """One wait for a lock: until when, and what is found out and said meanwhile."""
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = connection
+        self._started = time.monotonic()
+        self._has_asked = self._has_told = False
+
+    def go_on(self, timeout: float, error: sqlite3.Error) -> None:
+        """Sleep until the next try.
+
+        Raises:
+            StoreBusyError: the time is up.
+            StoreAccessError: the file system gives no locks.
+        """
+        waited = time.monotonic() - self._started
+        if not self._has_asked and waited >= min(SUSPICION, timeout):
+            self._has_asked = True
+            self._ask_for_locks()
+        if not self._has_told and waited > PATIENCE:
+            self._has_told = True
+            log.warning("waiting to %s", self._trouble(" is locked by another program"))
+        if waited >= timeout:
+            trouble = self._trouble(f": another program has kept the file locked; waited {waited:.1f} s")
+            advice = "Try again when it is done, or wait longer with Storage(..., timeout=SECONDS)"
+            raise StoreBusyError(f"cannot {trouble}. {advice}") from error
+        time.sleep(random.uniform(*POLL))
+
+    def _trouble(self, what: str) -> str:
+        connection = self._connection
+        return "; ".join([f"{connection.doing}: {connection.path}{what}", *connection.writers()])
+
+    def _ask_for_locks(self) -> None:
+        """Find out whether the file system has locks: SQLite says "locked" too where it has none."""
+        # It starts processes, and what that takes is not needed by whoever does not wait.
+        from views_runs import locks
+
+        connection = self._connection
+        try:
+            refused = locks.refused(connection.path.parent)
+        except OSError:
+            # That cannot be known: the folder may not be written, or the share does not answer now.
+            return
+        if refused:
+            raise connection.failure(
+                StoreAccessError,
+                f"its file system refuses locks ({refused}), and without them a store would be damaged. Mount the share "
+                "with locks (NFS: version 4, never nolock), or keep the store elsewhere",
+            )
+
+
 _gate = Gate()
 
 if hasattr(os, "register_at_fork"):
@@ -167,14 +219,23 @@ class Connection:
         path: the same file, for messages.
         doing: what for, as in ``fetch 'my-model'``; for messages.
         timeout: for how many seconds to wait for a lock.
+        writers: returns what is known, without waiting, of each who is writing; for messages.
 
     Raises:
         StorageError: the file cannot be opened, or is not an SQLite database.
     """
 
-    def __init__(self, uri: str, path: Path, doing: str, timeout: float) -> None:
+    def __init__(
+        self,
+        uri: str,
+        path: Path,
+        doing: str,
+        timeout: float,
+        writers: "Callable[[Connection], list[str]]" = lambda connection: [],
+    ) -> None:
         self.path = path
         self.doing = doing
+        self._writers = writers
         self._timeout = timeout
         self._sqlite = self._patiently(lambda: sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None))
 
@@ -204,6 +265,19 @@ class Connection:
         """Execute one statement and return the first column of its first row, or None."""
         row = self.row(sql, parameters)
         return row[0] if row else None
+
+    def glance(self, sql: str) -> list[tuple[Any, ...]]:
+        """Execute one statement and return its rows, or none if it cannot be done at once."""
+        try:
+            with _gate:
+                return self._sqlite.execute(sql).fetchall()
+        except (sqlite3.Error, AttributeError):
+            # There is no connection yet, or the file is locked.
+            return []
+
+    def writers(self) -> list[str]:
+        """Return what is known, without waiting, of each who is writing."""
+        return self._writers(self)
 
     def change(self, sql: str, parameters: tuple[Any, ...] | dict[str, Any] = ()) -> int:
         """Execute one statement and return how many rows it changed."""
@@ -281,9 +355,8 @@ class Connection:
             return size
 
     def _patiently(self, action: Callable[[], T]) -> T:
-        """Try until the file is not locked, or the time is up."""
-        started = time.monotonic()
-        told = False
+        """Try until the file is not locked, or the time is up: the one place where a lock is waited for."""
+        wait: Wait | None = None
         while True:
             try:
                 with _gate:
@@ -294,20 +367,8 @@ class Connection:
             except sqlite3.Error as error:
                 if _primary(error) != sqlite3.SQLITE_BUSY:
                     raise self._meaning(error) from error
-                waited = time.monotonic() - started
-                if waited >= self._timeout:
-                    raise self._busy(waited) from error
-            if waited > PATIENCE and not told:
-                log.warning("waiting to %s: %s is locked by another program", self.doing, self.path)
-                told = True
-            time.sleep(random.uniform(*POLL))
-
-    def _busy(self, waited: float) -> StorageError:
-        return self.failure(
-            StoreBusyError,
-            f"another program has kept the file locked; waited {waited:.1f} s. Try again when it is done, or "
-            "wait longer with Storage(..., timeout=SECONDS)",
-        )
+                wait = wait or Wait(self)
+                wait.go_on(self._timeout, error)
 
     def _meaning(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0)

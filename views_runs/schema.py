@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -114,7 +115,13 @@ COMMIT;
 """
 
 
-def connect(path: Path, doing: str, timeout: float, create: bool = False) -> Connection:
+def connect(
+    path: Path,
+    doing: str,
+    timeout: float,
+    create: bool = False,
+    writers: Callable[[Connection], list[str]] = lambda connection: [],
+) -> Connection:
     """Open the store at this absolute path.
 
     Args:
@@ -122,6 +129,7 @@ def connect(path: Path, doing: str, timeout: float, create: bool = False) -> Con
         doing: what for, as in ``fetch 'my-model'``; for messages.
         timeout: for how many seconds to wait for a lock.
         create: make the store when there is no file, or an empty one; its folder must be there.
+        writers: returns what is known, without waiting, of each who is writing; for messages.
 
     Raises:
         StoreNotFoundError: there is no file, or no folder.
@@ -131,7 +139,7 @@ def connect(path: Path, doing: str, timeout: float, create: bool = False) -> Con
     new = _look_at(path, doing, create)
     if companion(path, "-wal").exists():
         _refuse_foreign_wal(path, doing, timeout)
-    connection = Connection(f"{path.as_uri()}?mode={'rwc' if create else 'rw'}", path, doing, timeout)
+    connection = Connection(f"{path.as_uri()}?mode={'rwc' if create else 'rw'}", path, doing, timeout, writers)
     try:
         made = _recognise(connection)
         if not made and not create:

@@ -1,6 +1,5 @@
 """`Storage`: models by name, with their metadata, in one SQLite file."""
 
-import getpass
 import json
 import logging
 import os
@@ -616,7 +615,7 @@ class Storage:
     def _connect(self, doing: str, create: bool = False) -> Connection:
         if create and self._is_default:
             schema.make_folder(self.path.parent, doing)
-        return schema.connect(self.path, doing, self.timeout, create)
+        return schema.connect(self.path, doing, self.timeout, create, uploads.writers)
 
     def _reads_as_empty(self) -> bool:
         # Only the default file may be missing: a given one that is not there may be on a share that is not mounted.
@@ -687,7 +686,7 @@ class Storage:
                 "ON CONFLICT (name) DO UPDATE SET versions = versions + 1 RETURNING versions",
                 (name,),
             )
-            stored = (name, version, _now(), _user(), *columns, environment)
+            stored = (name, version, _now(), uploads.this_user(), *columns, environment)
             whole = (writer.size, writer.sha256, upload.first.digest, upload.id, upload.first.data)
             connection.change(
                 "INSERT INTO models (name, version, stored_at, stored_by, metadata, datetimes, environment, "
@@ -796,16 +795,6 @@ def _environment(model: Any) -> str:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _user() -> str:
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
-        # Python 3.13 raises OSError, older ones KeyError, for a user id without a name.
-        user = str(os.getuid()) if hasattr(os, "getuid") else "?"
-    # A name that is not UTF-8 must not lose a model that was trained for hours.
-    return f"{user}@{platform.node()}".encode("utf-8", "backslashreplace").decode()
 
 
 def _write_all(file: BinaryIO, piece: memoryview) -> None:

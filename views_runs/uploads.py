@@ -5,11 +5,13 @@ it; either one stops when the row is gone or condemned. Whoever clears leftovers
 does no harm to clear what is still being written: that store fails, and says so.
 """
 
+import getpass
 import json
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from types import TracebackType
@@ -278,13 +280,37 @@ def _stands_still(connection: Connection, upload: int, beat: int, host: str, now
     return False
 
 
+def writers(connection: Connection) -> list[str]:
+    """Return who else is writing a model of several parts, and since when, as far as that can be read at once."""
+    found = connection.glance("SELECT owner, started_at FROM uploads WHERE NOT condemned ORDER BY id")
+    shown = []
+    for owner, started_at in found:
+        with suppress(ValueError, TypeError, LookupError):
+            process = json.loads(owner)
+            if process["token"] not in _under_way:
+                since = datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M:%S UTC")
+                shown.append(f"{process['user']} (process {process['pid']}) has been storing a model since {since}")
+    return shown
+
+
+def this_user() -> str:
+    """Return ``user@host``."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        # Python 3.13 raises OSError, older ones KeyError, for a user id without a name.
+        user = str(os.getuid()) if hasattr(os, "getuid") else "?"
+    # A name that is not UTF-8 must not lose a model that was trained for hours.
+    return f"{user}@{platform.node()}".encode("utf-8", "backslashreplace").decode()
+
+
 def this_process(token: str = "") -> str:
-    """Return the identity of this process as JSON: host, process id and, on Linux, what makes them unique.
+    """Return the identity of this process as JSON: user and host, process id and, on Linux, what makes them unique.
 
     Args:
         token: which of its uploads this is about.
     """
-    process = {"host": platform.node(), "pid": os.getpid(), "kernel": _kernel(), "start": _start(os.getpid())}
+    process = {"user": this_user(), "pid": os.getpid(), "kernel": _kernel(), "start": _start(os.getpid())}
     return json.dumps({**process, "token": token})
 
 
