@@ -2,6 +2,7 @@
 
 from views_runs import storage
 from views_runs.exceptions import (
+    BackupError,
     CorruptModelError,
     DownloadError,
     InvalidMetadataError,
@@ -25,12 +26,15 @@ from views_runs.exceptions import (
     UploadLostError,
 )
 from views_runs.metadata import Metadata, ModelMetadata
-from views_runs.records import ModelRecord
+from views_runs.records import Backup, Damage, ModelRecord, Verification
 from views_runs.storage import Storage
 from views_runs.version import __version__
 
 __all__ = [
+    "Backup",
+    "BackupError",
     "CorruptModelError",
+    "Damage",
     "DownloadError",
     "InvalidMetadataError",
     "InvalidNameError",
@@ -55,6 +59,7 @@ __all__ = [
     "StoreNotFoundError",
     "StoreReadOnlyError",
     "UploadLostError",
+    "Verification",
     "__version__",
     "storage",
 ]

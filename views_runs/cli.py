@@ -4,6 +4,7 @@ import errno
 import logging
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -387,3 +388,59 @@ def diff(name: str, other: str | None, everything: bool) -> None:
         rendering.show_json([{"field": row[0], "values": plain(list(row[1:]))} for row in rows])
     else:
         rendering.show_differences(one, two, rows)
+
+
+@model.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@shared_options
+@click.pass_context
+def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
+    """Read models to their end, and check that every byte is as it was stored.
+
+    Without a NAME, all of them. Nothing is loaded, and others can store meanwhile. Exits with 1 if one is damaged.
+
+    \b
+    Examples:
+      viewser model verify
+      viewser model verify my-model my-model:1
+    """
+    from views_runs import rendering
+
+    storage = _storage()
+    with rendering.progress("Verifying") as progress:
+        verification = storage.verify(*names, progress=progress)
+    if _wants_json():
+        rendering.show_json(asdict(verification))
+    else:
+        rendering.show_verification(verification, storage.path)
+    if verification.damaged:
+        ctx.exit(1)
+
+
+@model.command()
+@click.argument("file")
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
+@shared_options
+@click.pass_context
+def backup(ctx: click.Context, file: str, force: bool) -> None:
+    """Copy the whole store to FILE, as it is at one moment, and verify the copy.
+
+    Others can store and delete meanwhile. The copy is a store like this one. Exits with 1 if a model is damaged, and
+    so is not in the copy.
+
+    \b
+    Examples:
+      viewser model backup /backups/models.db
+      viewser --store /backups/models.db model list
+    """
+    from views_runs import rendering
+
+    storage = _storage()
+    with rendering.progress("Copying and verifying") as progress:
+        made = storage.backup(file, overwrite=force, progress=progress)
+    if _wants_json():
+        rendering.show_json({**asdict(made), "path": str(made.path)})
+    else:
+        rendering.show_backup(made)
+    if made.damaged:
+        ctx.exit(1)

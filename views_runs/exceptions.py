@@ -81,6 +81,10 @@ class DownloadError(StorageError):
     """The pickle cannot be written where it was asked to go."""
 
 
+class BackupError(StorageError):
+    """The store cannot be copied where the copy was asked to go."""
+
+
 class InvalidPathError(StorageError, ValueError):
     """A store cannot be at this path."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from views_runs.metadata import Metadata, differences, plain
@@ -49,6 +50,44 @@ class ModelRecord:
         fields["stored_at"] = self.stored_at.isoformat(timespec="microseconds")
         fields["metadata"] = None if self.metadata is None else plain(self.metadata)
         return fields
+
+
+@dataclass(frozen=True)
+class Damage:
+    """A version of a model that is not as it was stored."""
+
+    name: str
+    version: int
+    #: What is wrong with it.
+    trouble: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What `Storage.verify` found."""
+
+    #: How many versions were read to their end.
+    versions: int
+    #: Of their pickles together, in bytes.
+    size: int
+    #: The versions that are damaged; empty when all are whole.
+    damaged: tuple[Damage, ...]
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What `Storage.backup` copied."""
+
+    #: The copy.
+    path: Path
+    #: How many versions are in it.
+    versions: int
+    #: Of their pickles together, in bytes.
+    size: int
+    #: ``NAME:VERSION`` of each that was deleted while the copy was made, and so is not in it.
+    deleted: tuple[str, ...]
+    #: The versions that are damaged in the store, and so are not in the copy.
+    damaged: tuple[Damage, ...]
 
 
 def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> list[tuple[Any, ...]]:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date, datetime
 from io import StringIO, TextIOWrapper
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, differences, missing, month_name, plain
-from views_runs.records import ModelRecord
+from views_runs.records import Backup, ModelRecord, Verification
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -292,6 +293,38 @@ def _recorded_text(field: str, value: Any) -> str:
     if field == "stored_at" and isinstance(value, datetime):
         return _local(value)
     return text(field, value)
+
+
+@contextmanager
+def progress(doing: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how far it is; yield what is to be called with the bytes done, and how many there are."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    console = messages()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task = shown.add_task(doing, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
+
+
+def show_verification(found: Verification, path: Path) -> None:
+    """Say which versions are damaged."""
+    for damage in found.damaged:
+        show_lines([printable(f"{damage.name}:{damage.version}  {damage.trouble}")])
+    whole = f"{found.versions - len(found.damaged):,} of " if found.damaged else ""
+    versions = "1 version" if found.versions == 1 else f"{found.versions:,} versions"
+    verb = "is" if found.versions == 1 else "are"
+    show_message(f"{whole}{versions} in {path} {verb} whole; {size(found.size)} read.")
+
+
+def show_backup(made: Backup) -> None:
+    """Say what was copied, and what was not."""
+    for damage in made.damaged:
+        show_error(f"not copied: {printable(damage.name)}:{damage.version}: {damage.trouble}")
+    for reference in made.deleted:
+        show_message(f"Not copied: {printable(reference)} was deleted meanwhile.")
+    versions = "1 version" if made.versions == 1 else f"{made.versions:,} versions"
+    show_message(f"Copied and verified {versions} ({size(made.size)}) to {made.path}.")
 
 
 def _value(field: str, value: Any) -> str:

@@ -112,8 +112,14 @@ def pickle_of(connection: Connection, name: str, version: int | None) -> Generat
         CorruptModelError: a part is not as it was stored.
     """
     model, version = _identified(connection, name, version)
+    yield from pickle_by_id(connection, model, name, version)
+
+
+def pickle_by_id(connection: Connection, model: int, name: str, version: int) -> Generator[memoryview, None, None]:
+    """Do what `pickle_of` does, for the row with this id."""
     row = connection.row(
-        "SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models WHERE id = ?",
+        "SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models NOT INDEXED "
+        "WHERE id = ?",
         (model,),
     )
     if row is None:

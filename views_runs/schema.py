@@ -269,13 +269,18 @@ def _create(connection: Connection, new: bool) -> None:
     path = connection.path
     if new:
         _open_to_group(path)
+    lay_out(connection)
+    log.info("made a new store, %s", path)
+
+
+def lay_out(connection: Connection) -> None:
+    """Make an empty file a store."""
     connection.script(NEW_FILE)
     try:
         connection.script(SCHEMA)
     except BaseException:
         connection.roll_back()
         raise
-    log.info("made a new store, %s", path)
 
 
 def _open_to_group(path: Path) -> None:

@@ -12,9 +12,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from views_runs import names, pickling, query, rows, schema, uploads
-from views_runs.connection import COMPANIONS, Connection, companion
+from views_runs import backup, files, names, pickling, query, rows, schema, uploads, verification
+from views_runs.connection import Connection
 from views_runs.exceptions import (
+    BackupError,
     DownloadError,
     InvalidMetadataError,
     InvalidPathError,
@@ -37,7 +38,7 @@ from views_runs.metadata import (
     missing,
     round_trip,
 )
-from views_runs.records import ModelRecord
+from views_runs.records import Backup, ModelRecord, Verification
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -579,27 +580,72 @@ class Storage:
         'forest.pickle'
         """
         reference = name if version is None else f"{name}:{version}"
-        doing = f"cannot download {reference!r}"
-        beside = None
-        try:
-            target = self._download_target(reference, Path() if file is None else Path(file), overwrite)
-            doing = f"{doing}: {target.absolute()}"
-            beside = target.with_name(f".views_runs.{os.getpid()}.{os.urandom(8).hex()}")
-            with beside.open("xb") as stream:
-                self.write_pickle(reference, stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-            beside.replace(target)
-        except StorageError:
-            raise
-        except (OSError, ValueError, TypeError) as error:
-            trouble = getattr(error, "strerror", None) or error
-            raise DownloadError(f"{doing}: {trouble}. Give another file") from error
-        finally:
-            if beside is not None:
-                with suppress(OSError):
-                    beside.unlink(missing_ok=True)
+        doing = f"download {reference!r}"
+        target = files.target(file, names.file_name(reference), self.path, overwrite, DownloadError, doing)
+        with files.written(target, overwrite, DownloadError, doing) as beside, beside.open("wb") as stream:
+            self.write_pickle(reference, stream)
         return target
+
+    def verify(self, *names: str, progress: Callable[[int, int], object] = lambda done, total: None) -> Verification:
+        """Read models to their end and hold every byte against the digests that were stored with it.
+
+        Nothing is unpickled, little memory is used, and others can store meanwhile.
+
+        Args:
+            names: which models, with all versions, or ``NAME:VERSION``; without any, all.
+            progress: called with the bytes read so far, and how many there are.
+
+        Returns:
+            How many versions were read, and those that are damaged.
+
+        Raises:
+            ModelNotFoundError: there is no model of a name.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.verify().versions, store.verify("forest").damaged
+        (1, ())
+        """
+        if not names and self._reads_as_empty():
+            return Verification(0, 0, ())
+        found = [one for name in names for one in self.versions(name)] if names else self.find(all_versions=True)
+        counter = _Counter(sum(record.size for record in found), progress)
+        with self._connect("verify") as connection:
+            return verification.verify(connection, set(names), counter.add)
+
+    def backup(
+        self,
+        file: str | os.PathLike[str],
+        overwrite: bool = False,
+        progress: Callable[[int, int], object] = lambda done, total: None,
+    ) -> Backup:
+        """Copy the whole store, as it is at one moment, to another file, and verify the copy.
+
+        Others can store and delete meanwhile. The copy is a store too; versions and their numbers are the same.
+
+        Args:
+            file: where to; a folder, for a file of the store's name in it.
+            overwrite: replace a file that is there.
+            progress: called with the bytes copied and read back so far, and how many there are.
+
+        Returns:
+            What was copied, and what was not: a version that was deleted meanwhile, or one that is damaged.
+
+        Raises:
+            BackupError: the file is there, or cannot be written, or is the store itself.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.backup("copy.db").versions
+        1
+        >>> Storage("copy.db").fetch("forest")
+        [1, 2, 3]
+        """
+        doing = f"back up {self.path}"
+        target = files.target(file, self.path.name, self.path, overwrite, BackupError, doing).absolute()
+        counter = _Counter(2 * sum(record.size for record in self.find(all_versions=True)), progress)
+        with self._connect(doing) as connection:
+            return backup.back_up(connection, target, overwrite, counter.add)
 
     @contextmanager
     def _open(self, doing: str, name: str, version: int | None) -> Iterator[tuple[Connection, str, int | None]]:
@@ -722,23 +768,6 @@ class Storage:
             if upload is not None:
                 uploads.condemn_published(connection, upload)
 
-    def _download_target(self, reference: str, file: Path, overwrite: bool) -> Path:
-        """Return where to write a pickle; refuse what must not be overwritten."""
-        target = file / names.file_name(reference) if file.is_dir() else file
-        trouble = ""
-        own = {os.path.realpath(self.path), *(str(companion(self.path, ending)) for ending in COMPANIONS)}
-        if os.path.realpath(target) in own or _same_file(target, self.path):
-            trouble = "that is the store itself: give another file"
-        elif target.exists() and not target.is_file():
-            trouble = "that is not a regular file: give another one"
-        elif target.exists() and not overwrite:
-            trouble = (
-                "there is such a file, and it was kept. Give another name, or overwrite=True (--force) to replace it"
-            )
-        if trouble:
-            raise DownloadError(f"cannot download {reference!r}: {target.absolute()}: {trouble}")
-        return target
-
     # Defined last: from here on `list` is the method, also in annotations.
     def list(self, *where: str, **options: Any) -> list[str]:
         """Return the names of the models that `find` returns the records of; it takes the same.
@@ -804,11 +833,16 @@ def _write_all(file: BinaryIO, piece: memoryview) -> None:
         piece = piece[len(piece) if written is None else written :]
 
 
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
+class _Counter:
+    """Adds up what is done, and hands on how much that is, of how much."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], object]) -> None:
+        self._done, self._total, self._progress = 0, total, progress
+        progress(0, total)
+
+    def add(self, size: int) -> None:
+        self._done += size
+        self._progress(self._done, self._total)
 
 
 def store(name: str, model: Any, metadata: Any = None, overwrite: bool = False) -> ModelRecord:
