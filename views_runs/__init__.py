@@ -26,7 +26,7 @@ from views_runs.exceptions import (
     UploadLostError,
 )
 from views_runs.metadata import Metadata, ModelMetadata
-from views_runs.records import Backup, Damage, ModelRecord, Verification
+from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
 from views_runs.storage import Storage
 from views_runs.version import __version__
 
@@ -36,6 +36,7 @@ __all__ = [
     "CorruptModelError",
     "Damage",
     "DownloadError",
+    "Finding",
     "InvalidMetadataError",
     "InvalidNameError",
     "InvalidPathError",

@@ -444,3 +444,27 @@ def backup(ctx: click.Context, file: str, force: bool) -> None:
         rendering.show_backup(made)
     if made.damaged:
         ctx.exit(1)
+
+
+@model.command()
+@shared_options
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Look at the store, where it lies, who may write it, and what is known of its file system.
+
+    Nothing is changed, and no model is read; `viewser model verify` reads them. Exits with 1 on a failure.
+
+    \b
+    Examples:
+      viewser model doctor
+      viewser model doctor --store /shared/models/models.db
+    """
+    from views_runs import rendering
+
+    findings = _storage().doctor()
+    if _wants_json():
+        rendering.show_json([asdict(finding) for finding in findings])
+    else:
+        rendering.show_findings(findings)
+    if any(finding.state == "failure" for finding in findings):
+        ctx.exit(1)

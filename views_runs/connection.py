@@ -26,6 +26,9 @@ T = TypeVar("T")
 
 log = logging.getLogger("views_runs")
 
+#: Of the SQLite library, as in ``3.40.1``.
+SQLITE_VERSION = sqlite3.sqlite_version
+
 #: The journal's size, in bytes, that stays beside the file.
 JOURNAL_SIZE = 1 << 20
 

@@ -63,6 +63,20 @@ class Damage:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What `Storage.doctor` says of one thing."""
+
+    #: What it is about, as in ``permissions``.
+    topic: str
+    #: ``ok``, ``warning`` or ``failure``.
+    state: str
+    #: What was found.
+    text: str
+    #: What to do; empty when there is nothing to be done.
+    advice: str = ""
+
+
+@dataclass(frozen=True)
 class Verification:
     """What `Storage.verify` found."""
 

@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from rich.text import Text
 
 from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, differences, missing, month_name, plain
-from views_runs.records import Backup, ModelRecord, Verification
+from views_runs.records import Backup, Finding, ModelRecord, Verification
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -325,6 +325,22 @@ def show_backup(made: Backup) -> None:
         show_message(f"Not copied: {printable(reference)} was deleted meanwhile.")
     versions = "1 version" if made.versions == 1 else f"{made.versions:,} versions"
     show_message(f"Copied and verified {versions} ({size(made.size)}) to {made.path}.")
+
+
+def show_findings(findings: list[Finding]) -> None:
+    """Print a line for each finding, and under it what to do."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, GAP, 0, 0))
+    for overflow in ("fold", "fold", "fold"):
+        grid.add_column(overflow=overflow)
+    for finding in findings:
+        text = printable(finding.text)
+        if finding.advice:
+            text += f"\n-> {printable(finding.advice)}"
+        style = {"ok": "green", "warning": "yellow", "failure": "bold red"}[finding.state]
+        grid.add_row(Text(finding.state, style=style), Text(finding.topic, style="bold"), Text(text))
+    output().print(grid)
 
 
 def _value(field: str, value: Any) -> str:

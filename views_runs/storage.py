@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from views_runs import backup, files, names, pickling, query, rows, schema, uploads, verification
+from views_runs import backup, doctor, files, names, pickling, query, rows, schema, uploads, verification
 from views_runs.connection import Connection
 from views_runs.exceptions import (
     BackupError,
@@ -38,7 +38,7 @@ from views_runs.metadata import (
     missing,
     round_trip,
 )
-from views_runs.records import Backup, ModelRecord, Verification
+from views_runs.records import Backup, Finding, ModelRecord, Verification
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -80,6 +80,7 @@ class Storage:
         #: For how many seconds an operation waits for a lock.
         self.timeout = timeout
         self._is_default = given is None
+        self._decided_by = "the default" if given is None else "$VIEWS_RUNS_STORE" if path is None else "as given"
 
     def __repr__(self) -> str:
         return f"Storage({str(self.path)!r})"
@@ -646,6 +647,18 @@ class Storage:
         counter = _Counter(2 * sum(record.size for record in self.find(all_versions=True)), progress)
         with self._connect(doing) as connection:
             return backup.back_up(connection, target, overwrite, counter.add)
+
+    def doctor(self) -> "list[Finding]":
+        """Look at the file, its journal, its folder and its file system, and return what there is to say of each.
+
+        This returns at once and raises nothing, whatever is there; `verify` reads the models too.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> {finding.state for finding in store.doctor() if finding.topic in ("store", "file", "leftovers")}
+        {'ok'}
+        """
+        return doctor.examine(self.path, self._decided_by)
 
     @contextmanager
     def _open(self, doing: str, name: str, version: int | None) -> Iterator[tuple[Connection, str, int | None]]:

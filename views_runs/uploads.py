@@ -11,7 +11,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
 from types import TracebackType
@@ -283,14 +282,39 @@ def _stands_still(connection: Connection, upload: int, beat: int, host: str, now
 def writers(connection: Connection) -> list[str]:
     """Return who else is writing a model of several parts, and since when, as far as that can be read at once."""
     found = connection.glance("SELECT owner, started_at FROM uploads WHERE NOT condemned ORDER BY id")
-    shown = []
-    for owner, started_at in found:
-        with suppress(ValueError, TypeError, LookupError):
-            process = json.loads(owner)
-            if process["token"] not in _under_way:
-                since = datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M:%S UTC")
-                shown.append(f"{process['user']} (process {process['pid']}) has been storing a model since {since}")
-    return shown
+    shown = ((_about(owner, started_at), owner) for owner, started_at in found)
+    return [
+        f"{about[0]} has been storing a model since {about[1]}" for about, owner in shown if about and not is_own(owner)
+    ]
+
+
+def dead_and_alive(connection: Connection) -> tuple[list[str], list[str]]:
+    """Return, in words, the uploads that nobody will go on with, and those that somebody may."""
+    dead, alive = [], []
+    for owner, started_at, condemned in connection.rows("SELECT owner, started_at, condemned FROM uploads ORDER BY id"):
+        who, since = _about(owner, started_at) or ("somebody", "an unknown time")
+        if condemned or is_gone(owner):
+            dead.append(f"{who}, {since}")
+        else:
+            alive.append(f"{who} has been storing a model since {since}, or died on another computer")
+    return dead, alive
+
+
+def is_own(owner: str) -> bool:
+    """Whether this very process is writing the upload."""
+    try:
+        return json.loads(owner)["token"] in _under_way
+    except (ValueError, TypeError, LookupError):
+        return False
+
+
+def _about(owner: str, started_at: str) -> tuple[str, str] | None:
+    try:
+        process = json.loads(owner)
+        since = datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{process['user']} (process {process['pid']})", since
+    except (ValueError, TypeError, LookupError):
+        return None
 
 
 def this_user() -> str:

@@ -1,0 +1,71 @@
+"""Who may write a store: whoever may can run code as whoever fetches from it."""
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from views_runs.connection import companion
+
+
+def places(path: Path) -> Iterator[Path]:
+    """Yield what makes up a store: its file, the journal, and the folder, in which a journal can be made."""
+    real = Path(os.path.realpath(path))
+    for place in (real, companion(path, "-journal"), real.parent):
+        if place.exists():
+            yield place
+
+
+def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
+    """Yield each place of a store that everyone on the system may write, and the command that mends it."""
+    if os.name != "posix":
+        return
+    for place in places(path):
+        # A sticky folder too: SQLite plays a journal that somebody puts there back into the store.
+        if place.stat().st_mode & stat.S_IWOTH:
+            yield place, f"chmod o-w {place}"
+
+
+def troubles(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield what keeps some of those out who may write the file, and what to do."""
+    file, journal = Path(os.path.realpath(path)), companion(path, "-journal")
+    if not file.exists():
+        return
+    for_group = file.stat().st_mode & stat.S_IWGRP
+    if journal.exists():
+        if for_group & ~journal.stat().st_mode:
+            yield f"not all who may write {file.name} may write {journal.name}", f"chmod g+w {journal}"
+        elif for_group and journal.stat().st_gid != file.stat().st_gid:
+            yield f"{journal.name} has another group than {file.name}", f"chgrp {_group(file)} {journal}"
+    elif for_group and not file.parent.stat().st_mode & stat.S_IWGRP:
+        yield f"the group may write {file.name}, and not make its journal", f"chmod g+ws {file.parent}"
+
+
+def doubts(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield what may be as it is meant to be, or not, and what to do."""
+    file = Path(os.path.realpath(path))
+    mode = file.parent.stat().st_mode
+    if mode & stat.S_IWGRP and not mode & stat.S_ISGID:
+        yield f"what is made in {file.parent} gets its maker's own group, not the folder's", f"chmod g+s {file.parent}"
+    if file.exists() and not os.access(file, os.W_OK):
+        yield "you may read the store, not write it", "If you want to store, ask its owner"
+
+
+def described(place: Path) -> str:
+    """Return mode bits, owner and group, as in ``-rw-rw-r-- ines:views``."""
+    status = place.stat()
+    return f"{stat.filemode(status.st_mode)} {_owner(place)}:{_group(place)}"
+
+
+def _owner(place: Path) -> str:
+    try:
+        return place.owner()
+    except (KeyError, NotImplementedError):
+        return str(place.stat().st_uid)
+
+
+def _group(place: Path) -> str:
+    try:
+        return place.group()
+    except (KeyError, NotImplementedError):
+        return str(place.stat().st_gid)
