@@ -152,7 +152,8 @@ for number in range(9):
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", code])
-    assert "somebody died while writing; what they began was undone now" in found(store, "journal", "ok")[0]
+    assert "somebody died while writing, and what they began is undone now" in found(store, "journal", "ok")[0]
+    store.store("n", 1)
     assert found(store, "journal", "ok")[0].endswith("at rest -> ") and store.required() == []
 
 

@@ -88,15 +88,15 @@ def _journal(path: Path) -> Iterator[Finding]:
         advice = f"Let everyone close it, then: sqlite3 {path} 'PRAGMA journal_mode = DELETE'"
         trouble = f"journal_mode is {mode}: another program set it, and on a share it loses data"
         yield Finding("journal", "failure", trouble, advice)
-    elif not journal.exists():
-        yield Finding("journal", "ok", "a rollback journal; there is none now, the next who stores makes it")
+    elif was_hot:
+        state = (
+            "somebody is writing" if _is_hot(path) else "somebody died while writing, and what they began is undone now"
+        )
+        yield Finding("journal", "ok", f"a rollback journal: {state}")
+    elif journal.exists():
+        yield Finding("journal", "ok", f"a rollback journal, {_size(journal.stat().st_size)}, at rest")
     else:
-        state = "at rest"
-        if _is_hot(path):
-            state = "somebody is writing"
-        elif was_hot:
-            state = "somebody died while writing; what they began was undone now"
-        yield Finding("journal", "ok", f"a rollback journal, {_size(journal.stat().st_size)}, {state}")
+        yield Finding("journal", "ok", "a rollback journal; there is none now, the next who stores makes it")
 
 
 def _is_hot(path: Path) -> bool:
