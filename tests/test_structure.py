@@ -24,6 +24,7 @@ ORDER = (
     "verification",
     "rows",
     "query",
+    "peer",
     "uploads",
     "pickling",
     "schema",

@@ -447,21 +447,23 @@ def backup(ctx: click.Context, file: str, force: bool) -> None:
 
 
 @model.command()
+@click.option("--peer", is_flag=True, help="Try the share together with another computer that says this too.")
 @shared_options
 @click.pass_context
-def doctor(ctx: click.Context) -> None:
+def doctor(ctx: click.Context, peer: bool) -> None:
     """Look at the store, where it lies, who may write it, and what is known of its file system.
 
-    Nothing is changed, and no model is read; `viewser model verify` reads them. Exits with 1 on a failure.
+    No model is read; `viewser model verify` reads them. Only two computers together can tell whether a share keeps what
+    both write: run it with --peer on both within a minute. Exits with 1 on a failure.
 
     \b
     Examples:
       viewser model doctor
-      viewser model doctor --store /shared/models/models.db
+      viewser model doctor --peer --store /shared/models/models.db
     """
     from views_runs import rendering
 
-    findings = _storage().doctor()
+    findings = _storage().doctor(peer, rendering.show_message)
     if _wants_json():
         rendering.show_json([asdict(finding) for finding in findings])
     else:

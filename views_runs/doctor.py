@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from views_runs import filesystems, locks, permissions, schema, uploads
+from views_runs import filesystems, locks, peer, permissions, schema, uploads
 from views_runs.connection import SQLITE_VERSION, Connection, companion
 from views_runs.exceptions import StorageError
-from views_runs.records import Finding
+from views_runs.records import Encounter, Finding
 from views_runs.version import __version__
 
 #: Seconds to wait for a lock: this is to answer at once.
@@ -38,6 +38,34 @@ def examine(path: Path, decided_by: str) -> list[Finding]:
     for topic, check in checks:
         findings += _tried(topic, partial(check, path))
     return findings
+
+
+def with_peer(folder: Path, say: Callable[[str], object]) -> list[Finding]:
+    """Commit together with another computer, and say what came of it."""
+    return list(_tried("coherence", lambda: iter(met(peer.meet(folder, say)))))
+
+
+def met(encounter: Encounter) -> list[Finding]:
+    """Say what came of committing together with another computer."""
+    topic, other = "coherence", encounter.other_host
+    advice = "Do not share a store here; mount it otherwise (see Sharing a store in the README) and ask again"
+    if other is None:
+        text = f"nobody came within {encounter.took:.0f} s"
+        return [Finding(topic, "failure", text, "Run this on two computers, on the same store, within a minute")]
+    acknowledged = encounter.acknowledged_here + encounter.acknowledged_there
+    arrived = encounter.arrived_here + encounter.arrived_there
+    text = (
+        f"{arrived} of {acknowledged} acknowledged commits arrived: {encounter.arrived_here} of "
+        f"{encounter.acknowledged_here} from {encounter.host}, {encounter.arrived_there} of "
+        f"{encounter.acknowledged_there} from {other}, as seen from {encounter.host}"
+    )
+    found = [Finding(topic, "failure", error, advice) for error in encounter.errors]
+    lost = arrived < acknowledged or not acknowledged
+    found.append(Finding(topic, "failure" if lost else "ok", text, advice if lost else ""))
+    if encounter.same_computer:
+        doubt = "both were on one computer, which says nothing of two"
+        found.append(Finding(topic, "warning", doubt, "Run this on two computers within a minute"))
+    return found
 
 
 def _tried(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

@@ -104,6 +104,28 @@ class Backup:
     damaged: tuple[Damage, ...]
 
 
+@dataclass(frozen=True)
+class Encounter:
+    """What two computers found that committed to one scratch database beside a store."""
+
+    #: This computer's name.
+    host: str
+    #: The other's; None when nobody came.
+    other_host: str | None
+    #: How many commits of each side returned without an error.
+    acknowledged_here: int
+    acknowledged_there: int
+    #: How many of these are there in the end, as this side sees it; 0 when it cannot be read.
+    arrived_here: int
+    arrived_there: int
+    #: What failed on either side, in words.
+    errors: tuple[str, ...]
+    #: Whether both sides have one cache: then they found out nothing about the share.
+    same_computer: bool
+    #: How many seconds it took, with the waiting.
+    took: float
+
+
 def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> list[tuple[Any, ...]]:
     """Return (field, value in one, value in the other): the metadata's fields, then what the store recorded.
 

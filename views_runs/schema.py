@@ -268,7 +268,7 @@ def _need_json() -> None:
 def _create(connection: Connection, new: bool) -> None:
     path = connection.path
     if new:
-        _open_to_group(path)
+        open_to_group(path)
     lay_out(connection)
     log.info("made a new store, %s", path)
 
@@ -283,7 +283,7 @@ def lay_out(connection: Connection) -> None:
         raise
 
 
-def _open_to_group(path: Path) -> None:
+def open_to_group(path: Path) -> None:
     """Let the group write what lies in a folder that the group may write; the journal gets the file's mode."""
     with suppress(OSError):
         if path.parent.stat().st_mode & stat.S_IWGRP:

@@ -648,17 +648,25 @@ class Storage:
         with self._connect(doing) as connection:
             return backup.back_up(connection, target, overwrite, counter.add)
 
-    def doctor(self) -> "list[Finding]":
+    def doctor(self, peer: bool = False, say: Callable[[str], object] = log.info) -> "list[Finding]":
         """Look at the file, its journal, its folder and its file system, and return what there is to say of each.
 
-        This returns at once and raises nothing, whatever is there; `verify` reads the models too.
+        Whatever is there, this raises nothing, and without `peer` it returns at once. `verify` reads the models too.
+
+        Args:
+            peer: wait for another computer that does this for the same store within a minute; both commit to a
+                scratch database beside it, and count what arrives of what was acknowledged.
+            say: called with what goes on meanwhile, in words.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
         >>> {finding.state for finding in store.doctor() if finding.topic in ("store", "file", "leftovers")}
         {'ok'}
         """
-        return doctor.examine(self.path, self._decided_by)
+        found = doctor.examine(self.path, self._decided_by)
+        if peer:
+            found = [one for one in found if one.topic != "coherence"] + doctor.with_peer(self.path.parent, say)
+        return found
 
     @contextmanager
     def _open(self, doing: str, name: str, version: int | None) -> Iterator[tuple[Connection, str, int | None]]:

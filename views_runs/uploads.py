@@ -373,10 +373,19 @@ def _has_ended(pid: int, start: int) -> bool:
 def _kernel() -> str | None:
     """Return what names this boot of this kernel and this set of process ids; None where nothing does."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+        return f"{boot()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
         return None
+
+
+def boot() -> str:
+    """Return what names this boot of this kernel, whatever the container.
+
+    Raises:
+        OSError: nothing does.
+    """
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def _start(pid: int) -> int | None:
