@@ -587,7 +587,7 @@ class Storage:
             self.write_pickle(reference, stream)
         return target
 
-    def verify(self, *names: str, progress: Callable[[int, int], object] = lambda done, total: None) -> Verification:
+    def verify(self, *names: str, progress: Callable[[int, int], object] | None = None) -> Verification:
         """Read models to their end and hold every byte against the digests that were stored with it.
 
         Nothing is unpickled, little memory is used, and others can store meanwhile.
@@ -618,7 +618,7 @@ class Storage:
         self,
         file: str | os.PathLike[str],
         overwrite: bool = False,
-        progress: Callable[[int, int], object] = lambda done, total: None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> Backup:
         """Copy the whole store, as it is at one moment, to another file, and verify the copy.
 
@@ -648,7 +648,7 @@ class Storage:
         with self._connect(doing) as connection:
             return backup.back_up(connection, target, overwrite, counter.add)
 
-    def doctor(self, peer: bool = False, say: Callable[[str], object] = log.info) -> "list[Finding]":
+    def doctor(self, peer: bool = False, say: Callable[[str], object] | None = None) -> "list[Finding]":
         """Look at the file, its journal, its folder and its file system, and return what there is to say of each.
 
         Whatever is there, this raises nothing, and without `peer` it returns at once. `verify` reads the models too.
@@ -656,7 +656,7 @@ class Storage:
         Args:
             peer: wait for another computer that does this for the same store within a minute; both commit to a
                 scratch database beside it, and count what arrives of what was acknowledged.
-            say: called with what goes on meanwhile, in words.
+            say: called with what goes on meanwhile, in words; without it, the logger ``views_runs``.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -665,7 +665,9 @@ class Storage:
         """
         found = doctor.examine(self.path, self._decided_by)
         if peer:
-            found = [one for one in found if one.topic != "coherence"] + doctor.with_peer(self.path.parent, say)
+            found = [one for one in found if one.topic != "coherence"] + doctor.with_peer(
+                self.path.parent, say or log.info
+            )
         return found
 
     @contextmanager
@@ -857,9 +859,9 @@ def _write_all(file: BinaryIO, piece: memoryview) -> None:
 class _Counter:
     """Adds up what is done, and hands on how much that is, of how much."""
 
-    def __init__(self, total: int, progress: Callable[[int, int], object]) -> None:
-        self._done, self._total, self._progress = 0, total, progress
-        progress(0, total)
+    def __init__(self, total: int, progress: Callable[[int, int], object] | None) -> None:
+        self._done, self._total, self._progress = 0, total, progress or (lambda done, total: None)
+        self.add(0)
 
     def add(self, size: int) -> None:
         self._done += size
