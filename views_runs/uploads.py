@@ -31,7 +31,7 @@ MOST_PARTS = 12
 
 #: The most parts, and pages, that one transaction deletes or gives back: their journal fits in what is reserved.
 MOST_DELETED = 32
-FIRST_PAGES = 16
+FEWEST_PAGES = 64
 MOST_PAGES = 4096
 
 #: The tokens of the uploads that this process is writing.
@@ -85,6 +85,7 @@ class Upload:
         if not self._waiting:
             return
         with self._pace.step(), self.connection.transaction():
+            self._pace.begin()
             if self.id is None:
                 _under_way.add(self._token)
                 self.id = self._begin()
@@ -154,12 +155,16 @@ class Pace:
     Args:
         first: how much to begin with.
         most: how much at most.
+        fewest: how much at least, unless it is to `slow_down`.
     """
 
-    def __init__(self, first: int, most: int) -> None:
+    def __init__(self, first: int, most: int, fewest: int = 1) -> None:
         #: How many parts or pages the next transaction should take.
         self.count = first
         self._most = most
+        self._fewest = fewest
+        #: Seconds that a transaction takes however little it does, as far as is known.
+        self._least = 0.0
         self._ended = float("-inf")
 
     def step(self) -> "Pace":
@@ -169,6 +174,10 @@ class Pace:
     def __enter__(self) -> None:
         # What the caller did since the last transaction counts as pause.
         time.sleep(max(0.0, self._ended + PAUSE - time.monotonic()))
+        self.begin()
+
+    def begin(self) -> None:
+        """Note that the lock is there: to wait for it is not what makes others wait."""
         self._started = time.monotonic()
 
     def __exit__(
@@ -176,16 +185,19 @@ class Pace:
     ) -> None:
         self._ended = time.monotonic()
         took = self._ended - self._started
-        if took > SHORT:
-            self.count = max(1, self.count // 2)
-        elif took < SHORT / 2:
+        # On a disk that is slow to write anything, to do less at once would not help those who wait: they would wait
+        # as long, and many times more often.
+        self._least = took if self.count <= self._fewest else min(self._least, took)
+        if took > max(SHORT, 2 * self._least):
+            self.count = max(self._fewest, self.count // 2)
+        elif took < max(SHORT / 2, 1.5 * self._least):
             self.count = min(self._most, self.count * 2)
 
     def slow_down(self) -> bool:
         """Take the least from now on; return False when that was done before."""
         if self.count == self._most == 1:
             return False
-        self.count = self._most = 1
+        self.count = self._most = self._fewest = 1
         return True
 
 
@@ -225,7 +237,7 @@ def clear_condemned(connection: Connection) -> None:
 
 def give_back(connection: Connection) -> None:
     """Return the free pages of the file to the disk, in short transactions."""
-    pace = Pace(first=FIRST_PAGES, most=MOST_PAGES)
+    pace = Pace(first=FEWEST_PAGES, most=MOST_PAGES, fewest=FEWEST_PAGES)
     left = connection.value("PRAGMA freelist_count")
     while left:
         try:
@@ -245,6 +257,7 @@ def _delete_parts(connection: Connection, upload: int, pace: Pace) -> bool:
     """Delete some parts of an upload; return whether there may be more."""
     try:
         with pace.step(), connection.transaction():
+            pace.begin()
             return bool(
                 connection.change(
                     "DELETE FROM model_parts WHERE rowid IN (SELECT rowid FROM model_parts WHERE upload = ? LIMIT ?)",
