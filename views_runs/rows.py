@@ -32,6 +32,10 @@ MISLED = (
     "on it with sqlite3"
 )
 
+#: What it takes to read a pickle, and the pickle if it is in one part.
+_PICKLE = """SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END
+    FROM models NOT INDEXED WHERE id = ?"""
+
 _DELETED = "the model was deleted while it was being read"
 
 
@@ -111,17 +115,21 @@ def pickle_of(connection: Connection, name: str, version: int | None) -> Generat
         ModelNotFoundError: the model is not there, or was deleted meanwhile.
         CorruptModelError: a part is not as it was stored.
     """
-    model, version = _identified(connection, name, version)
-    yield from pickle_by_id(connection, model, name, version)
+    # Under one lock: while others write, each may have to be waited for.
+    with connection.snapshot():
+        model, version = _identified(connection, name, version)
+        row = connection.row(_PICKLE, (model,))
+    yield from _pieces(connection, model, name, version, row)
 
 
 def pickle_by_id(connection: Connection, model: int, name: str, version: int) -> Generator[memoryview, None, None]:
     """Do what `pickle_of` does, for the row with this id."""
-    row = connection.row(
-        "SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END FROM models NOT INDEXED "
-        "WHERE id = ?",
-        (model,),
-    )
+    yield from _pieces(connection, model, name, version, connection.row(_PICKLE, (model,)))
+
+
+def _pieces(
+    connection: Connection, model: int, name: str, version: int, row: tuple[Any, ...] | None
+) -> Generator[memoryview, None, None]:
     if row is None:
         raise connection.failure(ModelNotFoundError, _DELETED)
     size, sha256, digest, upload, whole = row

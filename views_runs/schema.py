@@ -234,6 +234,9 @@ def _recognise(connection: Connection) -> bool:
         application = connection.value("PRAGMA application_id")
         version = connection.value("PRAGMA user_version")
         is_empty = application == version == 0 and _is_empty(connection)
+        if application == APPLICATION_ID:
+            # SQLite reads the schema now, under the same lock: for the settings it would take another.
+            connection.value("SELECT 1 FROM sqlite_schema LIMIT 1")
     if application == APPLICATION_ID and version == SCHEMA_VERSION:
         return True
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
