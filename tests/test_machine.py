@@ -396,12 +396,14 @@ class Machine(RuleBasedStateMachine):
     def find(self, conditions: Any, glob: Any, authors: Any, all_versions: bool, sort: Any, limit: Any) -> None:
         rows = [row for row in self.rows if all(holds(row) for _, holds in conditions)]
         rows = [row for row in rows if all_versions or self.is_current(row)]
-        rows = [row for row in rows if (not glob or glob[1](row.name)) and (not authors or row.get("author") in authors)]
+        rows = [
+            row for row in rows if (not glob or glob[1](row.name)) and (not authors or row.get("author") in authors)
+        ]
         if sort:
             _, key, descends = sort
             there = [row for row in rows if key(row) is not None]
             lacking = [row for row in rows if key(row) is None]
-            rows = sorted(there, key=lambda row: (-key(row) if descends else key(row))) + lacking
+            rows = sorted(there, key=lambda row: -key(row) if descends else key(row)) + lacking
         options: dict[str, Any] = {"author": authors} if authors else {}
         options |= {"name": glob and glob[0], "all_versions": all_versions, "sort": sort and sort[0], "limit": limit}
         found = self.store.find(*(text for text, _ in conditions), **options)
