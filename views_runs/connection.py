@@ -92,8 +92,9 @@ MEANINGS: dict[int, tuple[type[StorageError], str]] = {
     ),
     sqlite3.SQLITE_CORRUPT: (
         StoreDamagedError,
-        "the file is damaged: a part of it is missing or overwritten. Restore it from a copy; what still "
-        "reads can be saved with `viewser model download`",
+        # SQLite says the same when a read fails with EIO.
+        "the file is damaged, or the disk or share failed to read it. Try again; if it stays so, restore the file from "
+        "a copy, and save what still reads with `viewser model download`",
     ),
     sqlite3.SQLITE_IOERR: (
         StoreAccessError,
