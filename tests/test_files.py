@@ -189,8 +189,9 @@ def as_nobody(code: str, store: Storage, **environment: str) -> subprocess.Compl
     )
     for folder in [store.path.parent, *store.path.parent.parents][:-1]:
         folder.chmod(folder.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
+    environment = {**os.environ, "PYTHONPATH": str(Path(schema.__file__).parents[1]), **environment}
     return subprocess.run(
-        [sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, env={**os.environ, **environment}
+        [sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, env=environment
     )
 
 

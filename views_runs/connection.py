@@ -58,6 +58,13 @@ PATIENCE = 3.0
 #: What lies beside a database file and belongs to it; the last two only in a mode that is not used here.
 COMPANIONS = ("-journal", "-wal", "-shm")
 
+#: What to say when there is another file at the path than the one that was opened, or none.
+MOVED = (
+    StoreAccessError,
+    "the file was deleted, moved or replaced while it was in use, or its share went away. Check the path, and that the "
+    "share is mounted, and try again",
+)
+
 #: What an SQLite error code means, and what to do about it.
 MEANINGS: dict[int, tuple[type[StorageError], str]] = {
     sqlite3.SQLITE_FULL: (
@@ -81,10 +88,17 @@ MEANINGS: dict[int, tuple[type[StorageError], str]] = {
         NotAStoreError,
         "the file is not an SQLite database. Check the path; the file was left as it is",
     ),
+    sqlite3.SQLITE_READONLY_DBMOVED: MOVED,
     sqlite3.SQLITE_READONLY_ROLLBACK: (
         StoreReadOnlyError,
         "somebody who was writing it has died, and what they left has to be rolled back by someone who may write it: "
         "let them list the models once",
+    ),
+    sqlite3.SQLITE_IOERR_DELETE: (
+        StoreReadOnlyError,
+        # Rolling back removes it, and only then is the file as it was.
+        "somebody who was writing it has died, and their -journal cannot be removed. Let someone list the models once "
+        "who may write the folder (or, where it has a sticky bit, owns the -journal), and try again",
     ),
     sqlite3.SQLITE_ERROR: (
         StoreDamagedError,
@@ -378,7 +392,14 @@ class Connection:
         code = getattr(error, "sqlite_errorcode", 0)
         kind, trouble = MEANINGS.get(code) or MEANINGS.get(_primary(error), (StorageError, "SQLite failed"))
         journal = companion(self.path, "-journal")
-        if kind in (StoreAccessError, StoreReadOnlyError) and os.access(self.path, os.W_OK) and _may_not_write(journal):
+        if kind in (StoreAccessError, StoreReadOnlyError) and not os.path.exists(self.path):
+            kind, trouble = MOVED
+        elif code == sqlite3.SQLITE_IOERR_WRITE and not os.access(self.path, os.W_OK):
+            # It might be written when it was opened.
+            kind, trouble = MEANINGS[sqlite3.SQLITE_READONLY]
+        elif (
+            kind in (StoreAccessError, StoreReadOnlyError) and os.access(self.path, os.W_OK) and _may_not_write(journal)
+        ):
             # SQLite calls this a "disk I/O error".
             kind = StoreReadOnlyError
             trouble = f"{journal.name} may not be written. Give it the mode of the file itself, as with chmod g+w"
