@@ -273,7 +273,8 @@ def _delete_parts(connection: Connection, upload: int, pace: Pace) -> bool:
 
 def _dead(connection: Connection) -> Iterator[int]:
     """Yield the uploads that died, and note since when the others stand still."""
-    host, now = platform.node(), time.time()
+    # Two computers may have one name, and their clocks may differ.
+    host, now = f"{platform.node()} {_kernel() or ''}", time.time()
     for upload, owner, beat, condemned in connection.rows("SELECT id, owner, beat, condemned FROM uploads"):
         if not condemned and (is_gone(owner) or _stands_still(connection, upload, beat, host, now)):
             yield upload
