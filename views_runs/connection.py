@@ -392,7 +392,9 @@ class Connection:
         code = getattr(error, "sqlite_errorcode", 0)
         kind, trouble = MEANINGS.get(code) or MEANINGS.get(_primary(error), (StorageError, "SQLite failed"))
         journal = companion(self.path, "-journal")
-        if kind in (StoreAccessError, StoreReadOnlyError) and not os.path.exists(self.path):
+        # A file that cannot be made is not there either; its folder is.
+        needed = self.path if kind is StoreAccessError else self.path.parent
+        if kind in (StoreAccessError, StoreReadOnlyError) and not os.path.exists(needed):
             kind, trouble = MOVED
         elif code == sqlite3.SQLITE_IOERR_WRITE and not os.access(self.path, os.W_OK):
             # It might be written when it was opened.
