@@ -6,6 +6,7 @@ Each either works or says what is the matter and what to do, and nothing that wa
 import json
 import os
 import platform
+import platform
 import shutil
 import sqlite3
 import stat
@@ -405,7 +406,7 @@ def test_two_hosts_with_the_same_process_id(store: Storage, monkeypatch: pytest.
     """A process elsewhere is not taken for the one here of that number, whether it is there or not."""
     store.store("m", "first")
     here = json.loads(uploads.this_process())
-    elsewhere = Host(monkeypatch, here["host"], kernel="another")
+    elsewhere = Host(monkeypatch, platform.node(), kernel="another")
     owner = elsewhere.do(uploads.this_process)
     assert {**json.loads(owner), "kernel": here["kernel"]} == here
     # That upload is not one that this process has under way, and there is no process 999999999.

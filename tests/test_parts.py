@@ -7,6 +7,7 @@ import pickle
 import sqlite3
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from views_runs import (
     StoreDamagedError,
     uploads,
 )
+from views_runs.connection import Connection
 from views_runs.pickling import (
     FIRST_PART_SIZE,
     GROUP_PARTS,
@@ -320,6 +322,36 @@ def test_a_wait_for_the_lock_is_not_work() -> None:
         pace._started -= 5
         pace.begin()
     assert pace.count == 8
+
+
+def test_space_is_given_back_though_others_read(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a step has done is not done again because a reader is there when it commits."""
+    store.store("m", os.urandom(4 * PART_SIZE))
+    statements: list[str] = []
+    connect = sqlite3.connect
+
+    def traced(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*arguments, **options)
+        connection.set_trace_callback(statements.append)
+        return connection
+
+    give_back = uploads.give_back
+
+    def beside_a_reader(connection: Connection) -> None:
+        reader = connect(store.path, isolation_level=None, check_same_thread=False)
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM models").fetchall()
+        timer = threading.Timer(0.5, reader.close)
+        timer.start()
+        give_back(connection)
+        timer.join()
+
+    monkeypatch.setattr(sqlite3, "connect", traced)
+    monkeypatch.setattr(uploads, "give_back", beside_a_reader)
+    store.delete("m")
+    pages = 4 * PART_SIZE // 16384
+    moved = sum("incremental_vacuum" in statement for statement in statements)
+    assert pages / 2 < moved < 2 * pages, moved
 
 
 @pytest.mark.parametrize("size", [0, -1, "NULL + 5", "'text'"])

@@ -241,9 +241,12 @@ def give_back(connection: Connection) -> None:
     left = connection.value("PRAGMA freelist_count")
     while left:
         try:
-            with pace.step():
-                # Not `execute`, which steps this statement once and so frees one page.
-                connection.script(f"PRAGMA incremental_vacuum({pace.count})")
+            # In a transaction, which waits for readers when its work is done: the statement alone would begin anew at each
+            # try. However many pages it is told to free, executed by Python it frees one.
+            with pace.step(), connection.transaction():
+                pace.begin()
+                for _ in range(min(pace.count, left)):
+                    connection.rows("PRAGMA incremental_vacuum(1)")
         except StoreFullError:
             # Moving pages takes more journal than the full disk has: they stay in the file, to be used again.
             return
