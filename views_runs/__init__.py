@@ -4,6 +4,7 @@ from views_runs import storage
 from views_runs.exceptions import (
     BackupError,
     CorruptModelError,
+    DigestMismatchError,
     DownloadError,
     InvalidMetadataError,
     InvalidNameError,
@@ -15,6 +16,7 @@ from views_runs.exceptions import (
     ModelNotFoundError,
     ModelPickleError,
     NotAStoreError,
+    OpenPermissionsError,
     QueryError,
     StorageError,
     StoreAccessError,
@@ -23,8 +25,11 @@ from views_runs.exceptions import (
     StoreFullError,
     StoreNotFoundError,
     StoreReadOnlyError,
+    UntrustedModelError,
+    UploadError,
     UploadLostError,
 )
+from views_runs.loadability import Verdict
 from views_runs.metadata import Metadata, ModelMetadata
 from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
 from views_runs.storage import Storage
@@ -35,6 +40,7 @@ __all__ = [
     "BackupError",
     "CorruptModelError",
     "Damage",
+    "DigestMismatchError",
     "DownloadError",
     "Finding",
     "InvalidMetadataError",
@@ -50,6 +56,7 @@ __all__ = [
     "ModelPickleError",
     "ModelRecord",
     "NotAStoreError",
+    "OpenPermissionsError",
     "QueryError",
     "Storage",
     "StorageError",
@@ -59,7 +66,10 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreReadOnlyError",
+    "UntrustedModelError",
+    "UploadError",
     "UploadLostError",
+    "Verdict",
     "Verification",
     "__version__",
     "storage",

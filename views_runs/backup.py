@@ -13,7 +13,13 @@ from typing import Any
 
 from views_runs import files, rows, schema
 from views_runs.connection import Connection, companion
-from views_runs.exceptions import BackupError, CorruptModelError, ModelNotFoundError, NotAStoreError, StoreDamagedError
+from views_runs.exceptions import (
+    BackupError,
+    CorruptModelError,
+    ModelNotFoundError,
+    NotAStoreError,
+    StoreDamagedError,
+)
 from views_runs.pickling import Part, PartWriter
 from views_runs.records import Backup, Damage, Verification
 from views_runs.verification import Progress, verify
@@ -113,7 +119,7 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
         )
 
     writer = PartWriter(take)
-    with closing(rows.pickle_by_id(source, model, name, version)) as pieces:
+    with closing(rows.pieces(source, rows.stored_by_id(source, model, name, version))) as pieces:
         for piece in pieces:
             writer.write(piece)
             progress(len(piece))

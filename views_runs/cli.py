@@ -133,6 +133,30 @@ def _given(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def annotations(command: F) -> F:
+    """Add the options that give metadata; the command gets them as ``settings`` and ``**fields``, for `_metadata`."""
+    for option in (
+        click.option(
+            "--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any field; quote a VALUE that is a text."
+        ),
+        click.option("--step", "steps", metavar="N", type=int, multiple=True, help="How many months ahead; repeat it."),
+        click.option("--training-date", metavar="TIME", help="As 2026-11-23 or 2026-11-23T08:00."),
+        field_options(multiple=False),
+    ):
+        command = option(command)
+    return command
+
+
+def _metadata(fields: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
+    """Return the metadata that the options of `annotations` give."""
+    from views_runs import query
+
+    given = {
+        field: query.typed(field, value) if isinstance(value, str) else value for field, value in _given(fields).items()
+    }
+    return given | dict(query.assignment(text) for text in settings)
+
+
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="viewser")
 @shared_options
@@ -301,10 +325,7 @@ def delete(names: tuple[str, ...], yes: bool) -> None:
 
 @model.command()
 @click.argument("name")
-@field_options(multiple=False)
-@click.option("--training-date", metavar="TIME", help="As 2026-11-23 or 2026-11-23T08:00.")
-@click.option("--step", "steps", metavar="N", type=int, multiple=True, help="How many months ahead; repeat it.")
-@click.option("--set", "settings", metavar="KEY=VALUE", multiple=True, help="Any field; quote a VALUE that is a text.")
+@annotations
 @click.option("--unset", metavar="KEY", multiple=True, help="Remove a field.")
 @shared_options
 def annotate(name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fields: Any) -> None:
@@ -318,21 +339,103 @@ def annotate(name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fie
       viewser model annotate my-model --author me --train-end 2019-12
       viewser model annotate my-model:1 --set note='too few countries' --unset draft
     """
-    from views_runs import query, rendering
+    from views_runs import rendering
 
-    given = {
-        field: query.typed(field, value) if isinstance(value, str) else value for field, value in _given(fields).items()
-    }
-    given |= dict(query.assignment(text) for text in settings)
+    given = _metadata(fields, settings)
     if not given and not unset:
         raise click.UsageError("nothing to change: give a field, --set or --unset.")
     storage = _storage()
-    before = storage.inspect(name)
+    before = storage.diff(name, name)[0]
     after = storage.annotate_fields(before.name, given, unset, before.version)
     if _wants_json():
         rendering.show_json(after.as_json())
     else:
         rendering.show_changes(before, after)
+
+
+@model.command()
+@click.argument("file", type=click.Path())
+@click.argument("name", required=False)
+@annotations
+@click.option("-f", "--overwrite", is_flag=True, help="If there is a model of this name, add a version.")
+@shared_options
+def upload(file: str, name: str | None, overwrite: bool, settings: tuple[str, ...], **fields: Any) -> None:
+    """Store a pickle FILE from elsewhere, as it is and without loading it.
+
+    Without NAME it is stored under the name of the file, without its ending.
+
+    \b
+    Examples:
+      viewser model upload forest.pickle --author me --train-end 2019-12
+      viewser model upload forest.pickle my-model --set note='of 2019'
+    """
+    from pathlib import Path
+
+    from views_runs import rendering
+
+    record = _storage().upload(file, name or Path(file).stem, _metadata(fields, settings) or None, overwrite)
+    if _wants_json():
+        rendering.show_json(record.as_json())
+    else:
+        rendering.show_stored(record)
+
+
+@model.command()
+@click.argument("names", metavar="[NAME]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="All current versions.")
+@shared_options
+@click.pass_context
+def check(ctx: click.Context, names: tuple[str, ...], everything: bool) -> None:
+    """Say of models whether they will load on this machine, without loading them.
+
+    It holds what each needs against what is installed here. Run it in a new environment before you move to it. Exits
+    with 1 if a model will not load.
+
+    \b
+    Examples:
+      viewser model check my-model
+      viewser model check --all
+    """
+    from views_runs import rendering
+    from views_runs.loadability import WILL_NOT
+
+    if bool(names) == everything:
+        raise click.UsageError("give NAMEs or --all.")
+    checked = _storage().check(*names)
+    if _wants_json():
+        rendering.show_json([{"name": one.name, "version": one.version, **asdict(verdict)} for one, verdict in checked])
+    else:
+        rendering.show_verdicts(checked)
+    if any(verdict.verdict == WILL_NOT for _, verdict in checked):
+        ctx.exit(1)
+
+
+@model.command()
+@click.argument("name")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@shared_options
+def trust(name: str, yes: bool) -> None:
+    """Put what a model imports on your own list of what you trust.
+
+    The list is yours, in your own folder. With VIEWS_RUNS_TRUSTED_ONLY=1, or Storage(trusted=True), each fetch imports
+    what is on it and nothing else.
+
+    \b
+    Examples:
+      viewser model trust my-model
+    """
+    from views_runs import rendering
+    from views_runs import trust as own_list
+
+    record = _storage().inspect(name)
+    rendering.show_imports(record)
+    if not yes and not record.troubles:
+        click.confirm(f"Add these to {own_list.path()}?", abort=True, err=True)
+    added = [str(one) for one in own_list.add_all(record)]
+    if _wants_json():
+        rendering.show_json({"file": str(own_list.path()), "added": added})
+    else:
+        rendering.show_message(f"Added {len(added)} to {own_list.path()}.")
 
 
 @model.command()

@@ -81,6 +81,22 @@ class DownloadError(StorageError):
     """The pickle cannot be written where it was asked to go."""
 
 
+class UntrustedModelError(StorageError):
+    """The stored pickle would import what is not on the list, or it cannot be told what; nothing was loaded."""
+
+
+class DigestMismatchError(StorageError):
+    """The bytes of the pickle are not those that were asked for; nothing was loaded."""
+
+
+class OpenPermissionsError(StorageError, PermissionError):
+    """Everyone on the system may write the store, and so run code as whoever fetches from it."""
+
+
+class UploadError(StorageError):
+    """The file is not a pickle, or cannot be read; nothing was stored."""
+
+
 class BackupError(StorageError):
     """The store cannot be copied where the copy was asked to go."""
 

@@ -23,6 +23,7 @@ from views_runs.connection import COMPANIONS, SETTINGS, Connection
 from views_runs.exceptions import (
     StorageError,
     StoreAccessError,
+    StoreDamagedError,
     StoreFullError,
     StoreNotFoundError,
     StoreReadOnlyError,
@@ -110,7 +111,7 @@ def meet(folder: Path, say: Callable[[str], object], patience: float = 60.0, com
         folder: where the store is.
         say: is told in a sentence what goes on.
         patience: for how many seconds to wait for somebody, and for a sign of life.
-        commits: how many commits this side tries.
+        commits: how many commits this side tries; a slow share may not get so far in `patience` seconds more.
 
     Raises:
         StorageError: nothing can be written there.
@@ -137,6 +138,8 @@ class Meeting:
         self._old: set[str] = set()
         #: Why nothing more is to be expected of the partner.
         self._lost = ""
+        #: How often something failed here.
+        self._failed = 0
         #: How often a read did not show what had been acknowledged before it, and by how many commits at most.
         self._stale = self._behind = 0
         self._mine = Announcement(os.urandom(8).hex(), platform.node(), _computer(folder), uploads.this_process())
@@ -253,12 +256,7 @@ class Meeting:
             if self._silence(token) < RECENT and one.said.partner in ("", mine.token)
         ]
         if mine.database:
-            other = self._other
-            if (
-                mine.partner in free
-                and other.partner
-                and (mine.token < mine.partner or other.database == mine.database)
-            ):
+            if mine.partner in free and self._other.partner:
                 return
             self._withdraw()
         mine.partner = min(free, default="")
@@ -274,13 +272,15 @@ class Meeting:
             self._remove_database(self._mine.database)
         self._mine.database = self._mine.partner = ""
         self._mine.errors.clear()
+        self._failed = 0
 
     # Writing
 
     def _commit(self, commits: int) -> None:
         """Commit in the manner of a store until all is acknowledged, or too much has failed."""
         mine = self._mine
-        while mine.acknowledged < commits and len(mine.errors) < MOST_ERRORS and not self._lost:
+        ends = time.monotonic() + self._patience
+        while mine.acknowledged < commits and self._failed < MOST_ERRORS and not self._lost:
             self._wait_until(
                 lambda there: self._other.acknowledged + LEAD >= mine.acknowledged or self._other.state >= DONE
             )
@@ -289,10 +289,11 @@ class Meeting:
                     self._check(connection)
                     time.sleep(uploads.PAUSE)
                     self._commit_once(connection)
-                    self._check(connection)
                     if time.monotonic() > self._announced + INTERVAL:
                         with suppress(OSError):
                             self._announce()
+            if time.monotonic() > ends:
+                break
         mine.state = DONE
         self._wait_until(lambda there: self._other.state >= DONE)
 
@@ -393,7 +394,12 @@ class Meeting:
         try:
             yield
         except StorageError as error:
-            self._mine.errors.append(str(error))
+            self._failed += 1
+            self._note_error(_words(error, self._folder / self._mine.database))
+
+    def _note_error(self, text: str) -> None:
+        if text not in self._mine.errors:
+            self._mine.errors.append(text)
 
     def _remove_database(self, name: str) -> None:
         for ending in ("", *COMPANIONS):
@@ -421,7 +427,8 @@ class Meeting:
         """Whether somebody has died, or stood still for long: if it wakes up it announces itself again."""
         one = self._seen[token]
         stood = time.monotonic() - (one.changed or one.since)
-        return stood > self._patience * 0.9 or uploads.is_gone(one.said.process)
+        died = self._silence(token) > RECENT and uploads.is_gone(one.said.process)
+        return died or stood > self._patience / 2
 
 
 def _computer(folder: Path) -> str:
@@ -450,12 +457,20 @@ def _read(path: Path, token: str) -> Announcement:
     if said.token != token or not (said.database == "" or _DATABASE.fullmatch(said.database)):
         raise ValueError(f"{path} is not an announcement")
     said.host = _printable(said.host)
-    said.errors = [_printable(error) for error in said.errors[:MOST_ERRORS]]
+    said.errors = [_printable(error) for error in said.errors[: 2 * MOST_ERRORS]]
     return said
 
 
 def _printable(text: str) -> str:
     return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _words(error: StorageError, path: Path) -> str:
+    """Return what a person needs to know about an error with the scratch database."""
+    if isinstance(error, StoreDamagedError):
+        # What to do about a damaged store is of no use here.
+        return f"the scratch database is damaged: {error.__cause__ or error}"
+    return str(error).removeprefix(f"cannot {DOING}: {path}: ")
 
 
 def _failure(folder: Path, error: OSError) -> StorageError:

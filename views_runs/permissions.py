@@ -1,11 +1,19 @@
 """Who may write a store: whoever may can run code as whoever fetches from it."""
 
+import logging
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from views_runs.connection import companion
+from views_runs import filesystems
+from views_runs.connection import Connection, companion
+from views_runs.exceptions import OpenPermissionsError
+
+log = logging.getLogger("views_runs")
+
+#: Stores of which it was said, or need not be, that mode bits do not count.
+_looked_at: set[Path] = set()
 
 
 def places(path: Path) -> Iterator[Path]:
@@ -18,12 +26,45 @@ def places(path: Path) -> Iterator[Path]:
 
 def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield each place of a store that everyone on the system may write, and the command that mends it."""
-    if os.name != "posix":
-        return
-    for place in places(path):
+    for place in places(path) if os.name == "posix" else ():
         # A sticky folder too: SQLite plays a journal that somebody puts there back into the store.
-        if place.stat().st_mode & stat.S_IWOTH:
+        mode = place.stat().st_mode
+        if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
+            yield (
+                place,
+                f"chmod o-w {place} (if it is the system's, as /tmp is, move the store to a folder of your own)",
+            )
+        elif mode & stat.S_IWOTH:
             yield place, f"chmod o-w {place}"
+
+
+def refuse_open(connection: Connection) -> None:
+    """Refuse a store that everyone on the system may write.
+
+    Raises:
+        OpenPermissionsError: with what mends it.
+    """
+    path = connection.path
+    for place, mend in open_to_everyone(path):
+        if _has_modes(path):
+            raise connection.failure(
+                OpenPermissionsError,
+                f"everyone on this system may write {place}, and so run code as whoever fetches. Nothing was loaded. "
+                f"Mend it with `{mend}`, or pin the model with sha256=, or allow it with "
+                "Storage(..., allow_open_permissions=True)",
+            )
+    if path not in _looked_at:
+        _looked_at.add(path)
+        if not _has_modes(path):
+            log.warning(
+                "%s: mode bits do not say who may write here; whoever may can run code as whoever fetches", path
+            )
+
+
+def _has_modes(path: Path) -> bool:
+    """Whether mode bits say who may write."""
+    mount = filesystems.mount_of(path)
+    return os.name == "posix" and not (mount and mount.kind in filesystems.WITHOUT_MODES)
 
 
 def troubles(path: Path) -> Iterator[tuple[str, str]]:

@@ -7,14 +7,21 @@ unpickler sees it.
 
 import hashlib
 import pickle
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator
 from dataclasses import dataclass
 from itertools import cycle, islice
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Union
 
-from views_runs.exceptions import CorruptModelError, ModelLoadError, ModelPickleError, StorageError
+from views_runs.exceptions import (
+    CorruptModelError,
+    ModelLoadError,
+    ModelPickleError,
+    StorageError,
+    UntrustedModelError,
+)
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
@@ -32,6 +39,10 @@ FIRST_PART_SIZE = 4096
 #: thread takes the digest of the next.
 GROUP_PARTS = 8
 GROUPS = 2
+
+#: For how many seconds, and how deep, to look for what keeps an object from being pickled.
+LOOK = 10.0
+DEEPEST = 50
 
 
 @dataclass(frozen=True)
@@ -208,8 +219,10 @@ def dump(model: Any, sink: Callable[[Part], None], doing: str) -> PartWriter:
     except StorageError:
         raise
     except Exception as error:
+        place, culprit = culprit_of(model)
+        whose = f" because of {place}, a {type_name(culprit)}" if place else ""
         raise ModelPickleError(
-            f"cannot {doing}: a {type_name(model)} cannot be pickled: {type(error).__name__}: {error}. Remove what "
+            f"cannot {doing}: a {type_name(model)} cannot be pickled{whose}: {type(error).__name__}: {error}. Remove what "
             "cannot be pickled (a lambda, an open file, a lock, a database connection) and store it again; "
             "nothing was stored"
         ) from error
@@ -217,27 +230,110 @@ def dump(model: Any, sink: Callable[[Part], None], doing: str) -> PartWriter:
     return writer
 
 
-def load(pieces: Iterator[memoryview], doing: str) -> Any:
+class _Nowhere:
+    """A file that forgets what is written to it."""
+
+    def write(self, data: Any) -> int:
+        return len(data)
+
+
+def culprit_of(model: Any) -> tuple[str, Any]:
+    """Return which part of an object keeps it from being pickled, and where it is, as Python would write it.
+
+    >>> culprit_of({"name": "forest", "steps": [1, lambda x: x]})[0]
+    "['steps'][1]"
+    """
+    place, value = "", model
+    deadline = time.monotonic() + LOOK
+    for _ in range(DEEPEST):
+        found = next(
+            (one for one in _children(value) if time.monotonic() < deadline and not _can_be_pickled(one[1])), None
+        )
+        if found is None:
+            break
+        place, value = place + found[0], found[1]
+    return place, value
+
+
+def _can_be_pickled(value: Any) -> bool:
+    try:
+        pickle.Pickler(_Nowhere(), PROTOCOL).dump(value)
+        return True
+    except Exception:
+        return False
+
+
+def _children(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what an object is pickled with, and how one would get there from it."""
+    if isinstance(value, dict):
+        yield from ((f"[{key!r}]", item) for key, item in value.items())
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        yield from ((f"[{number}]", item) for number, item in enumerate(value))
+    elif isinstance(value, type) or callable(value) and not hasattr(value, "__self__") and hasattr(value, "__code__"):
+        # Pickled by its name.
+        return
+    else:
+        yield from _reduced(value)
+
+
+def _reduced(value: Any) -> Iterator[tuple[str, Any]]:
+    try:
+        reduced = value.__reduce_ex__(PROTOCOL)
+    except Exception:
+        return
+    if not isinstance(reduced, tuple):
+        return
+    _, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
+    for some in state if isinstance(state, tuple) else (state,):
+        if isinstance(some, dict):
+            yield from ((f".{key}", item) for key, item in some.items())
+    yield from ((f"[{number}]", item) for number, item in enumerate(items or ()))
+    yield from ((f"[{key!r}]", item) for key, item in pairs or ())
+    yield from (("", item) for item in arguments or () if item is not value)
+
+
+def load(
+    pieces: Iterator[memoryview],
+    doing: str,
+    advice: Callable[[], str],
+    allowed: Collection[tuple[str, str]] | None = None,
+) -> Any:
     """Unpickle an object from the verified bytes of its pickle.
 
     Args:
         pieces: the bytes, in order.
         doing: what for, as in ``fetch 'my-model' from models.db``; for messages.
+        advice: returns what to do when it fails.
+        allowed: the (module, name) that may be asked for, as the unpickler asks; None for any.
 
     Raises:
         ModelLoadError: unpickling failed, for instance because a module is missing.
+        UntrustedModelError: something else was asked for.
         StorageError: what reading the pieces raises.
     """
+    reader = PartReader(pieces)
+    unpickler = pickle.Unpickler(reader) if allowed is None else _ListedUnpickler(reader, allowed)
     try:
-        return pickle.Unpickler(PartReader(pieces)).load()
+        return unpickler.load()
     except StorageError:
         raise
     except Exception as error:
         raise ModelLoadError(
-            f"cannot {doing}: its bytes are whole, but unpickling them failed: {type(error).__name__}: {error}. "
-            "Install what the model needs, in the versions that stored it (`viewser model inspect` shows its "
-            "type and its Python), and fetch it again"
+            f"cannot {doing}: its bytes are whole, but unpickling them failed: {type(error).__name__}: {error}. {advice()}"
         ) from error
+
+
+class _ListedUnpickler(pickle.Unpickler):
+    """Imports what is on a list alone."""
+
+    def __init__(self, file: PartReader, allowed: Collection[tuple[str, str]]) -> None:
+        super().__init__(file)
+        self._allowed = allowed
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._allowed:
+            raise UntrustedModelError(f"cannot load a pickle: it asks for {module}.{name}, which is not on the list")
+        return super().find_class(module, name)
 
 
 def verified(parts: Iterator[StoredPart], size: int, sha256: str, name: str) -> Generator[memoryview, None, None]:

@@ -13,7 +13,13 @@ from functools import lru_cache
 from typing import Any, NoReturn
 
 from views_runs.exceptions import InvalidMetadataError, QueryError
-from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, TEXT_FIELDS, month_number, round_trip
+from views_runs.metadata import (
+    KNOWN_FIELDS,
+    MONTH_FIELDS,
+    TEXT_FIELDS,
+    month_number,
+    round_trip,
+)
 
 #: The record's own fields, and what holds them in SQL.
 OWN_FIELDS = {

@@ -1,14 +1,20 @@
 """Values that are passed around."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from views_runs import packages
+from views_runs.loadability import Needs, Verdict, verdict
 from views_runs.metadata import Metadata, differences, plain
 
 #: What a store records by itself, and may differ between two models.
 RECORDED = ("type", "size", "sha256", "stored_at", "stored_by", "python", "platform", "protocol")
+
+#: What tells whether it can be loaded.
+_NEEDS = ("imports", "troubles", "packages", "suppliers", "python", "protocol", "has_code")
 
 
 @dataclass(frozen=True)
@@ -29,25 +35,54 @@ class ModelRecord:
     size: int
     #: Of the pickle, in hexadecimal: what ``sha256sum`` says of the downloaded file.
     sha256: str
-    #: The object's type, as in ``sklearn.ensemble._forest.RandomForestRegressor``.
-    type: str
+    #: The object's type, as in ``sklearn.ensemble._forest.RandomForestRegressor``; None for a pickle that was uploaded.
+    type: str | None
     #: What was given with the model; None when nothing was.
     metadata: Metadata | None
-    #: The Python that stored it, as in ``CPython 3.11.7``.
-    python: str
-    #: The machine that stored it, as in ``linux-x86_64``.
-    platform: str
+    #: The Python that stored it, as in ``CPython 3.11.7``; None for a pickle that was uploaded.
+    python: str | None
+    #: The machine that stored it, as in ``linux-x86_64``; None for a pickle that was uploaded.
+    platform: str | None
     #: The pickle protocol.
     protocol: int
+    #: What the pickle imports: ``module.name``, or ``module:name`` if the name has dots; None if it is not known.
+    imports: tuple[str, ...] | None = None
+    #: Why it may import more than that, in words.
+    troubles: tuple[str, ...] = ()
+    #: The distributions that supplied its modules when it was stored, and what these directly require, with versions.
+    packages: Mapping[str, str] = field(default_factory=dict)
+    #: Which of the distributions supplied each top-level module.
+    suppliers: Mapping[str, str] = field(default_factory=dict)
+    #: Whether it holds code by value, which fits one version of Python.
+    has_code: bool = False
 
     def __hash__(self) -> int:
         # The metadata, a dict, has no hash; these tell two records apart.
         return hash((self.name, self.version, self.sha256))
 
+    def loadable(self) -> Verdict:
+        """Say whether the model will load on this machine, without importing anything.
+
+        The imports of a record of `Storage.inspect` are read from the pickle's bytes; those of other records are what
+        was recorded when it was stored.
+
+        >>> from views_runs import Storage
+        >>> Storage("models.db").store("forest", [1, 2, 3]).loadable().verdict
+        'loads'
+        """
+        packages.version.cache_clear()
+        return verdict(self.needs())
+
+    def needs(self) -> Needs:
+        """Return what the pickle needs where it is loaded."""
+        return Needs.recorded(**{name: getattr(self, name) for name in _NEEDS})
+
     def as_json(self) -> dict[str, Any]:
         """Return the record as a dict for `json.dumps`: times are ISO 8601 strings."""
         fields = asdict(self)
         fields["stored_at"] = self.stored_at.isoformat(timespec="microseconds")
+        fields["imports"] = None if self.imports is None else [*self.imports]
+        fields["troubles"] = [*self.troubles]
         fields["metadata"] = None if self.metadata is None else plain(self.metadata)
         return fields
 

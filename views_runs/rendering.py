@@ -14,7 +14,15 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
-from views_runs.metadata import KNOWN_FIELDS, MONTH_FIELDS, differences, missing, month_name, plain
+from views_runs.loadability import LOADS, MAY_NOT, WILL_NOT, Verdict
+from views_runs.metadata import (
+    KNOWN_FIELDS,
+    MONTH_FIELDS,
+    differences,
+    missing,
+    month_name,
+    plain,
+)
 from views_runs.records import Backup, Finding, ModelRecord, Verification
 
 if TYPE_CHECKING:
@@ -31,6 +39,9 @@ MOST_INCOMPLETE = 20
 
 #: So much of a name stays on one line: a narrow terminal does without columns instead.
 NAME_WIDTH = 30
+
+#: How many imports of one package are shown; --json shows all.
+MOST_SHOWN = 8
 
 Cell = Callable[[ModelRecord], str]
 
@@ -209,12 +220,62 @@ def show_record(record: ModelRecord) -> None:
 
 def _recorded(record: ModelRecord) -> dict[str, str]:
     return {
-        "type": record.type,
+        "type": record.type or "not known: its pickle was uploaded",
         "size": size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else ""),
         "sha256": record.sha256,
         "stored": f"{_local(record.stored_at)} by {record.stored_by}",
-        "stored with": f"{record.python} on {record.platform}, pickle protocol {record.protocol}",
+        "stored with": f"{record.python or '?'} on {record.platform or '?'}, pickle protocol {record.protocol}",
+        "imports": _imports(record),
+        "loads here": _verdict(record.loadable()),
     }
+
+
+def _imports(record: ModelRecord) -> str:
+    """Return what a pickle imports: a line for each top-level module, and one for each trouble."""
+    by_module: dict[str, list[str]] = {}
+    for one in record.imports or ():
+        by_module.setdefault(one.replace(":", ".").split(".")[0], []).append(one)
+    lines = []
+    for module, found in by_module.items():
+        supplier = record.suppliers.get(module)
+        package = f" ({supplier} {record.packages.get(supplier, '')})" if supplier else ""
+        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
+        lines.append(f"{module}{package}: {', '.join(found[:MOST_SHOWN])}{more}")
+    return printable_lines([*lines, *record.troubles]) or "nothing"
+
+
+def printable_lines(lines: Iterable[str]) -> str:
+    """Return texts one under the other, each `printable`."""
+    return "\n".join(map(printable, lines))
+
+
+def show_imports(record: ModelRecord) -> None:
+    """Print what a model imports."""
+    output().print(_pairs({"imports": _imports(record)}))
+
+
+def show_stored(record: ModelRecord) -> None:
+    """Say that a model was stored."""
+    show_message(f"Stored {printable(record.name)}, version {record.version} ({size(record.size)}).")
+
+
+def show_verdicts(checked: list[tuple[ModelRecord, Verdict]]) -> None:
+    """Print a line for each model, and what to do once for all that need it."""
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, GAP, 0, 0))
+    for _ in range(3):
+        grid.add_column(overflow="fold")
+    for record, verdict in checked:
+        style = {LOADS: "green", MAY_NOT: "yellow", WILL_NOT: "bold red"}[verdict.verdict]
+        text = printable_lines([*verdict.reasons, *filter(None, [verdict.fix])])
+        name = Text(f"{printable(record.name)}:{record.version}")
+        grid.add_row(Text(verdict.verdict, style=style), name, Text(text))
+    output().print(grid)
+
+
+def _verdict(verdict: Verdict) -> str:
+    return printable_lines([verdict.verdict, *verdict.reasons, *filter(None, [verdict.fix])])
 
 
 def _pairs(pairs: Mapping[str, str]) -> "Table":
@@ -298,7 +359,13 @@ def _recorded_text(field: str, value: Any) -> str:
 @contextmanager
 def progress(doing: str) -> Iterator[Callable[[int, int], None]]:
     """Show on a terminal how far it is; yield what is to be called with the bytes done, and how many there are."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
     console = messages()

@@ -3,15 +3,23 @@
 import itertools
 import json
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from views_runs import names, pickling
+from views_runs import names, opcodes, pickling
 from views_runs.connection import Connection
-from views_runs.exceptions import InvalidMetadataError, ModelNotFoundError, StorageError, StoreDamagedError
+from views_runs.exceptions import (
+    CorruptModelError,
+    InvalidMetadataError,
+    ModelNotFoundError,
+    StorageError,
+    StoreDamagedError,
+)
+from views_runs.loadability import Needs
 from views_runs.metadata import Metadata, decode
 from views_runs.records import ModelRecord
 
@@ -32,11 +40,26 @@ MISLED = (
     "on it with sqlite3"
 )
 
-#: What it takes to read a pickle, and the pickle if it is in one part.
-_PICKLE = """SELECT size, sha256, digest, upload, CASE WHEN upload IS NULL THEN pickle END
-    FROM models NOT INDEXED WHERE id = ?"""
+#: How many imports of a pickle are recorded; honest ones have some dozens.
+MOST_IMPORTS = 300
 
 _DELETED = "the model was deleted while it was being read"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What it takes to read a pickle: columns of its row as they are, damaged or not."""
+
+    id: int
+    name: str
+    version: int
+    size: int
+    sha256: str
+    digest: bytes
+    upload: int | None
+    environment: str
+    #: The pickle, if it is in one part.
+    whole: bytes | None
 
 
 def record(connection: Connection, name: str, version: int | None) -> ModelRecord:
@@ -65,7 +88,6 @@ def as_record(row: tuple[Any, ...], path: Path) -> ModelRecord:
     """Make a record of a row of `SELECT`."""
     name, version, current, stored_at, stored_by, size, sha256, metadata, datetimes, environment = row
     try:
-        stored_with = json.loads(environment)
         return ModelRecord(
             name=name,
             version=version,
@@ -75,8 +97,7 @@ def as_record(row: tuple[Any, ...], path: Path) -> ModelRecord:
             size=size,
             sha256=sha256,
             metadata=decoded(metadata, datetimes),
-            # A later version of this package may note more, and need less.
-            **{field: stored_with.get(field) for field in ("type", "python", "platform", "protocol")},
+            **_recorded(environment),
         )
     except (ValueError, TypeError, AttributeError) as error:
         raise StoreDamagedError(
@@ -108,37 +129,93 @@ def not_found(connection: Connection, name: str, version: int | None) -> Storage
     )
 
 
-def pickle_of(connection: Connection, name: str, version: int | None) -> Generator[memoryview, None, None]:
-    """Yield the bytes of a model's pickle, each after it was verified; close the generator before the connection.
+def stored(connection: Connection, name: str, version: int | None) -> Stored:
+    """Return what it takes to read a model's pickle.
 
     Raises:
-        ModelNotFoundError: the model is not there, or was deleted meanwhile.
-        CorruptModelError: a part is not as it was stored.
+        ModelNotFoundError: the model is not there.
     """
     # Under one lock: while others write, each may have to be waited for.
     with connection.snapshot():
         model, version = _identified(connection, name, version)
-        row = connection.row(_PICKLE, (model,))
-    yield from _pieces(connection, model, name, version, row)
+        return stored_by_id(connection, model, name, version)
 
 
-def pickle_by_id(connection: Connection, model: int, name: str, version: int) -> Generator[memoryview, None, None]:
-    """Do what `pickle_of` does, for the row with this id."""
-    yield from _pieces(connection, model, name, version, connection.row(_PICKLE, (model,)))
-
-
-def _pieces(
-    connection: Connection, model: int, name: str, version: int, row: tuple[Any, ...] | None
-) -> Generator[memoryview, None, None]:
+def stored_by_id(connection: Connection, model: int, name: str, version: int) -> Stored:
+    """Do what `stored` does, for the row with this id."""
+    row = connection.row(
+        "SELECT size, sha256, digest, upload, environment, CASE WHEN upload IS NULL THEN pickle END "
+        "FROM models NOT INDEXED WHERE id = ?",
+        (model,),
+    )
     if row is None:
         raise connection.failure(ModelNotFoundError, _DELETED)
-    size, sha256, digest, upload, whole = row
-    full_name = f"the model {name!r}, version {version}, in {connection.path}"
-    if upload is None:
-        yield memoryview(pickling.verified_whole(whole, size, sha256, full_name))
+    return Stored(model, name, version, *row)
+
+
+def pieces(connection: Connection, stored: Stored) -> Generator[memoryview, None, None]:
+    """Yield the bytes of a pickle, each after it was verified; close the generator before the connection.
+
+    Raises:
+        ModelNotFoundError: the model was deleted meanwhile.
+        CorruptModelError: a part is not as it was stored.
+    """
+    full_name = f"the model {stored.name!r}, version {stored.version}, in {connection.path}"
+    if stored.upload is None:
+        yield memoryview(pickling.verified_whole(stored.whole, stored.size, stored.sha256, full_name))
         return
-    parts = _parts(connection, model, digest, upload, full_name)
-    yield from pickling.verified(parts, size, sha256, full_name)
+    parts = _parts(connection, stored.id, stored.digest, stored.upload, full_name)
+    yield from pickling.verified(parts, stored.size, stored.sha256, full_name)
+
+
+def reading(connection: Connection, stored: Stored) -> opcodes.Reading:
+    """Return what a pickle imports, by its bytes and not by what was recorded; damage is one of its troubles."""
+    reader = opcodes.Reader()
+    try:
+        with closing(pieces(connection, stored)) as found:
+            for piece in found:
+                reader.feed(piece)
+    except CorruptModelError as error:
+        return replace(reader.result(), troubles=(f"damaged: {error}",))
+    return reader.result()
+
+
+def with_reading(record: ModelRecord, reading: opcodes.Reading) -> ModelRecord:
+    """Return a record with what was read from the bytes, in the place of what was recorded."""
+    return replace(record, **imported(reading))
+
+
+def needs(stored: Stored) -> Needs:
+    """Return what a pickle needs, as it was recorded when it was stored; nothing where that cannot be read."""
+    try:
+        return Needs.recorded(**_recorded(stored.environment))
+    except (ValueError, TypeError, AttributeError):
+        return Needs.recorded()
+
+
+def _recorded(environment: str) -> dict[str, Any]:
+    """Return what a record tells of how a pickle was stored, and what it needs."""
+    known: dict[str, Any] = json.loads(environment)
+    return {
+        # A later version of this package may note more, and an older one has noted less.
+        **{name: known.get(name) for name in ("type", "python", "platform", "protocol")},
+        "imports": None if known.get("imports") is None else tuple(known["imports"]),
+        "troubles": tuple(known.get("troubles", ())),
+        "packages": dict(known.get("packages", ())),
+        "suppliers": dict(known.get("suppliers", ())),
+        "has_code": bool(known.get("has_code")),
+    }
+
+
+def imported(reading: opcodes.Reading) -> dict[str, Any]:
+    """Return what a record tells of what a pickle imports."""
+    found = sorted(map(str, reading.imports))
+    more = (f"more imports than these, {len(found):,} in all",) if len(found) > MOST_IMPORTS else ()
+    return {
+        "imports": tuple(found[:MOST_IMPORTS]),
+        "troubles": (*reading.troubles, *more),
+        "has_code": reading.has_code,
+    }
 
 
 def _id(connection: Connection, name: str, version: int | None) -> int | None:

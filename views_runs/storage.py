@@ -12,7 +12,24 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
-from views_runs import backup, doctor, files, names, pickling, query, rows, schema, uploads, verification
+from views_runs import (
+    backup,
+    doctor,
+    files,
+    loading,
+    names,
+    opcodes,
+    packages,
+    permissions,
+    pickle_files,
+    pickling,
+    query,
+    rows,
+    schema,
+    trust,
+    uploads,
+    verification,
+)
 from views_runs.connection import Connection
 from views_runs.exceptions import (
     BackupError,
@@ -26,7 +43,9 @@ from views_runs.exceptions import (
     QueryError,
     StorageError,
     StoreDamagedError,
+    UntrustedModelError,
 )
+from views_runs.loadability import Verdict
 from views_runs.metadata import (
     Metadata,
     ModelMetadata,
@@ -59,6 +78,10 @@ class Storage:
     Args:
         path: the file. Without it, ``$VIEWS_RUNS_STORE``; without that, ``models.db`` in the user's data folder.
         timeout: for how many seconds to wait while another program keeps the file locked.
+        trusted: hold every fetch to the user's own list of what models may import (``viewser model trust``).
+            ``$VIEWS_RUNS_TRUSTED_ONLY=1`` does so too.
+        allow_open_permissions: fetch also from a store that everyone on the system may write.
+            ``$VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` does so too.
 
     Raises:
         InvalidPathError: the path cannot be a file's.
@@ -73,12 +96,24 @@ class Storage:
     ['my-model']
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, timeout: float = 120.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        timeout: float = 120.0,
+        trusted: bool = False,
+        allow_open_permissions: bool = False,
+    ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
         #: The file, as an absolute path.
         self.path = schema.default_path() if given is None else _absolute(given)
         #: For how many seconds an operation waits for a lock.
         self.timeout = timeout
+        #: Whether every fetch is held to the user's own list.
+        self.trusted = trusted or trust.is_asked_for("VIEWS_RUNS_TRUSTED_ONLY")
+        self._allows_open_permissions = allow_open_permissions or trust.is_asked_for(
+            "VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS"
+        )
         self._is_default = given is None
         self._decided_by = "the default" if given is None else "$VIEWS_RUNS_STORE" if path is None else "as given"
 
@@ -173,36 +208,124 @@ class Storage:
         return None
 
     def _store(self, name: str, model: Any, metadata: Any, may_replace: Callable[[ModelRecord], bool]) -> ModelRecord:
+        def write(sink: Callable[[pickling.Part], None], doing: str) -> pickling.PartWriter:
+            return pickling.dump(model, sink, doing)
+
+        return self._put(name, metadata, may_replace, write, lambda reading: _environment(model, reading))
+
+    def _put(
+        self,
+        name: str,
+        metadata: Any,
+        may_replace: Callable[[ModelRecord], bool],
+        write: Callable[[Callable[[pickling.Part], None], str], pickling.PartWriter],
+        describe: Callable[[opcodes.Reading], dict[str, Any]],
+    ) -> ModelRecord:
+        """Store a pickle.
+
+        Args:
+            write: writes it to a sink for its parts.
+            describe: returns what to record of it, by what its bytes say.
+        """
         doing = f"store {name!r}"
         name = names.new_name(name)
         columns = _encode(metadata, doing)
         self._refuse_early(name, columns, may_replace, doing)
+        reader = opcodes.Reader()
         with uploads.Upload(lambda: self._connect(doing, create=True)) as upload:
-            writer = pickling.dump(model, upload.add, doing)
-            upload.flush()
-            return self._publish(upload, name, writer, columns, _environment(model), may_replace)
 
-    def fetch(self, name: str, version: int | None = None) -> Any:
+            def sink(part: pickling.Part) -> None:
+                reader.feed(part.data)
+                upload.add(part)
+
+            writer = write(sink, doing)
+            reading = reader.result()
+            environment = json.dumps(describe(reading))
+            _warn_of_main(name, reading)
+            upload.flush()
+            return self._publish(upload, name, writer, columns, environment, may_replace)
+
+    def upload(
+        self, path: str | os.PathLike[str], name: str, metadata: Any = None, overwrite: bool = False
+    ) -> ModelRecord:
+        """Store a pickle file from elsewhere, its bytes as they are, without unpickling it; return its record.
+
+        Args:
+            path: the file. It is read once, and little memory is used.
+            name, metadata, overwrite: as for `store`.
+
+        Raises:
+            UploadError: the file is not a pickle, or cannot be read; nothing was stored.
+            StorageError: as for `store`.
+
+        >>> import pickle
+        >>> _ = Path("forest.pickle").write_bytes(pickle.dumps([1, 2, 3]))
+        >>> store = Storage("models.db")
+        >>> store.upload("forest.pickle", "forest", {"author": "testuser"}).size
+        22
+        >>> store.fetch("forest")
+        [1, 2, 3]
+        """
+
+        def write(sink: Callable[[pickling.Part], None], doing: str) -> pickling.PartWriter:
+            return pickle_files.copy(Path(path), sink, doing)
+
+        return self._put(name, metadata, lambda current: overwrite, write, pickle_files.description)
+
+    def fetch(
+        self,
+        name: str,
+        version: int | None = None,
+        *,
+        trusted: Iterable[str] | None = None,
+        sha256: str | None = None,
+    ) -> Any:
         """Return a stored model: the current version of it, or the one asked for.
 
-        Unpickling runs code that the pickle names: fetch from stores whose writers you trust. Each part is
-        verified before it is unpickled.
+        Unpickling runs code that the pickle names: fetch from stores whose writers you trust, or say what to trust. Each
+        part is verified before it is unpickled.
+
+        Args:
+            name: of the model.
+            version: which version; without it, the current one.
+            trusted: what the pickle may import, each ``module.name`` (``module:name`` if the name has dots), and nothing
+                else. It is read to its end first.
+            sha256: what its bytes must be, in hexadecimal. They are read to their end first.
 
         Raises:
             ModelNotFoundError: it is not there, or was deleted while it was being read.
             CorruptModelError: its bytes are damaged.
-            ModelLoadError: it cannot be unpickled here.
+            ModelLoadError: it cannot be unpickled here; if a module is missing, nothing was unpickled.
+            UntrustedModelError: it would import something else, or it cannot be told what; nothing was unpickled.
+            DigestMismatchError: its bytes are others; nothing was unpickled.
+            OpenPermissionsError: everyone on the system may write the store.
 
         >>> store = Storage("models.db")
         >>> store.store("forest", [1, 2, 3]).version, store.store("forest", [4], overwrite=True).version
         (1, 2)
         >>> store.fetch("forest"), store.fetch("forest:1"), store.fetch("forest", version=1)
         ([4], [1, 2, 3], [1, 2, 3])
+        >>> store.fetch("forest", trusted=[], sha256=store.inspect("forest").sha256)
+        [4]
         """
         with self._open(f"fetch {name!r}", name, version) as (connection, name, version):
-            # Closed before the connection is, whatever happens: the pieces are read from it.
-            with closing(rows.pickle_of(connection, name, version)) as pieces:
-                return pickling.load(pieces, f"fetch {name!r} from {self.path}")
+            if sha256 is None and not self._allows_open_permissions:
+                permissions.refuse_open(connection)
+            stored = rows.stored(connection, name, version)
+            return loading.load(connection, stored, self._trusted_imports(connection, trusted), sha256)
+
+    def _trusted_imports(
+        self, connection: Connection, trusted: Iterable[str] | None
+    ) -> frozenset[opcodes.Import] | None:
+        """Return what a fetch is held to; None for nothing."""
+        if trusted is None:
+            return trust.listed() if self.trusted else None
+        try:
+            return trust.parsed(trusted)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise connection.failure(
+                UntrustedModelError, f"the list of what is trusted cannot be read: {error}"
+            ) from error
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
         """Return a stored model: the older name of `fetch`."""
@@ -210,6 +333,8 @@ class Storage:
 
     def inspect(self, name: str, version: int | None = None) -> ModelRecord:
         """Return what is known of a model, without unpickling it.
+
+        What it imports is read from its bytes, to their end, and is not what was recorded.
 
         Raises:
             ModelNotFoundError: it is not there.
@@ -220,7 +345,30 @@ class Storage:
         True
         """
         with self._open(f"inspect {name!r}", name, version) as (connection, name, version):
-            return rows.record(connection, name, version)
+            record = rows.record(connection, name, version)
+            with suppress(ModelNotFoundError):
+                # Deleted meanwhile: what was recorded is all there is to tell.
+                stored = rows.stored(connection, record.name, record.version)
+                record = rows.with_reading(record, rows.reading(connection, stored))
+            return record
+
+    def check(self, *models: str) -> "list[tuple[ModelRecord, Verdict]]":
+        """Return the records of models, or of all current ones, each with whether it will load on this machine.
+
+        Nothing is loaded or imported. What a model needs is what was recorded when it was stored; where nothing was, it
+        is read from the bytes.
+
+        Raises:
+            ModelNotFoundError: there is no model of a name.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> [(record.name, verdict.verdict) for record, verdict in store.check()]
+        [('forest', 'loads')]
+        """
+        found = [self._look_up(name) for name in models] if models else self.find()
+        records = [self.inspect(one.name, one.version) if one.imports is None else one for one in found]
+        return [(record, record.loadable()) for record in records]
 
     def find(
         self,
@@ -492,9 +640,9 @@ class Storage:
         >>> [record.metadata for record in store.diff("forest")]
         [{'train_end': 480}, {'train_end': 492}]
         """
-        record = self.inspect(name)
+        record = self._look_up(name)
         if other is not None:
-            return record, self.inspect(other)
+            return record, self._look_up(other)
         before = [one for one in self.versions(record.name) if one.version < record.version]
         if not before:
             raise ModelNotFoundError(
@@ -551,7 +699,7 @@ class Storage:
         """
         with self._open(f"download {name!r}", name, version) as (connection, name, version):
             record = rows.record(connection, name, version)
-            with closing(rows.pickle_of(connection, name, record.version)) as pieces:
+            with closing(rows.pieces(connection, rows.stored(connection, name, record.version))) as pieces:
                 for piece in pieces:
                     _write_all(file, piece)
             return record
@@ -689,6 +837,10 @@ class Storage:
     def _reads_as_empty(self) -> bool:
         # Only the default file may be missing: a given one that is not there may be on a share that is not mounted.
         return self._is_default and not schema.exists(self.path, "look at the default store")
+
+    def _look_up(self, name: str) -> ModelRecord:
+        with self._open(f"inspect {name!r}", name, None) as (connection, name, version):
+            return rows.record(connection, name, version)
 
     def _existing(self, name: str) -> ModelRecord | None:
         name, version = names.reference(name, None)
@@ -834,15 +986,27 @@ def _required(connection: Connection) -> list[str]:
     return [row[0] for row in connection.rows("SELECT field FROM required_fields ORDER BY field")]
 
 
-def _environment(model: Any) -> str:
-    return json.dumps(
-        {
-            "type": pickling.type_name(model),
-            "python": f"{platform.python_implementation()} {platform.python_version()}",
-            "platform": f"{sys.platform}-{platform.machine()}",
-            "protocol": pickling.PROTOCOL,
-        }
-    )
+def _environment(model: Any, reading: opcodes.Reading) -> dict[str, Any]:
+    suppliers = packages.suppliers(name.split(".")[0] for name in reading.modules)
+    return {
+        "type": pickling.type_name(model),
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": f"{sys.platform}-{platform.machine()}",
+        "protocol": pickling.PROTOCOL,
+        **rows.imported(reading),
+        "packages": packages.versions(suppliers.values()),
+        "suppliers": suppliers,
+    }
+
+
+def _warn_of_main(name: str, reading: opcodes.Reading) -> None:
+    defined = sorted(found.name for found in reading.imports if found.module == "__main__")
+    if defined:
+        warnings.warn(
+            f"{name!r} needs {', '.join(defined)}, defined in the script that runs now: it can be fetched only where "
+            "__main__ has that too. Move it to a module that can be imported, and store the model again",
+            stacklevel=5,
+        )
 
 
 def _now() -> str:

@@ -5,7 +5,11 @@ from contextlib import closing
 
 from views_runs import rows
 from views_runs.connection import Connection
-from views_runs.exceptions import CorruptModelError, ModelNotFoundError, StoreDamagedError
+from views_runs.exceptions import (
+    CorruptModelError,
+    ModelNotFoundError,
+    StoreDamagedError,
+)
 from views_runs.records import Damage, Verification
 
 #: How many rows are looked at in one read, in which nobody can commit.
@@ -44,7 +48,7 @@ def _read(connection: Connection, model: int, name: str, version: int, progress:
     """Read a pickle to its end, and return its size."""
     size = 0
     try:
-        with closing(rows.pickle_by_id(connection, model, name, version)) as pieces:
+        with closing(rows.pieces(connection, rows.stored_by_id(connection, model, name, version))) as pieces:
             for piece in pieces:
                 size += len(piece)
                 progress(len(piece))

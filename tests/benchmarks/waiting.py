@@ -1,6 +1,7 @@
 """Waiting: how long others wait while a large model is stored or deleted, and what they cost whoever stores it.
 
     python tests/benchmarks/waiting.py [--folder FOLDER] [--runs N] [--size BYTES] [--pause SECONDS] [--only WORD]
+                                        [--no-slow-disk]
 
 Beside the large store or delete a process of its own lists, finds, and fetches a small model and one of 3 MB; each
 again as soon as it has waited for PAUSE seconds. Beside a delete another one stores small models too. Runs with and
@@ -45,7 +46,8 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--size", type=int, default=1_000_000_000)
     parser.add_argument("--pause", type=float, default=0.01)
-    parser.add_argument("--only", default="")
+    parser.add_argument("--only", default="", help="what is to be in a scenario's name")
+    parser.add_argument("--no-slow-disk", action="store_true")
     parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -53,7 +55,7 @@ def main() -> None:
         CHILDREN[what](Storage(path), options, number)
         return
     for name, what, count, is_slow, others in SCENARIOS:
-        if options.only in name and not (is_slow and shutil.which("strace") is None):
+        if options.only in name and not (is_slow and (options.no_slow_disk or shutil.which("strace") is None)):
             measure(name, what, count, is_slow, others, options)
 
 

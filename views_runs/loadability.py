@@ -1,0 +1,156 @@
+"""Whether a pickle will load on this machine: what it needs, held against what is here, without importing any of it."""
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from typing import Any
+
+from views_runs import packages
+from views_runs.opcodes import Import
+
+#: The verdicts, from good to bad.
+LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
+
+_NOT_RECORDED = ("what it imports was not recorded when it was stored; inspect reads it from its bytes",)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a model will load here, and what to do if not."""
+
+    #: ``loads``, ``may not load`` or ``will not load``.
+    verdict: str
+    #: Why it may not, or will not, in words.
+    reasons: tuple[str, ...] = ()
+    #: A line for the shell that makes this machine as the one that stored the model; empty when there is none.
+    fix: str = ""
+
+    def __str__(self) -> str:
+        """Return all of it in one line."""
+        return "; ".join([self.verdict, *self.reasons, *filter(None, [self.fix])])
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a pickle needs where it is loaded.
+
+    Args:
+        imports: what it imports.
+        troubles: why there may be more than these.
+        packages: the distributions that supplied the modules, with their versions and those of what they require.
+        suppliers: which of them supplied each top-level module.
+        python: of the machine that stored it, as in ``CPython 3.11.7``; None if that is not known.
+        protocol: of the pickle; None if that is not known.
+        has_code: whether it holds code, which fits one version of Python.
+    """
+
+    imports: tuple[Import, ...]
+    troubles: tuple[str, ...]
+    packages: Mapping[str, str]
+    suppliers: Mapping[str, str]
+    python: str | None
+    protocol: int | None
+    has_code: bool
+
+    @classmethod
+    def recorded(cls, imports: Iterable[str] | None = None, troubles: tuple[str, ...] = (), **known: Any) -> "Needs":
+        """Return what a record tells; of an older one it is not known what the pickle imports."""
+        return cls(
+            imports=tuple(map(Import.parse, imports or ())),
+            troubles=_NOT_RECORDED if imports is None else troubles,
+            packages=known.get("packages", {}),
+            suppliers=known.get("suppliers", {}),
+            python=known.get("python"),
+            protocol=known.get("protocol"),
+            has_code=known.get("has_code", False),
+        )
+
+
+def verdict(needs: Needs) -> Verdict:
+    """Hold what a pickle needs against this machine."""
+    findings = [*_broken(needs), *_missing(needs), *_others(needs)]
+    worst = max((finding[0] for finding in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
+    return Verdict(worst, tuple(dict.fromkeys(reason for _, reason in findings)), _fix(needs))
+
+
+def missing_modules(modules: Iterable[str]) -> list[str]:
+    """Return those of the top-level modules that are not here.
+
+    >>> missing_modules(["json.decoder", "nowhere.to.be.found"])
+    ['nowhere']
+    """
+    return [module for module in dict.fromkeys(name.split(".")[0] for name in modules) if not _is_there(module)]
+
+
+def install(modules: Iterable[str], needs: Needs) -> str:
+    """Return the line that installs what supplies these top-level modules."""
+    names = dict.fromkeys(needs.suppliers.get(module, module) for module in modules)
+    return "pip install " + " ".join(_pinned(name, needs) for name in names)
+
+
+def _broken(needs: Needs) -> Iterator[tuple[str, str]]:
+    if (needs.protocol or 0) > 5:
+        yield WILL_NOT, f"it is of pickle protocol {needs.protocol}, and this Python knows 5"
+    for trouble in needs.troubles:
+        is_broken = trouble.startswith(("broken", "damaged"))
+        yield (WILL_NOT, trouble) if is_broken else (MAY_NOT, f"not all that it imports can be told: {trouble}")
+
+
+def _missing(needs: Needs) -> Iterator[tuple[str, str]]:
+    modules = sorted({module for module, _ in needs.imports})
+    absent = missing_modules(modules)
+    for module in absent:
+        yield WILL_NOT, f"the module {module} is not here"
+    for module in modules:
+        if module == "__main__":
+            yield MAY_NOT, "it needs what the script that stored it defines in __main__"
+        elif module.split(".")[0] not in absent and not _is_there(module):
+            # It may be made when its package is imported.
+            yield MAY_NOT, f"the module {module} is not here"
+
+
+def _others(needs: Needs) -> Iterator[tuple[str, str]]:
+    for name, (stored, here) in _differences(needs).items():
+        yield (
+            MAY_NOT,
+            f"{name} is {here} here, and it was stored with {stored}" if here else f"{name} {stored} is not here",
+        )
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stored_with = (needs.python or "").partition(" ")[2]
+    if needs.has_code and not stored_with.startswith(f"{python}."):
+        yield MAY_NOT, f"it holds code of Python {stored_with or 'of an unknown version'}, and this is {python}"
+
+
+def _differences(needs: Needs) -> dict[str, tuple[str, str | None]]:
+    """Return the distributions of another version here: that of the store, and that of here."""
+    here = {name: packages.version(name) for name in needs.packages}
+    return {name: (stored, here[name]) for name, stored in needs.packages.items() if stored != here[name]}
+
+
+def _fix(needs: Needs) -> str:
+    missing = missing_modules(module for module, _ in needs.imports)
+    names = dict.fromkeys([*(needs.suppliers.get(module, module) for module in missing), *_differences(needs)])
+    return "pip install " + " ".join(_pinned(name, needs) for name in names) if names else ""
+
+
+def _pinned(name: str, needs: Needs) -> str:
+    return f"{name}=={needs.packages[name]}" if name in needs.packages else name
+
+
+def _is_there(module: str) -> bool:
+    """Whether a module can be found; `find_spec` would import the packages around it, and run their code."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    top, *others = module.split(".")
+    try:
+        spec = find_spec(top)
+        for name in others:
+            top = f"{top}.{name}"
+            if spec is None or spec.submodule_search_locations is None:
+                return False
+            spec = PathFinder.find_spec(top, spec.submodule_search_locations)
+        return spec is not None
+    except (ImportError, AttributeError, ValueError, TypeError, KeyError):
+        return False

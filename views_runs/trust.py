@@ -1,0 +1,105 @@
+"""The user's own list of what stored models may import: in the user's folder, never in the file that others write."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from views_runs import files
+from views_runs.exceptions import StorageError, UntrustedModelError
+from views_runs.opcodes import Import
+from views_runs.records import ModelRecord
+
+
+def path() -> Path:
+    """Return the file with the list.
+
+    Raises:
+        StorageError: there is no home folder.
+    """
+    from platformdirs import user_config_path
+
+    try:
+        return user_config_path("views_runs", appauthor=False) / "trusted.txt"
+    except RuntimeError as error:
+        raise StorageError("there is no home folder that could hold the list of what you trust: set HOME") from error
+
+
+def listed() -> frozenset[Import]:
+    """Return what is on the list; nothing when there is none.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        return parsed(_lines())
+    except (OSError, ValueError) as error:
+        raise StorageError(f"cannot read the list of what you trust, {path()}: {error}") from error
+
+
+def parsed(entries: Iterable[str]) -> frozenset[Import]:
+    """Return the imports that these texts name, each ``module.name``, or ``module:name`` if the name has dots.
+
+    Raises:
+        ValueError: one names none.
+    """
+    found = frozenset(map(Import.parse, [entries] if isinstance(entries, str) else entries))
+    wrong = [str(one) for one in found if not one.module or not one.name]
+    if wrong:
+        raise ValueError(f"{wrong[0]!r} is no import: write module.name, as in sklearn.svm._classes.SVC")
+    return found
+
+
+def add_all(record: ModelRecord) -> list[Import]:
+    """Put what a model imports on the list, and return what was not on it.
+
+    Args:
+        record: of `Storage.inspect`, which has read the pickle's bytes.
+
+    Raises:
+        UntrustedModelError: it cannot be told what it imports.
+        StorageError: as `add`.
+    """
+    if record.troubles or record.imports is None:
+        raise UntrustedModelError(
+            f"cannot trust {record.name!r}: it cannot be told all that it imports: {'; '.join(record.troubles)}. Pin it "
+            f"instead, if you trust whoever stored it: fetch({record.name!r}, sha256={record.sha256!r})"
+        )
+    return add(map(Import.parse, record.imports))
+
+
+def add(imports: Iterable[Import]) -> list[Import]:
+    """Put imports on the list, and return those that were not on it.
+
+    Raises:
+        StorageError: it cannot be written, or one of them cannot be written in a line.
+    """
+    doing = "change the list of what you trust"
+    new = sorted(set(imports) - listed())
+    odd = [
+        one for one in new if Import.parse(str(one)) != one or str(one).startswith("#") or str(one) != str(one).strip()
+    ]
+    if odd:
+        raise StorageError(f"cannot {doing}: no honest model imports {str(odd[0])!r}. Ask who stored it")
+    if new:
+        file = path()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = [*_lines(), *map(str, new)]
+        except OSError as error:
+            raise StorageError(f"cannot {doing}: {file}: {error.strerror}") from error
+        with files.written(file, True, StorageError, doing) as beside:
+            beside.write_text("\n".join(lines) + "\n", "utf-8")
+    return new
+
+
+def _lines() -> list[str]:
+    try:
+        lines = path().read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
+
+
+def is_asked_for(variable: str) -> bool:
+    """Whether an environment variable is set to something else than 0."""
+    return os.environ.get(variable, "0") not in ("", "0")
