@@ -3,14 +3,17 @@
 A worker writes a line of JSON before each operation and one after it, to a pipe and never to the store: what it
 acknowledged is known whatever happens to it. A store whose end was not written, or that failed, may be there, whole.
 
-    python history.py STORE WORKER SEED OPERATIONS
+    python history.py STORE WORKER SEED OPERATIONS [STOP]    # fewer operations, when there is a file STOP
+    python history.py check STORE LINES ...                  # hold the store against files of workers' lines
 
 Nothing but the package is imported, so that this file can be taken to another computer as it is.
 """
 
 import json
+import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
@@ -255,15 +258,43 @@ class Expected:
             return False
 
 
-def main(path: str, worker: str, seed: str, operations: str, output: TextIO = sys.stdout) -> None:
+def main(path: str, worker: str, seed: str, operations: str, stop: str = "", output: TextIO = sys.stdout) -> None:
     """Do a worker's operations, and write its lines."""
 
     def say(line: str) -> None:
         output.write(line)
         output.flush()
 
-    Worker(Storage(path), worker, int(seed), say).work(int(operations))
+    worked = Worker(Storage(path), worker, int(seed), say)
+    for _ in range(int(operations)):
+        if stop and os.path.exists(stop):
+            break
+        worked.step()
+        if not os.path.exists(worked.store.path.parent):
+            # The share is away: no need to fail a thousand times.
+            time.sleep(0.2)
+
+
+def check(path: str, *files: str) -> int:
+    """Print how a store differs from what these files of lines tell, and what they tell; return 1 if it differs."""
+    expected = Expected()
+    for file in files:
+        with open(file, encoding="utf-8") as lines:
+            expected.add(lines)
+    try:
+        troubles = expected.troubles(Storage(path))
+    except StorageError as error:
+        troubles = [str(error)]
+    for trouble in troubles:
+        print("WRONG", trouble)
+    print(
+        f"{expected.acknowledged} operations were acknowledged and {len(expected.failed)} failed; "
+        f"{len(expected.there)} versions must be there, {len(expected.maybe_there)} may be; {len(troubles)} are wrong"
+    )
+    return int(bool(troubles))
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "check":
+        sys.exit(check(*sys.argv[2:]))
     main(*sys.argv[1:])

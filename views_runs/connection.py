@@ -51,6 +51,9 @@ CHUNK_SIZE = 1 << 16
 #: a store of a large model leaves for others.
 POLL = (0.002, 0.010)
 
+#: The same for whoever writes much in many transactions: those who read come first when another such writer pauses.
+BULK_POLL = (0.010, 0.020)
+
 #: Seconds after which a wait is looked into, and logged.
 SUSPICION = 1.0
 PATIENCE = 3.0
@@ -180,8 +183,8 @@ class Wait:
         self._started = time.monotonic()
         self._has_asked = self._has_told = False
 
-    def go_on(self, timeout: float, error: sqlite3.Error) -> None:
-        """Sleep until the next try.
+    def go_on(self, timeout: float, poll: tuple[float, float], error: sqlite3.Error) -> None:
+        """Sleep until the next try, for as long as `poll` says.
 
         Raises:
             StoreBusyError: the time is up.
@@ -198,7 +201,7 @@ class Wait:
             trouble = self._trouble(f": another program has kept the file locked; waited {waited:.1f} s")
             advice = "Try again when it is done, or wait longer with Storage(..., timeout=SECONDS)"
             raise StoreBusyError(f"cannot {trouble}. {advice}") from error
-        time.sleep(random.uniform(*POLL))
+        time.sleep(random.uniform(*poll))
 
     def _trouble(self, what: str) -> str:
         connection = self._connection
@@ -320,21 +323,25 @@ class Connection:
         self._patiently(lambda: self._sqlite.executescript(sql))
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Take the write lock, then commit, or roll back when the block raises."""
+    def transaction(self, bulk: bool = False) -> Iterator[None]:
+        """Take the write lock, then commit, or roll back when the block raises.
+
+        Args:
+            bulk: this is one of many, and lets others go first.
+        """
         # A deferred transaction that turns into a writing one fails at once, whatever the timeout.
-        with self._locked("BEGIN IMMEDIATE"):
+        with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):
             yield
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Read several things as they were at one moment; keep it short, since nobody can commit meanwhile."""
-        with self._locked("BEGIN"):
+        with self._locked("BEGIN", POLL):
             yield
 
     @contextmanager
-    def _locked(self, begin: str) -> Iterator[None]:
-        with self._patiently(lambda: self._begun(begin)):
+    def _locked(self, begin: str, poll: tuple[float, float]) -> Iterator[None]:
+        with self._patiently(lambda: self._begun(begin), poll):
             try:
                 yield
                 self.rows("COMMIT")
@@ -372,7 +379,7 @@ class Connection:
                 memory[start : start + len(piece)] = piece
             return size
 
-    def _patiently(self, action: Callable[[], T]) -> T:
+    def _patiently(self, action: Callable[[], T], poll: tuple[float, float] = POLL) -> T:
         """Try until the file is not locked, or the time is up: the one place where a lock is waited for."""
         wait: Wait | None = None
         while True:
@@ -386,7 +393,7 @@ class Connection:
                 if _primary(error) != sqlite3.SQLITE_BUSY:
                     raise self._meaning(error) from error
                 wait = wait or Wait(self)
-                wait.go_on(self._timeout, error)
+                wait.go_on(self._timeout, poll, error)
 
     def _meaning(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0)

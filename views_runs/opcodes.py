@@ -481,7 +481,7 @@ class Reader:
             raise _Over("a name is not text") from None
 
     def _import(self, module: str, name: str) -> None:
-        if 0:
+        if len(self._asked) >= MAX_IMPORTS:
             raise _Lost(f"it imports more than {MAX_IMPORTS:,} things")
         self._asked.add(Import(module, name))
         if self._protocol < 3:

@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +41,8 @@ MISLED = (
 
 #: How many imports of a pickle are recorded; honest ones have some dozens.
 MOST_IMPORTS = 300
+
+_PART = "SELECT rowid, digest FROM model_parts WHERE upload = ? AND part = ?"
 
 _DELETED = "the model was deleted while it was being read"
 
@@ -245,21 +246,21 @@ def _parts(
     """Yield the parts of a pickle: each is read on its own, and no lock is held in between."""
     place = ("models", "pickle", model)
     for number in itertools.count(1):
-        yield pickling.StoredPart(digest, partial(_read_part, connection, model, full_name, place))
-        with _reading(connection, model, full_name):
-            row = connection.row(
-                "SELECT rowid, digest FROM model_parts WHERE upload = ? AND part = ?", (upload, number)
-            )
-            if row is None:
+        following: list[tuple[Any, ...] | None] = []
+
+        def read(memory: memoryview, place: tuple[str, str, int] = place, number: int = number) -> int:
+            # Where the next part is, under the same lock: while others write, each may have to be waited for.
+            with _reading(connection, model, full_name), connection.snapshot():
+                size = connection.read_blob(*place, memory)
+                following.append(connection.row(_PART, (upload, number)))
+                return size
+
+        yield pickling.StoredPart(digest, read)
+        row = following.pop() if following else connection.row(_PART, (upload, number))
+        if row is None:
+            with _reading(connection, model, full_name):
                 raise StoreDamagedError(f"part {number} is not there")
         place, digest = ("model_parts", "data", row[0]), row[1]
-
-
-def _read_part(
-    connection: Connection, model: int, full_name: str, place: tuple[str, str, int], memory: memoryview
-) -> int:
-    with _reading(connection, model, full_name):
-        return connection.read_blob(*place, memory)
 
 
 @contextmanager

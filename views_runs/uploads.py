@@ -84,7 +84,7 @@ class Upload:
         """Write the parts that are still in memory."""
         if not self._waiting:
             return
-        with self._pace.step(), self.connection.transaction():
+        with self._pace.step(), self.connection.transaction(bulk=True):
             self._pace.begin()
             if self.id is None:
                 _under_way.add(self._token)
@@ -230,7 +230,7 @@ def clear_condemned(connection: Connection) -> None:
     for (upload,) in connection.rows("SELECT id FROM uploads WHERE condemned"):
         while _delete_parts(connection, upload, pace):
             pass
-        with pace.step(), connection.transaction():
+        with pace.step(), connection.transaction(bulk=True):
             connection.change("DELETE FROM uploads WHERE id = ?", (upload,))
             connection.change("DELETE FROM watches WHERE upload = ?", (upload,))
 
@@ -243,7 +243,7 @@ def give_back(connection: Connection) -> None:
         try:
             # In a transaction, which waits for readers when its work is done: the statement alone would begin anew at each
             # try. However many pages it is told to free, executed by Python it frees one.
-            with pace.step(), connection.transaction():
+            with pace.step(), connection.transaction(bulk=True):
                 pace.begin()
                 for _ in range(min(pace.count, left)):
                     connection.rows("PRAGMA incremental_vacuum(1)")
@@ -259,7 +259,7 @@ def give_back(connection: Connection) -> None:
 def _delete_parts(connection: Connection, upload: int, pace: Pace) -> bool:
     """Delete some parts of an upload; return whether there may be more."""
     try:
-        with pace.step(), connection.transaction():
+        with pace.step(), connection.transaction(bulk=True):
             pace.begin()
             return bool(
                 connection.change(
