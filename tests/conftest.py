@@ -13,6 +13,18 @@ from views_runs import Storage
 from views_runs.cli import main
 
 
+#: What must not come from the environment of whoever runs the tests.
+UNWANTED = (
+    "VIEWS_RUNS_STORE",
+    "VIEWS_RUNS_TRUSTED_ONLY",
+    "VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS",
+    "XDG_DATA_HOME",
+    "XDG_CONFIG_HOME",
+    "COLUMNS",
+    "FORCE_COLOR",
+)
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Keep every test out of the user's own store and folders."""
@@ -22,7 +34,7 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     work.mkdir()
     for name in ("HOME", "USERPROFILE"):
         monkeypatch.setenv(name, str(home))
-    for name in ("VIEWS_RUNS_STORE", "XDG_DATA_HOME", "COLUMNS", "FORCE_COLOR"):
+    for name in UNWANTED:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(work)
     return home

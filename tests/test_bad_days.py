@@ -260,8 +260,11 @@ def test_replaced_in_the_middle_of_a_fetch(
         (0o1777, 0o666, 0o666, "cannot be removed. Let someone list the models once who may write the folder"),
     ],
 )
-def test_a_hot_journal_of_another_user(store: Storage, folder: int, file: int, journal: int, message: str) -> None:
+def test_a_hot_journal_of_another_user(
+    store: Storage, folder: int, file: int, journal: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever may not roll back is told who can; then they can read what was acknowledged."""
+    monkeypatch.setenv("VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS", "1")
     store.store("m", [1, 2, 3], {"note": "acknowledged"})
     left = companion(store.path, "-journal")
     subprocess.run([sys.executable, "-c", DYING, store.path], check=True)

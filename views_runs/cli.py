@@ -345,7 +345,7 @@ def annotate(name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fie
     if not given and not unset:
         raise click.UsageError("nothing to change: give a field, --set or --unset.")
     storage = _storage()
-    before = storage.diff(name, name)[0]
+    before = storage.versions(name)[0]
     after = storage.annotate_fields(before.name, given, unset, before.version)
     if _wants_json():
         rendering.show_json(after.as_json())

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from views_runs import (
-    backup,
-    doctor,
     files,
     loading,
     names,
@@ -28,7 +26,6 @@ from views_runs import (
     schema,
     trust,
     uploads,
-    verification,
 )
 from views_runs.connection import Connection
 from views_runs.exceptions import (
@@ -755,6 +752,9 @@ class Storage:
         >>> store.verify().versions, store.verify("forest").damaged
         (1, ())
         """
+        # What few need is imported when it is needed: `list` is to begin at once.
+        from views_runs import verification
+
         if not names and self._reads_as_empty():
             return Verification(0, 0, ())
         found = [one for name in names for one in self.versions(name)] if names else self.find(all_versions=True)
@@ -790,6 +790,8 @@ class Storage:
         >>> Storage("copy.db").fetch("forest")
         [1, 2, 3]
         """
+        from views_runs import backup
+
         doing = f"back up {self.path}"
         target = files.target(file, self.path.name, self.path, overwrite, BackupError, doing).absolute()
         counter = _Counter(2 * sum(record.size for record in self.find(all_versions=True)), progress)
@@ -811,6 +813,8 @@ class Storage:
         >>> {finding.state for finding in store.doctor() if finding.topic in ("store", "file", "leftovers")}
         {'ok'}
         """
+        from views_runs import doctor
+
         found = doctor.examine(self.path, self._decided_by)
         if peer:
             found = [one for one in found if one.topic != "coherence"] + doctor.with_peer(
