@@ -228,8 +228,10 @@ def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None
     assert (tmp_path / "thesis.tex").read_text() == "important"
     with pytest.raises(BackupError, match="nowhere/copy.db: "):
         filled.backup(tmp_path / "nowhere" / "copy.db")
+    with pytest.raises(BackupError, match="File name too long"):
+        filled.backup(tmp_path / ("x" * 250))
     (tmp_path / "lost.db-journal").write_bytes(b"x" * 600)
-    with pytest.raises(BackupError, match="lost.db-journal is there, left by another database"):
+    with pytest.raises(BackupError, match="lost.db-journal is there, of another database"):
         filled.backup(tmp_path / "lost.db")
     assert contents(filled) and not [*tmp_path.glob(".views_runs*")]
 
@@ -255,11 +257,46 @@ def test_one_backup_over_another(filled: Storage, viewser: Callable[..., Result]
     assert filled.backup("notes.txt", overwrite=True).versions == 2
 
 
-def test_a_private_store_has_private_backups(filled: Storage) -> None:
-    """The copy can be read by nobody who cannot read the store."""
+def test_a_backup_beside_what_a_database_in_wal_mode_left(filled: Storage) -> None:
+    """Its -wal would be played into the copy; and nothing is left of one that is replaced."""
+    other = sqlite3.connect("copy.db", isolation_level=None)
+    other.executescript("PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; CREATE TABLE own (x)")
+    with pytest.raises(BackupError, match="copy.db-wal is there, of another database"):
+        filled.backup("copy.db", overwrite=True)
+    assert other.execute("SELECT count(*) FROM own").fetchall() == [(0,)]
+    Path("copy.db").rename("elsewhere.db")
+    for overwrite in (False, True):
+        with pytest.raises(BackupError, match="copy.db-wal is there, of another database"):
+            filled.backup("copy.db", overwrite)
+    Path("elsewhere.db").rename("copy.db")
+    other.close()
+    filled.backup("copy.db", overwrite=True)
+    assert contents(Storage("copy.db")) == contents(filled) and not [*Path().glob("copy.db-*")]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444])
+def test_a_private_store_has_private_backups(filled: Storage, mode: int) -> None:
+    """The copy can be read by nobody who cannot read the store, from its first byte on."""
     need(os.name == "posix", "there are no mode bits")
-    filled.path.chmod(0o600)
-    assert stat.S_IMODE(filled.backup("copy.db").path.stat().st_mode) == 0o600
+    filled.path.chmod(mode)
+    seen = []
+
+    def look(done: int, total: int) -> None:
+        seen.extend(stat.S_IMODE(file.stat().st_mode) for file in Path().glob(".views_runs*"))
+
+    assert stat.S_IMODE(filled.backup("copy.db", progress=look).path.stat().st_mode) == mode
+    assert set(seen) == {mode | 0o600}
+
+
+def test_a_store_that_is_gone_when_it_is_copied(filled: Storage) -> None:
+    """Everything was read before the file was deleted, or its share went away: that is a backup."""
+
+    def take_away(done: int, total: int) -> None:
+        if done > total / 2:
+            filled.path.unlink(missing_ok=True)
+
+    filled.backup("copy.db", progress=take_away)
+    assert not filled.path.exists() and Storage("copy.db").verify().versions == 4
 
 
 def test_a_backup_on_a_full_disk(filled: Storage, small_disk: Path) -> None:  # noqa: F811

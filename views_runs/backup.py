@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from views_runs import files, rows, schema
-from views_runs.connection import Connection, companion
+from views_runs.connection import COMPANIONS, Connection, companion
 from views_runs.exceptions import (
     BackupError,
     CorruptModelError,
@@ -44,22 +44,33 @@ def back_up(source: Connection, target: Path, overwrite: bool, progress: Progres
         progress: called with how many more bytes were copied, or read back.
     """
     doing = source.doing
-    journal = companion(target, "-journal")
-    if journal.exists() and not overwrite:
-        # SQLite would take it for the copy's own, and play it back into it.
-        raise BackupError(
-            f"cannot {doing}: {journal} is there, left by another database: remove it or give another file"
-        )
+    # Now: the path may be gone when the copy is made.
+    mode = source.path.stat().st_mode & 0o777
+    _refuse_left(target, overwrite, doing)
     with _kept_from_others(target, doing), files.written(target, overwrite, BackupError, doing) as beside:
+        # The copy of a private store is private, from its first byte on.
+        mode &= beside.stat().st_mode
+        beside.chmod(mode | 0o600)
         with Connection(f"{beside.as_uri()}?mode=rwc", beside, doing, 0) as copy:
             copy.script(_HASTE)
             schema.lay_out(copy)
             deleted, damaged = _fill(source, copy, progress)
         verified = _verified(beside, doing, progress)
-        # The copy of a private store is private.
-        beside.chmod(beside.stat().st_mode & source.path.stat().st_mode & 0o777)
-        journal.unlink(missing_ok=True)
+        beside.chmod(mode)
+        companion(target, "-journal").unlink(missing_ok=True)
     return Backup(target, verified.versions, verified.size, deleted, damaged)
+
+
+def _refuse_left(target: Path, overwrite: bool, doing: str) -> None:
+    """Refuse a target beside which another database has left, or has, what SQLite would play into the copy."""
+    try:
+        left = [one for one in (companion(target, ending) for ending in COMPANIONS) if one.exists()]
+    except OSError as error:
+        raise BackupError(f"cannot {doing}: {target}: {error.strerror}. Give another file") from error
+    for one in left:
+        # A journal is played back into the file that is replaced; a -wal may be in use.
+        if not overwrite or not one.name.endswith("-journal"):
+            raise BackupError(f"cannot {doing}: {one} is there, of another database: remove it or give another file")
 
 
 @contextmanager
@@ -69,6 +80,8 @@ def _kept_from_others(target: Path, doing: str) -> Iterator[None]:
         if target.exists():
             old = stack.enter_context(Connection(f"{target.absolute().as_uri()}?mode=rw", target, doing, 1.0))
             with suppress(NotAStoreError, StoreDamagedError):
+                # In WAL mode others could go on, and would leave their -wal beside the copy.
+                old.rows("PRAGMA journal_mode = DELETE")
                 old.rows("BEGIN EXCLUSIVE")
         yield
 
