@@ -142,6 +142,14 @@ def test_deleted_while_it_is_verified(filled: Storage) -> None:
     assert (verification.versions, verification.damaged) == (2, ())
 
 
+def test_a_version_that_is_named_otherwise(filled: Storage) -> None:
+    """What is named is read, however its number is written."""
+    assert filled.verify("small:01").versions == filled.verify("small:1", "small:01").versions == 1
+    assert filled.verify("small", "small:1").versions == 2
+    with pytest.raises(ModelNotFoundError, match="'small' has no version 7"):
+        filled.verify("small:7")
+
+
 def test_nothing_to_verify() -> None:
     """The default store that is not there yet is empty; a name that is not there is an error."""
     assert Storage().verify().versions == 0
@@ -213,6 +221,31 @@ def test_a_damaged_model_is_not_copied(
     assert [record.version for record in Storage("copy.db").versions("large")] == [1]
     [found] = json.loads(viewser("model", "backup", "-f", "copy.db", "--json", exit_code=1).stdout)["damaged"]
     assert found == vars(Damage("large", 2, found["trouble"]))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "environment = '{'",
+        "environment = CAST(x'7bff7d' AS TEXT)",
+        "name = CAST(x'6cff' AS TEXT)",
+        "stored_at = 'x'",
+        "size = 'x'",
+        "metadata = '{'",
+    ],
+)
+def test_a_row_that_is_damaged(filled: Storage, sql: sqlite3.Connection, row: str) -> None:
+    """It is named, and does not keep the others from being verified and copied."""
+    for (index,) in sql.execute("SELECT name FROM sqlite_schema WHERE sql LIKE '%metadata ->>%'").fetchall():
+        # They refuse what is no JSON.
+        sql.execute(f"DROP INDEX {index}")
+    sql.execute("PRAGMA ignore_check_constraints = ON")
+    sql.execute(f"UPDATE models SET {row} WHERE id = 5")
+    verification = filled.verify()
+    made = filled.backup("copy.db")
+    assert [one.version for one in verification.damaged] == [2] == [one.version for one in made.damaged]
+    assert (verification.versions, made.versions) == (4, 3)
+    assert Storage("copy.db").verify().damaged == () and Storage("copy.db").fetch("large") == LARGE
 
 
 def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None:

@@ -22,10 +22,10 @@ from views_runs.exceptions import (
 )
 from views_runs.pickling import Part, PartWriter
 from views_runs.records import Backup, Damage, Verification
-from views_runs.verification import Progress, verify
+from views_runs.verification import Progress, chosen, verify
 
 #: What a row has that is read at that one moment. The rest never changes, and some of it is large.
-_COLUMNS = "id, name, version, stored_at, stored_by, metadata, datetimes, environment, size, sha256"
+_COLUMNS = "id, name, version, stored_at, stored_by, size, sha256, metadata, datetimes, environment"
 
 #: Small tables that are copied whole.
 _WHOLE = {"names": "name, versions", "required_fields": "field", "sqlite_sequence": "name, seq"}
@@ -88,10 +88,13 @@ def _kept_from_others(target: Path, doing: str) -> Iterator[None]:
 
 def _fill(source: Connection, copy: Connection, progress: Progress) -> tuple[tuple[str, ...], tuple[Damage, ...]]:
     """Copy all there is; return what was deleted meanwhile, and what is damaged."""
-    deleted, damaged = [], []
-    for row in _snapshot(source, copy):
-        model, name, version = row[:3]
+    models, damaged = _snapshot(source, copy)
+    deleted = []
+    for row in models:
+        name, version = row[1:3]
         try:
+            # What cannot be shown is damaged too.
+            rows.as_record((name, version, False, *row[3:]), source.path)
             with copy.transaction():
                 _copy_model(source, copy, row, progress)
         except ModelNotFoundError:
@@ -101,11 +104,11 @@ def _fill(source: Connection, copy: Connection, progress: Progress) -> tuple[tup
     return tuple(deleted), tuple(damaged)
 
 
-def _snapshot(source: Connection, copy: Connection) -> list[tuple[Any, ...]]:
-    """Copy the small tables, and return the rows of the models, as they are at one moment."""
+def _snapshot(source: Connection, copy: Connection) -> tuple[list[tuple[Any, ...]], list[Damage]]:
+    """Copy the small tables, and return the rows of the models, as they are at one moment, and what is damaged."""
     with source.snapshot():
         whole = {table: source.rows(f"SELECT {columns} FROM {table}") for table, columns in _WHOLE.items()}
-        models = source.rows(f"SELECT {_COLUMNS} FROM {rows.TABLE} ORDER BY id")
+        models, damaged = _rows(source)
     with copy.transaction():
         for table, columns in _WHOLE.items():
             copy.change(f"DELETE FROM {table}")
@@ -114,7 +117,22 @@ def _snapshot(source: Connection, copy: Connection) -> list[tuple[Any, ...]]:
         # In the copy the parts of a model are under its own id, and no upload may get that.
         copy.change("DELETE FROM sqlite_sequence WHERE name = 'uploads'")
         copy.change("INSERT INTO sqlite_sequence SELECT 'uploads', seq FROM sqlite_sequence WHERE name = 'models'")
-    return models
+    return models, damaged
+
+
+def _rows(source: Connection) -> tuple[list[tuple[Any, ...]], list[Damage]]:
+    select = f"SELECT {_COLUMNS} FROM {rows.TABLE}"
+    try:
+        return source.rows(f"{select} ORDER BY id"), []
+    except StoreDamagedError:
+        # One by one: the others can be copied.
+        found, damaged = [], []
+        for model, (name, version, _) in sorted(chosen(source, ()).items()):
+            try:
+                found += source.rows(f"{select} WHERE id = ?", (model,))
+            except StoreDamagedError as error:
+                damaged.append(Damage(name, version, str(error)))
+        return found, damaged
 
 
 def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], progress: Progress) -> None:
@@ -147,7 +165,7 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
 def _verified(path: Path, doing: str, progress: Progress) -> Verification:
     """Read the copy back, and raise if it is not what was written."""
     with schema.connect(path, doing, 0) as copy:
-        verification = verify(copy, set(), progress)
+        verification = verify(copy, chosen(copy, ()), progress)
         found = copy.value("PRAGMA integrity_check")
         if verification.damaged or found != "ok":
             trouble = verification.damaged[0].trouble if verification.damaged else found

@@ -107,6 +107,11 @@ MEANINGS: dict[int, tuple[type[StorageError], str]] = {
         StoreDamagedError,
         "the file does not have what a store has. Restore it from a copy",
     ),
+    sqlite3.SQLITE_CONSTRAINT: (
+        StoreDamagedError,
+        "a row does not keep the rules of its table: it is damaged, or another program wrote it. Restore the file from a "
+        "copy",
+    ),
     sqlite3.SQLITE_CORRUPT: (
         StoreDamagedError,
         # SQLite says the same when a read fails with EIO.
@@ -398,6 +403,9 @@ class Connection:
     def _meaning(self, error: sqlite3.Error) -> StorageError:
         code = getattr(error, "sqlite_errorcode", 0)
         kind, trouble = MEANINGS.get(code) or MEANINGS.get(_primary(error), (StorageError, "SQLite failed"))
+        if str(error).startswith("Could not decode to UTF-8"):
+            # Python says this, and SQLite has no code for it.
+            kind, trouble = StoreDamagedError, "a text in it is damaged. Restore the file from a copy"
         journal = companion(self.path, "-journal")
         # A file that cannot be made is not there either; its folder is.
         needed = self.path if kind is StoreAccessError else self.path.parent

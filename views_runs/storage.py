@@ -732,13 +732,13 @@ class Storage:
             self.write_pickle(reference, stream)
         return target
 
-    def verify(self, *names: str, progress: Callable[[int, int], object] | None = None) -> Verification:
+    def verify(self, *models: str, progress: Callable[[int, int], object] | None = None) -> Verification:
         """Read models to their end and hold every byte against the digests that were stored with it.
 
         Nothing is unpickled, little memory is used, and others can store meanwhile.
 
         Args:
-            names: which models, with all versions, or ``NAME:VERSION``; without any, all.
+            models: which, with all versions, or ``NAME:VERSION``; without any, all.
             progress: called with the bytes read so far, and how many there are.
 
         Returns:
@@ -755,12 +755,13 @@ class Storage:
         # What few need is imported when it is needed: `list` is to begin at once.
         from views_runs import verification
 
-        if not names and self._reads_as_empty():
+        references = [names.reference(model, None) for model in models]
+        if not references and self._reads_as_empty():
             return Verification(0, 0, ())
-        found = [one for name in names for one in self.versions(name)] if names else self.find(all_versions=True)
-        counter = _Counter(sum(record.size for record in found), progress)
+        self._need_a_store("verify")
         with self._connect("verify") as connection:
-            return verification.verify(connection, set(names), counter.add)
+            found = verification.chosen(connection, references)
+            return verification.verify(connection, found, _Counter(verification.total(found), progress).add)
 
     def backup(
         self,
@@ -790,12 +791,12 @@ class Storage:
         >>> Storage("copy.db").fetch("forest")
         [1, 2, 3]
         """
-        from views_runs import backup
+        from views_runs import backup, verification
 
         doing = f"back up {self.path}"
         target = files.target(file, self.path.name, self.path, overwrite, BackupError, doing).absolute()
-        counter = _Counter(2 * sum(record.size for record in self.find(all_versions=True)), progress)
         with self._connect(doing) as connection:
+            counter = _Counter(2 * verification.total(verification.chosen(connection, ())), progress)
             return backup.back_up(connection, target, overwrite, counter.add)
 
     def doctor(self, peer: bool = False, say: Callable[[str], object] | None = None) -> "list[Finding]":
@@ -826,12 +827,15 @@ class Storage:
     def _open(self, doing: str, name: str, version: int | None) -> Iterator[tuple[Connection, str, int | None]]:
         """Open the store to do something with one model; yield the model's name and version too."""
         name, version = names.reference(name, version)
+        self._need_a_store(doing)
+        with self._connect(doing) as connection:
+            yield connection, name, version
+
+    def _need_a_store(self, doing: str) -> None:
         if self._reads_as_empty():
             raise ModelNotFoundError(
                 f"cannot {doing}: there is no store yet at {self.path}; the first model stored makes it"
             )
-        with self._connect(doing) as connection:
-            yield connection, name, version
 
     def _connect(self, doing: str, create: bool = False) -> Connection:
         if create and self._is_default:
