@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,10 +33,10 @@ def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
         if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
             yield (
                 place,
-                f"chmod o-w {place} (if it is the system's, as /tmp is, move the store to a folder of your own)",
+                f"chmod o-w {_quoted(place)} (if it is the system's, as /tmp is, move the store to a folder of your own)",
             )
         elif mode & stat.S_IWOTH:
-            yield place, f"chmod o-w {place}"
+            yield place, f"chmod o-w {_quoted(place)}"
 
 
 def refuse_open(connection: Connection) -> None:
@@ -75,11 +76,11 @@ def troubles(path: Path) -> Iterator[tuple[str, str]]:
     for_group = file.stat().st_mode & stat.S_IWGRP
     if journal.exists():
         if for_group & ~journal.stat().st_mode:
-            yield f"not all who may write {file.name} may write {journal.name}", f"chmod g+w {journal}"
+            yield f"not all who may write {file.name} may write {journal.name}", f"chmod g+w {_quoted(journal)}"
         elif for_group and journal.stat().st_gid != file.stat().st_gid:
-            yield f"{journal.name} has another group than {file.name}", f"chgrp {_group(file)} {journal}"
+            yield f"{journal.name} has another group than {file.name}", f"chgrp {_group(file)} {_quoted(journal)}"
     elif for_group and not file.parent.stat().st_mode & stat.S_IWGRP:
-        yield f"the group may write {file.name}, and not make its journal", f"chmod g+ws {file.parent}"
+        yield f"the group may write {file.name}, and not make its journal", f"chmod g+ws {_quoted(file.parent)}"
 
 
 def doubts(path: Path) -> Iterator[tuple[str, str]]:
@@ -87,9 +88,17 @@ def doubts(path: Path) -> Iterator[tuple[str, str]]:
     file = Path(os.path.realpath(path))
     mode = file.parent.stat().st_mode
     if mode & stat.S_IWGRP and not mode & stat.S_ISGID:
-        yield f"what is made in {file.parent} gets its maker's own group, not the folder's", f"chmod g+s {file.parent}"
+        yield (
+            f"what is made in {file.parent} gets its maker's own group, not the folder's",
+            f"chmod g+s {_quoted(file.parent)}",
+        )
     if file.exists() and not os.access(file, os.W_OK):
         yield "you may read the store, not write it", "If you want to store, ask its owner"
+
+
+def _quoted(place: Path) -> str:
+    """Return a path as the shell takes it."""
+    return shlex.quote(str(place))
 
 
 def described(place: Path) -> str:
