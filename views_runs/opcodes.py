@@ -69,9 +69,18 @@ class Import(NamedTuple):
         return cls(module, name)
 
     def __str__(self) -> str:
-        """Return both with a dot in between, or a colon if the name has dots; what cannot be printed is escaped."""
-        text = f"{self.module}{':' if '.' in self.name else '.'}{self.name}"
-        return text if text.isprintable() and "\\" not in text else text.encode("unicode_escape").decode("ascii")
+        """Return both with a dot in between, or a colon if the name has dots; what cannot be printed is escaped.
+
+        So are colons in them, and backslashes: no two imports have the same text.
+        """
+        module, name = map(_escaped, self)
+        return f"{module}{':' if '.' in name else '.'}{name}"
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable() and not {":", "\\"} & set(text):
+        return text
+    return text.encode("unicode_escape").decode("ascii").replace(":", "\\x3a")
 
 
 @dataclass(frozen=True)
