@@ -428,7 +428,7 @@ def trust(name: str, yes: bool) -> None:
     from views_runs import trust as own_list
 
     record = _storage().inspect(name)
-    rendering.show_imports(record)
+    rendering.show_imports(own_list.as_installed(record))
     if not yes and not record.troubles:
         click.confirm(f"Add these to {own_list.path()}?", abort=True, err=True)
     added = [str(one) for one in own_list.add_all(record)]

@@ -226,13 +226,13 @@ def _recorded(record: ModelRecord) -> dict[str, str]:
         "sha256": record.sha256,
         "stored": f"{_local(record.stored_at)} by {record.stored_by}",
         "stored with": f"{where}pickle protocol {record.protocol}",
-        "imports": _imports(record),
+        "imports": _imports(record, MOST_SHOWN),
         "here it": _verdict(record.loadable()),
     }
 
 
-def _imports(record: ModelRecord) -> str:
-    """Return what a pickle imports, by top-level module, and why it may be more than that."""
+def _imports(record: ModelRecord, most: int) -> str:
+    """Return what a pickle imports, by top-level module with so many of each, and why it may be more than that."""
     by_module: dict[str, list[str]] = {}
     for one in record.imports or ():
         by_module.setdefault(one.replace(":", ".").split(".")[0], []).append(one)
@@ -240,8 +240,8 @@ def _imports(record: ModelRecord) -> str:
     for module, found in by_module.items():
         supplier = record.suppliers.get(module)
         lines.append(f"{supplier} {record.packages.get(supplier, '')}:" if supplier else f"{module}:")
-        lines += [f"  {one}" for one in found[:MOST_SHOWN]]
-        lines += [f"  and {len(found) - MOST_SHOWN} more"] if len(found) > MOST_SHOWN else []
+        lines += [f"  {one}" for one in found[:most]]
+        lines += [f"  and {len(found) - most} more"] if len(found) > most else []
     return printable_lines([*lines, *record.troubles]) or "nothing"
 
 
@@ -251,8 +251,8 @@ def printable_lines(lines: Iterable[str]) -> str:
 
 
 def show_imports(record: ModelRecord) -> None:
-    """Print what a model imports."""
-    output().print(_pairs({"imports": _imports(record)}))
+    """Print all that a model imports, for a question."""
+    messages().print(_pairs({"imports": _imports(record, len(record.imports or ()))}))
 
 
 def show_stored(record: ModelRecord) -> None:

@@ -2,9 +2,10 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from views_runs import files
+from views_runs import files, packages
 from views_runs.exceptions import StorageError, UntrustedModelError
 from views_runs.opcodes import Import
 from views_runs.records import ModelRecord
@@ -31,7 +32,7 @@ def listed() -> frozenset[Import]:
         StorageError: it cannot be read.
     """
     try:
-        return parsed(_lines())
+        return parsed(line.strip() for line in _lines() if line.strip() and not line.lstrip().startswith("#"))
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read the list of what you trust, {path()}: {error}") from error
 
@@ -47,6 +48,13 @@ def parsed(entries: Iterable[str]) -> frozenset[Import]:
     if wrong:
         raise ValueError(f"{wrong[0]!r} is no import: write module.name, as in sklearn.svm._classes.SVC")
     return found
+
+
+def as_installed(record: ModelRecord) -> ModelRecord:
+    """Return a record with the distributions that supply its imports here, whatever the store says of them."""
+    modules = {Import.parse(text).module.split(".")[0] for text in record.imports or ()}
+    suppliers = packages.suppliers(modules)
+    return replace(record, suppliers=suppliers, packages=packages.versions(suppliers.values()))
 
 
 def add_all(record: ModelRecord) -> list[Import]:
@@ -94,10 +102,9 @@ def add(imports: Iterable[Import]) -> list[Import]:
 
 def _lines() -> list[str]:
     try:
-        lines = path().read_text("utf-8").splitlines()
+        return path().read_text("utf-8").splitlines()
     except FileNotFoundError:
         return []
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
 
 
 def is_asked_for(variable: str) -> bool:
