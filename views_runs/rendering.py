@@ -220,15 +220,15 @@ def show_record(record: ModelRecord) -> None:
 
 def _recorded(record: ModelRecord) -> dict[str, str]:
     where = f"{record.python} on {record.platform}, " if record.python else ""
-    return {
+    shown = {
         "type": record.type or "not known: its pickle was uploaded",
         "size": size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else ""),
         "sha256": record.sha256,
         "stored": f"{_local(record.stored_at)} by {record.stored_by}",
         "stored with": f"{where}pickle protocol {record.protocol}",
-        "imports": _imports(record, MOST_SHOWN),
-        "here it": _verdict(record.loadable()),
     }
+    lines = {"imports": _imports(record, MOST_SHOWN), "here it": _verdict(record.loadable())}
+    return {name: printable(value) for name, value in shown.items()} | lines
 
 
 def _imports(record: ModelRecord, most: int) -> str:

@@ -195,17 +195,32 @@ def needs(stored: Stored) -> Needs:
 
 
 def _recorded(environment: str) -> dict[str, Any]:
-    """Return what a record tells of how a pickle was stored, and what it needs."""
-    known: dict[str, Any] = json.loads(environment)
+    """Return what a record tells of how a pickle was stored, and what it needs.
+
+    A later version of this package may note more, and an older one has noted less; and anyone may have written anything:
+    what is not of the kind that it should be is taken for not recorded.
+    """
+    try:
+        known: dict[str, Any] = json.loads(environment)
+    except RecursionError as error:
+        raise ValueError("its environment is nested too deeply") from error
+    protocol = known.get("protocol")
     return {
-        # A later version of this package may note more, and an older one has noted less.
-        **{name: known.get(name) for name in ("type", "python", "platform", "protocol")},
-        "imports": None if known.get("imports") is None else tuple(known["imports"]),
-        "troubles": tuple(known.get("troubles", ())),
-        "packages": dict(known.get("packages", ())),
-        "suppliers": dict(known.get("suppliers", ())),
-        "has_code": bool(known.get("has_code")),
+        **{name: known[name] if isinstance(known.get(name), str) else None for name in ("type", "python", "platform")},
+        "protocol": protocol if isinstance(protocol, int) else 0,
+        "imports": _texts(known.get("imports")),
+        "troubles": _texts(known.get("troubles")) or (),
+        **{name: _texts_by_name(known.get(name)) for name in ("packages", "suppliers")},
+        "has_code": known.get("has_code") is True,
     }
+
+
+def _texts(value: Any) -> tuple[str, ...] | None:
+    return tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
+
+
+def _texts_by_name(value: Any) -> dict[str, str]:
+    return {name: one for name, one in value.items() if isinstance(one, str)} if isinstance(value, dict) else {}
 
 
 def imported(reading: opcodes.Reading) -> dict[str, Any]:
