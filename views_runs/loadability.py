@@ -1,5 +1,6 @@
 """Whether a pickle will load on this machine: what it needs, held against what is here, without importing any of it."""
 
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,6 +13,10 @@ from views_runs.opcodes import Import
 
 #: The verdicts, from good to bad.
 LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
+
+#: What can be the name of a distribution, and its version, and means nothing else to a shell or to pip.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 
 _NOT_RECORDED = ("what it imports was not recorded when it was stored; inspect reads it from its bytes",)
 
@@ -85,9 +90,8 @@ def missing_modules(modules: Iterable[str]) -> list[str]:
 
 
 def install(modules: Iterable[str], needs: Needs) -> str:
-    """Return the line that installs what supplies these top-level modules."""
-    names = dict.fromkeys(needs.suppliers.get(module, module) for module in modules)
-    return "pip install " + " ".join(_pinned(name, needs) for name in names)
+    """Return the line that installs what supplies these top-level modules; empty when there is none."""
+    return _pip((needs.suppliers.get(module, module) for module in modules), needs)
 
 
 def _broken(needs: Needs) -> Iterator[tuple[str, str]]:
@@ -131,12 +135,18 @@ def _differences(needs: Needs) -> dict[str, tuple[str, str | None]]:
 
 def _fix(needs: Needs) -> str:
     missing = missing_modules(module for module, _ in needs.imports)
-    names = dict.fromkeys([*(needs.suppliers.get(module, module) for module in missing), *_differences(needs)])
-    return "pip install " + " ".join(_pinned(name, needs) for name in names) if names else ""
+    return _pip([*(needs.suppliers.get(module, module) for module in missing), *_differences(needs)], needs)
+
+
+def _pip(names: Iterable[str], needs: Needs) -> str:
+    # Whoever may write the store may have written these, and the line is there to be pasted into a shell.
+    pinned = [_pinned(name, needs) for name in dict.fromkeys(names) if _NAME.fullmatch(name)]
+    return f"pip install {' '.join(pinned)}" if pinned else ""
 
 
 def _pinned(name: str, needs: Needs) -> str:
-    return f"{name}=={needs.packages[name]}" if name in needs.packages else name
+    version = needs.packages.get(name, "")
+    return f"{name}=={version}" if _VERSION.fullmatch(version) else name
 
 
 def _is_there(module: str) -> bool:

@@ -106,8 +106,10 @@ def _refuse_missing(connection: Connection, needs: Needs) -> None:
     missing = loadability.missing_modules(found.module for found in needs.imports)
     if missing:
         one = f"the module {missing[0]}" if len(missing) == 1 else f"the modules {', '.join(missing)}"
+        line = loadability.install(missing, needs)
         raise connection.failure(
-            ModelLoadError, f"it needs {one}, not here. Nothing was loaded. Try: {loadability.install(missing, needs)}"
+            ModelLoadError,
+            f"it needs {one}, not here. Nothing was loaded. " + (f"Try: {line}" if line else "Ask who stored it"),
         )
 
 
