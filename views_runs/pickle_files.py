@@ -1,5 +1,6 @@
 """Pickle files from elsewhere: told from what is none, and copied as they are."""
 
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,14 @@ _OTHERS = {
 }
 
 
-def copy(path: Path, sink: Callable[[Part], None], doing: str) -> PartWriter:
+def copy(path: Path, store: Path, sink: Callable[[Part], None], doing: str) -> PartWriter:
     """Copy a pickle into parts.
+
+    Args:
+        path: the file.
+        store: that of the store, which must not be opened here: to close it again would drop SQLite's locks.
+        sink: called with each part, in order.
+        doing: what for; for messages.
 
     Raises:
         UploadError: it is no pickle, or cannot be read; the sink may have got some parts.
@@ -27,6 +34,10 @@ def copy(path: Path, sink: Callable[[Part], None], doing: str) -> PartWriter:
     reader, writer = opcodes.Reader(), PartWriter(sink)
     start = b""
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UploadError(f"cannot {doing}: {path}: it is not a regular file. Check the path; nothing was stored")
+        if store.exists() and path.samefile(store):
+            raise UploadError(f"cannot {doing}: {path}: it is the store itself. Give another file; nothing was stored")
         with path.open("rb") as file:
             while piece := file.read(PART_SIZE):
                 start = start or piece[:16]

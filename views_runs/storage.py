@@ -208,7 +208,11 @@ class Storage:
         def write(sink: Callable[[pickling.Part], None], doing: str) -> pickling.PartWriter:
             return pickling.dump(model, sink, doing)
 
-        return self._put(name, metadata, may_replace, write, lambda reading: _environment(model, reading))
+        def describe(reading: opcodes.Reading) -> dict[str, Any]:
+            _warn_of_main(name, reading)
+            return _environment(model, reading)
+
+        return self._put(name, metadata, may_replace, write, describe)
 
     def _put(
         self,
@@ -238,7 +242,6 @@ class Storage:
             writer = write(sink, doing)
             reading = reader.result()
             environment = json.dumps(describe(reading))
-            _warn_of_main(name, reading)
             upload.flush()
             return self._publish(upload, name, writer, columns, environment, may_replace)
 
@@ -265,9 +268,15 @@ class Storage:
         """
 
         def write(sink: Callable[[pickling.Part], None], doing: str) -> pickling.PartWriter:
-            return pickle_files.copy(Path(path), sink, doing)
+            return pickle_files.copy(Path(path), self.path, sink, doing)
 
-        return self._put(name, metadata, lambda current: overwrite, write, pickle_files.description)
+        def describe(reading: opcodes.Reading) -> dict[str, Any]:
+            defined = sorted(str(found) for found in reading.imports if found.module == "__main__")
+            if defined:
+                log.warning("%s needs %s: it can be fetched only where that is defined", name, ", ".join(defined))
+            return pickle_files.description(reading)
+
+        return self._put(name, metadata, lambda current: overwrite, write, describe)
 
     def fetch(
         self,
@@ -1013,7 +1022,7 @@ def _warn_of_main(name: str, reading: opcodes.Reading) -> None:
         warnings.warn(
             f"{name!r} needs {', '.join(defined)}, defined in the script that runs now: it can be fetched only where "
             "__main__ has that too. Move it to a module that can be imported, and store the model again",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 
