@@ -7,9 +7,11 @@ unpickler sees it.
 
 import hashlib
 import pickle
+import reprlib
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import cycle, islice
 from types import SimpleNamespace
@@ -43,6 +45,10 @@ GROUPS = 2
 #: For how many seconds, and how deep, to look for what keeps an object from being pickled.
 LOOK = 10.0
 DEEPEST = 50
+
+#: How keys are written in messages: they may have texts of any length, or fail.
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 100
 
 
 @dataclass(frozen=True)
@@ -219,7 +225,8 @@ def dump(model: Any, sink: Callable[[Part], None], doing: str) -> PartWriter:
     except StorageError:
         raise
     except Exception as error:
-        place, culprit = culprit_of(model)
+        # Of what is nested too deep no single part is to blame.
+        place, culprit = ("", model) if isinstance(error, RecursionError) else culprit_of(model)
         whose = f" because of {place}, a {type_name(culprit)}" if place else ""
         raise ModelPickleError(
             f"cannot {doing}: a {type_name(model)} cannot be pickled{whose}: {type(error).__name__}: {error}. Remove what "
@@ -230,11 +237,20 @@ def dump(model: Any, sink: Callable[[Part], None], doing: str) -> PartWriter:
     return writer
 
 
+class _TooLate(Exception):
+    """There is no more time to look."""
+
+
 class _Nowhere:
-    """A file that forgets what is written to it."""
+    """A file that forgets what is written to it, and takes nothing any more after a moment by `time.monotonic`."""
+
+    def __init__(self, deadline: float) -> None:
+        self._deadline = deadline
 
     def write(self, data: Any) -> int:
-        return len(data)
+        if time.monotonic() > self._deadline:
+            raise _TooLate
+        return 0
 
 
 def culprit_of(model: Any) -> tuple[str, Any]:
@@ -243,22 +259,30 @@ def culprit_of(model: Any) -> tuple[str, Any]:
     >>> culprit_of({"name": "forest", "steps": [1, lambda x: x]})[0]
     "['steps'][1]"
     """
-    place, value = "", model
-    deadline = time.monotonic() + LOOK
-    for _ in range(DEEPEST):
-        found = next(
-            (one for one in _children(value) if time.monotonic() < deadline and not _can_be_pickled(one[1])), None
-        )
-        if found is None:
-            break
-        place, value = place + found[0], found[1]
-    return place, value
+    place, path = "", [model]
+    nowhere = _Nowhere(time.monotonic() + LOOK)
+    # Objects may do anything when they are asked; then what was found until there is what there is to tell.
+    with suppress(Exception):
+        while found := _first_culprit(path, nowhere):
+            place, path = place + found[0], [*path, found[1]]
+    return place, path[-1]
 
 
-def _can_be_pickled(value: Any) -> bool:
+def _first_culprit(path: list[Any], nowhere: _Nowhere) -> tuple[str, Any] | None:
+    """Return which part of the last of these objects keeps it from being pickled; none of those that it is in."""
+    for step, child in _children(path[-1]) if len(path) <= DEEPEST else ():
+        nowhere.write(b"")
+        if not any(child is one for one in path) and not _can_be_pickled(child, nowhere):
+            return step, child
+    return None
+
+
+def _can_be_pickled(value: Any, nowhere: _Nowhere) -> bool:
     try:
-        pickle.Pickler(_Nowhere(), PROTOCOL).dump(value)
+        pickle.Pickler(nowhere, PROTOCOL).dump(value)
         return True
+    except _TooLate:
+        raise
     except Exception:
         return False
 
@@ -266,7 +290,7 @@ def _can_be_pickled(value: Any) -> bool:
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield what an object is pickled with, and how one would get there from it."""
     if isinstance(value, dict):
-        yield from ((f"[{key!r}]", item) for key, item in value.items())
+        yield from ((f"[{_SHORT.repr(key)}]", item) for key, item in value.items())
     elif isinstance(value, (list, tuple, set, frozenset)):
         yield from ((f"[{number}]", item) for number, item in enumerate(value))
     elif isinstance(value, type) or callable(value) and not hasattr(value, "__self__") and hasattr(value, "__code__"):
@@ -288,7 +312,7 @@ def _reduced(value: Any) -> Iterator[tuple[str, Any]]:
         if isinstance(some, dict):
             yield from ((f".{key}", item) for key, item in some.items())
     yield from ((f"[{number}]", item) for number, item in enumerate(items or ()))
-    yield from ((f"[{key!r}]", item) for key, item in pairs or ())
+    yield from ((f"[{_SHORT.repr(key)}]", item) for key, item in pairs or ())
     yield from (("", item) for item in arguments or () if item is not value)
 
 
