@@ -25,7 +25,13 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     ['markdown-it-py', 'pygments', 'rich']
     """
     wanted = [*distributions]
-    wanted += [needed for name in wanted for needed in _requirements(name)]
+    # An extra that has the name of what it brings, as xgboost[scikit-learn], is needed when that is in use.
+    wanted += [
+        needed
+        for name in wanted
+        for needed, extra in _requirements(name)
+        if not extra or extra == needed and _is_imported(needed)
+    ]
     found = {name: version(name) for name in sorted(set(wanted))}
     return {name: value for name, value in found.items() if value is not None}
 
@@ -58,16 +64,21 @@ def _distributions() -> dict[str, list[str]]:
 
 
 @cache
-def _requirements(distribution: str) -> tuple[str, ...]:
-    """Return the names of what a distribution directly requires, without its extras."""
+def _requirements(distribution: str) -> tuple[tuple[str, str], ...]:
+    """Return the names of what a distribution directly requires, each with the extra that it is for, or nothing."""
     from importlib import metadata
 
     try:
         lines = metadata.requires(distribution) or []
     except (metadata.PackageNotFoundError, ValueError, KeyError):
         return ()
-    names = (re.match(r"[A-Za-z0-9._-]+", line) for line in lines if not re.search(r";.*\bextra\b", line))
-    return tuple(normal(name[0]) for name in names if name)
+    found = (re.match(r"""\s*([A-Za-z0-9._-]+)(?:.*\bextra\s*==\s*['"]([^'"]+))?""", line) for line in lines)
+    return tuple((normal(one[1]), normal(one[2] or "")) for one in found if one)
+
+
+def _is_imported(distribution: str) -> bool:
+    """Whether a module of a distribution is imported in this process."""
+    return any(distribution in names and module in sys.modules for module, names in _distributions().items())
 
 
 def normal(name: str) -> str:
