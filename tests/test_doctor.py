@@ -244,10 +244,14 @@ def test_glusterfs(
     """Its options are those of the program that serves it."""
     need(sys.platform == "linux", "only Linux tells the arguments of programs")
     mounted(monkeypatch, tmp_path, "fuse.glusterfs localhost:/vol rw")
-    waiting = ["-c", "input()", *options, "--volfile-id=vol", str(tmp_path)]
+    waiting = ["-c", "print(); input()", *options, "--volfile-id=vol", str(tmp_path)]
     # A program of that name, with these arguments.
-    process = subprocess.Popen(["glusterfs", *waiting], executable=sys.executable, stdin=subprocess.PIPE)
+    process = subprocess.Popen(
+        ["glusterfs", *waiting], executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
+        # A program that has only begun has no arguments yet.
+        assert process.stdout and process.stdout.readline()
         assert text in found(store, "file system", state)[0]
     finally:
         process.communicate(b"\n")

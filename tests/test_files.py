@@ -206,7 +206,7 @@ for operation in (lambda: store.store('n', 1), lambda: store.delete('m'), lambda
 """
 
 
-@pytest.mark.parametrize("folder, file, journal", [(0o555, 0o444, 0o444), (0o777, 0o444, 0o666), (0o755, 0o644, 0o644)])
+@pytest.mark.parametrize("folder, file, journal", [(0o555, 0o444, 0o444), (0o775, 0o444, 0o664), (0o755, 0o644, 0o644)])
 def test_read_only(store: Storage, folder: int, file: int, journal: int) -> None:
     """Whoever may not write can read, and is told what is missing when they write; nothing changes."""
     store.store("m", 1)
@@ -241,7 +241,7 @@ def test_a_journal_that_may_not_be_written(store: Storage) -> None:
     store.path.chmod(0o666)
     store.path.parent.chmod(0o777)
     store.path.with_name("models.db-journal").chmod(0o644)
-    result = as_nobody(READ + "\nstore.store('n', 1)", store)
+    result = as_nobody(READ + "\nstore.store('n', 1)", store, VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS="1")
     assert result.stdout == "['m'] 1 1\n"
     assert "StoreReadOnlyError" in result.stderr and "models.db-journal may not be written" in result.stderr
 

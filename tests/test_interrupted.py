@@ -24,7 +24,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     need(sys.platform == "linux" and os.geteuid() == 0, "only root on Linux can mount a small disk")
     folder = tmp_path / "disk"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=12m", "views_runs_test", folder], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "views_runs_test", folder], capture_output=True
+    )
     need(mounted.returncode == 0, f"mount failed: {mounted.stderr!r}")
     yield folder
     subprocess.run(["umount", folder], check=True)

@@ -102,7 +102,8 @@ store.download("forest", {str(tmp_path / "forest.pickle")!r})
 try:
     store.fetch("forest")
 except ModelLoadError as error:
-    assert "ModuleNotFoundError" in str(error) and "sklearn" in str(error), error
+    assert "it needs the modules numpy, sklearn, not here. Nothing was loaded" in str(error), error
+    assert "pip install numpy==" in str(error) and "scikit-learn==" in str(error), error
     print("told")
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -29,13 +29,7 @@ def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield each place of a store that everyone on the system may write, and the command that mends it."""
     for place in places(path) if os.name == "posix" else ():
         # A sticky folder too: SQLite plays a journal that somebody puts there back into the store.
-        mode = place.stat().st_mode
-        if mode & stat.S_IWOTH and mode & stat.S_ISVTX:
-            yield (
-                place,
-                f"chmod o-w {_quoted(place)} (if it is the system's, as /tmp is, move the store to a folder of your own)",
-            )
-        elif mode & stat.S_IWOTH:
+        if place.stat().st_mode & stat.S_IWOTH:
             yield place, f"chmod o-w {_quoted(place)}"
 
 
@@ -51,7 +45,7 @@ def refuse_open(connection: Connection) -> None:
             raise connection.failure(
                 OpenPermissionsError,
                 f"everyone on this system may write {place}, and so run code as whoever fetches. Nothing was loaded. "
-                f"Mend it with `{mend}`, or pin the model with sha256=, or allow it with "
+                f"Mend it with `{mend}` (or move the store, if that folder is the system's, as /tmp is), or pin the model with sha256=, or allow it with "
                 "Storage(..., allow_open_permissions=True)",
             )
     if path not in _looked_at:
