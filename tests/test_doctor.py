@@ -81,9 +81,40 @@ def test_what_is_no_store(store: Storage, content: bytes) -> None:
     store.path.write_bytes(content)
     assert bool(failures(store)) == bool(content)
     assert store.path.read_bytes() == content
+    assert content or "it is empty (0 bytes)" in found(store, "store", "warning")[0]
     store.path.unlink()
     store.path.mkdir()
-    assert store.doctor()
+    assert "it is a folder" in found(store, "store", "failure")[0]
+
+
+def test_another_programs_database(store: Storage) -> None:
+    """In WAL mode too it is left as it is, by its last user's closing of it no less."""
+    code = f"""
+import os, sqlite3
+connection = sqlite3.connect({str(store.path)!r}, isolation_level=None)
+connection.executescript("PRAGMA journal_mode = WAL; CREATE TABLE own (x)")
+os._exit(0)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+    before = {file: file.read_bytes() for file in store.path.parent.glob("models.db*")}
+    assert len(before) == 3 and "the file is of another program" in found(store, "journal", "failure")[0]
+    assert {file: file.read_bytes() for file in store.path.parent.glob("models.db*")} == before
+
+
+def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    """That is said, and not raised."""
+    need(sys.platform == "linux" and os.geteuid() == 0, "only root can become another user")
+    (tmp_path / "private" / "deep").mkdir(parents=True)
+    (tmp_path / "private").chmod(0o700)
+    code = (
+        "import os, sys; from views_runs import Storage, doctor; os.setgid(65534); os.setuid(65534)\n"
+        "for path in sys.argv[1:]: print(Storage(path).doctor()[0])"
+    )
+    paths = [str(tmp_path / "private" / file) for file in ("models.db", "deep/models.db")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    command = [sys.executable, "-c", code, *paths]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.stdout.count("state='failure', text=\"[Errno 13] Permission denied") == 2, result.stderr
 
 
 @pytest.mark.parametrize("what", ["file", "journal", "folder", "sticky folder"])

@@ -25,7 +25,8 @@ LITTLE = 16_000_000
 def examine(path: Path, decided_by: str) -> list[Finding]:
     """Look at a store file, its journal, its folder and its file system; whatever is there, this does not raise."""
     findings = list(_tried("store", lambda: _place(path, decided_by)))
-    if not path.parent.is_dir():
+    # Unlike those of `Path`, these do not raise where a folder may not be read.
+    if not os.path.isdir(path.parent):
         return findings
     checks = [
         ("free space", _free_space),
@@ -33,7 +34,7 @@ def examine(path: Path, decided_by: str) -> list[Finding]:
         ("file system", _file_system),
         ("locks", _locks),
     ]
-    if path.is_file() and path.stat().st_size:
+    if os.path.isfile(path) and os.path.getsize(path):
         checks = [("journal", _journal), ("file", _file), ("leftovers", _leftovers), *checks]
     for topic, check in checks:
         findings += _tried(topic, partial(check, path))
@@ -79,7 +80,14 @@ def _place(path: Path, decided_by: str) -> Iterator[Finding]:
     text = f"{path} ({decided_by}), views_runs {__version__}, SQLite {SQLITE_VERSION}"
     is_default = decided_by == "the default"
     if path.exists():
-        yield Finding("store", "ok", text)
+        trouble = schema.not_a_file(path.stat())
+        if trouble:
+            yield Finding("store", "failure", f"{text}: it {trouble}", "Give the file of a store")
+        elif not path.stat().st_size:
+            empty = "it is empty (0 bytes): a copy that failed, or a store that was never finished"
+            yield Finding("store", "warning", f"{text}: {empty}", "Restore it, or store a model to begin anew")
+        else:
+            yield Finding("store", "ok", text)
     elif path.parent.is_dir() or is_default:
         state = "ok" if is_default else "warning"
         yield Finding("store", state, f"{text}: it is not there yet; the first model stored makes it")
@@ -108,6 +116,7 @@ def _file(path: Path) -> Iterator[Finding]:
 
 
 def _journal(path: Path) -> Iterator[Finding]:
+    schema.refuse_foreign_wal(path, "examine", TIMEOUT)
     was_hot = _is_hot(path)
     with Connection(f"{path.as_uri()}?mode=rw", path, "examine", TIMEOUT) as connection:
         mode = connection.value("PRAGMA journal_mode")

@@ -137,8 +137,7 @@ def connect(
         StorageError: it cannot be opened.
     """
     new = _look_at(path, doing, create)
-    if companion(path, "-wal").exists():
-        _refuse_foreign_wal(path, doing, timeout)
+    refuse_foreign_wal(path, doing, timeout)
     connection = Connection(f"{path.as_uri()}?mode={'rwc' if create else 'rw'}", path, doing, timeout, writers)
     try:
         made = _recognise(connection)
@@ -175,7 +174,7 @@ def _look_at(path: Path, doing: str, create: bool) -> bool:
             f"cannot {doing}: {missing} is not there. Check the path, and that the share is mounted"
             + ("" if create else "; the first model stored makes the file")
         )
-    trouble = _not_a_file(status)
+    trouble = not_a_file(status)
     if trouble:
         raise InvalidPathError(f"cannot {doing}: {path} {trouble}")
     return False
@@ -203,8 +202,14 @@ def exists(path: Path, doing: str) -> bool:
     return _status(path, doing) is not None
 
 
-def _refuse_foreign_wal(path: Path, doing: str, timeout: float) -> None:
-    """Refuse another program's database in WAL mode, untouched: to open and close it could change it."""
+def refuse_foreign_wal(path: Path, doing: str, timeout: float) -> None:
+    """Refuse another program's database in WAL mode, untouched: to open and close it could change it.
+
+    Raises:
+        NotAStoreError: it is one.
+    """
+    if not companion(path, "-wal").exists():
+        return
     with Connection(f"{path.as_uri()}?mode=ro&immutable=1", path, doing, timeout) as connection:
         if connection.value("PRAGMA application_id") != APPLICATION_ID:
             raise _foreign(connection)
@@ -216,7 +221,8 @@ def _foreign(connection: Connection) -> StorageError:
     )
 
 
-def _not_a_file(status: os.stat_result) -> str:
+def not_a_file(status: os.stat_result) -> str:
+    """Return why what is there cannot be a store, or nothing."""
     if stat.S_ISDIR(status.st_mode):
         return "is a folder: give the file in it, as in models.db"
     if not stat.S_ISREG(status.st_mode):
