@@ -292,7 +292,11 @@ def test_a_synchronised_folder(tmp_path: Path) -> None:
     """It loses one's changes."""
     folder = tmp_path / "Dropbox" / "team"
     folder.mkdir(parents=True)
-    assert "Dropbox seems to be synchronised" in found(Storage(folder / "models.db"), "file system", "failure")[0]
+    (tmp_path / "link").symlink_to(folder)
+    for path in (folder / "models.db", tmp_path / "link" / "models.db"):
+        assert "Dropbox seems to be synchronised" in found(Storage(path), "file system", "failure")[0]
+    # It is the folder that is, whatever a file in another is called.
+    assert not found(Storage(tmp_path / "nextcloud-usage.db"), "file system", "failure")
 
 
 def test_mode_bits_that_mean_nothing(store: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

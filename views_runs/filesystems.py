@@ -106,7 +106,9 @@ def _plain(text: str) -> str:
 
 def known(mount: Mount, path: Path) -> Iterator[tuple[str, str, str]]:
     """Yield what is known of a file system as a place for a store: state, text, and what to do."""
-    folder = next((part for part in path.parts if part.lower().startswith(SYNCHRONISED)), None)
+    folder = next(
+        (part for part in Path(os.path.realpath(path)).parent.parts if part.lower().startswith(SYNCHRONISED)), None
+    )
     if folder:
         advice = "Move the store to a local disk or a network share"
         yield (
