@@ -182,7 +182,14 @@ def test_leftovers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", '{"token": 1}', '{"token": "' + "0" * 16 + '", "host": 1, "computer": "", "process": ""}', "\udcff"],
+    [
+        "",
+        "[]",
+        '{"token": 1}',
+        '{"token": "' + "0" * 16 + '", "host": 1, "computer": "", "process": ""}',
+        "\udcff",
+        "[" * 50_000,
+    ],
 )
 def test_an_announcement_that_says_nothing(folder: Path, text: str) -> None:
     """A file that is no announcement, or only half written, does no harm."""
@@ -192,7 +199,17 @@ def test_an_announcement_that_says_nothing(folder: Path, text: str) -> None:
     assert file.exists()
 
 
-@pytest.mark.parametrize("field", [{"database": "../models.db"}, {"token": "1" * 16}, {"errors": [1]}, {"beat": "1"}])
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"database": "../models.db"},
+        {"token": "1" * 16},
+        {"errors": [1]},
+        {"errors": "none"},
+        {"beat": "1"},
+        {"arrived": []},
+    ],
+)
 def test_an_announcement_that_lies(folder: Path, field: dict[str, object]) -> None:
     """A database elsewhere, another's token, or values of other types: such an announcement is not read."""
     file = announce(folder)

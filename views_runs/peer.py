@@ -197,7 +197,7 @@ class Meeting:
             token = name.removeprefix(f"{PROBE}-").removesuffix(".json")
             if _TOKEN.fullmatch(token) and name.endswith(".json") and token != self._mine.token:
                 there.add(token)
-                with suppress(OSError, ValueError, TypeError, LookupError):
+                with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
                     self._note(_read(self._path(token), token))
         return there
 
@@ -447,9 +447,11 @@ def _read(path: Path, token: str) -> Announcement:
     """Read what somebody announces; whoever may write the folder may have written it.
 
     Raises:
-        OSError, ValueError, TypeError: it cannot be read, now or ever.
+        OSError, ValueError, TypeError, RecursionError: it cannot be read, now or ever.
     """
     said = Announcement(**json.loads(path.read_text("utf-8")))
+    if not isinstance(said.arrived, dict) or not isinstance(said.errors, list):
+        raise TypeError(f"{path} is not an announcement")
     numbers = [said.beat, said.state, said.acknowledged, *said.arrived.values()]
     texts = [said.token, said.host, said.computer, said.process, said.partner, said.database, *said.errors]
     if not all(type(number) is int for number in numbers) or not all(type(text) is str for text in texts):
