@@ -122,3 +122,24 @@ def test_a_folder_that_cannot_be_asked(
     monkeypatch.setattr(locks, "refused", fail)
     with pytest.raises(StoreBusyError):
         Storage(store.path, timeout=0.2).fetch("m")
+
+
+@pytest.mark.parametrize("program", ["echo", "cat", "nowhere", None])
+def test_a_program_that_python_is_a_part_of(
+    store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, program: str | None
+) -> None:
+    """Where no Python can be run to ask for a lock, the wait goes on all the same."""
+    store.store("m", 1)
+    sql.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(sys, "executable", program and (shutil.which(program) or f"/{program}"))
+    with pytest.raises(StoreBusyError):
+        Storage(store.path, timeout=0.1).list()
+    with pytest.raises(OSError):
+        locks.refused(store.path.parent)
+
+
+def test_a_frozen_program_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executable is no Python."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(OSError, match="no way to ask for a lock"):
+        locks.trouble(tmp_path)

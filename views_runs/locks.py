@@ -59,7 +59,8 @@ def _refusal(number: int) -> str | None:
 @contextmanager
 def _probe(folder: Path) -> Iterator[Callable[[], int]]:
     """Make a file, and yield what asks for a lock on it in a new process, which holds it until the end."""
-    if sys.platform == "win32" or not sys.executable:
+    # A frozen program's executable is the program itself, which would begin anew.
+    if sys.platform == "win32" or not sys.executable or getattr(sys, "frozen", False):
         raise OSError("this system has no way to ask for a lock")
     file = folder / f"{PROBE}-{os.getpid()}-{os.urandom(4).hex()}"
     file.touch(exist_ok=False)
@@ -76,7 +77,11 @@ def _ask(file: Path, stack: ExitStack) -> int:
     command = [sys.executable, "-I", "-S", "-c", _CHILD, str(file)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     stack.callback(_end, child)
-    return int(_line(child))
+    try:
+        return int(_line(child))
+    except ValueError as error:
+        # It is no Python: a program that Python is a part of.
+        raise OSError("a process that asks for a lock cannot be run") from error
 
 
 def _line(child: "subprocess.Popen[bytes]") -> bytes:
