@@ -270,16 +270,28 @@ def culprit_of(model: Any) -> tuple[str, Any]:
 
 def _first_culprit(path: list[Any], nowhere: _Nowhere) -> tuple[str, Any] | None:
     """Return which part of the last of these objects keeps it from being pickled; none of those that it is in."""
+    above = {id(one) for one in path}
     for step, child in _children(path[-1]) if len(path) <= DEEPEST else ():
         nowhere.write(b"")
-        if not any(child is one for one in path) and not _can_be_pickled(child, nowhere):
+        if id(child) not in above and not _can_be_pickled(child, nowhere, above):
             return step, child
     return None
 
 
-def _can_be_pickled(value: Any, nowhere: _Nowhere) -> bool:
+class _PartPickler(pickle.Pickler):
+    """Pickles a part of something: what it refers back to is not pickled with it."""
+
+    def __init__(self, file: _Nowhere, above: Collection[int]) -> None:
+        super().__init__(file, PROTOCOL)
+        self._above = above
+
+    def persistent_id(self, value: Any) -> int | None:
+        return 1 if id(value) in self._above else None
+
+
+def _can_be_pickled(value: Any, nowhere: _Nowhere, above: Collection[int]) -> bool:
     try:
-        pickle.Pickler(nowhere, PROTOCOL).dump(value)
+        _PartPickler(nowhere, above).dump(value)
         return True
     except _TooLate:
         raise
