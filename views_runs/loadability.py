@@ -4,7 +4,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import PathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from typing import Any
 
@@ -149,6 +149,23 @@ def _pinned(name: str, needs: Needs) -> str:
     return f"{name}=={version}" if _VERSION.fullmatch(version) else name
 
 
+def _find_in(locations: Iterable[str], name: str) -> ModuleSpec | None:
+    """Find a module in its package, without importing that."""
+    locations = [*locations]
+    try:
+        return PathFinder.find_spec(name, locations)
+    except KeyError:
+        # It is a folder without __init__, and PathFinder looks for its parent among what is imported.
+        from pkgutil import get_importer
+
+        found = [finder.find_spec(name) for finder in map(get_importer, locations) if finder]
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [
+            place for one in found if one for place in one.submodule_search_locations or ()
+        ]
+        return spec
+
+
 def _is_there(module: str) -> bool:
     """Whether a module can be found; `find_spec` would import the packages around it, and run their code."""
     if module in sys.modules:
@@ -160,7 +177,7 @@ def _is_there(module: str) -> bool:
             top = f"{top}.{name}"
             if spec is None or spec.submodule_search_locations is None:
                 return False
-            spec = PathFinder.find_spec(top, spec.submodule_search_locations)
+            spec = _find_in(spec.submodule_search_locations, top)
         return spec is not None
     except (ImportError, AttributeError, ValueError, TypeError, KeyError):
         return False
