@@ -198,7 +198,7 @@ def _recorded(environment: str) -> dict[str, Any]:
     """Return what a record tells of how a pickle was stored, and what it needs.
 
     A later version of this package may note more, and an older one has noted less; and anyone may have written anything:
-    what is not of the kind that it should be is taken for not recorded.
+    what is not of the kind that it should be, or is far too much, is taken for not recorded.
     """
     try:
         known: dict[str, Any] = json.loads(environment)
@@ -216,11 +216,14 @@ def _recorded(environment: str) -> dict[str, Any]:
 
 
 def _texts(value: Any) -> tuple[str, ...] | None:
-    return tuple(value) if isinstance(value, list) and all(isinstance(one, str) for one in value) else None
+    is_list = isinstance(value, list) and len(value) <= MOST_IMPORTS and all(isinstance(one, str) for one in value)
+    return tuple(value) if is_list else None
 
 
 def _texts_by_name(value: Any) -> dict[str, str]:
-    return {name: one for name, one in value.items() if isinstance(one, str)} if isinstance(value, dict) else {}
+    if not isinstance(value, dict) or len(value) > MOST_IMPORTS:
+        return {}
+    return {name: one for name, one in value.items() if isinstance(one, str)}
 
 
 def imported(reading: opcodes.Reading) -> dict[str, Any]:
