@@ -59,9 +59,10 @@ def viewser(store: Storage, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     """Run the command line on the store; by default it has to succeed."""
     monkeypatch.setenv("VIEWS_RUNS_STORE", str(store.path))
 
-    def run(*arguments: str, exit_code: int = 0, **options: Any) -> Result:
+    def run(*arguments: str, exit_code: int | None = 0, **options: Any) -> Result:
         result = CliRunner().invoke(main, arguments, **options)
-        assert result.exit_code == exit_code, result.output
+        assert exit_code in (None, result.exit_code), result.output
+        assert isinstance(result.exception, SystemExit | None), result.output
         return result
 
     return run
