@@ -6,7 +6,6 @@ Each either works or says what is the matter and what to do, and nothing that wa
 import json
 import os
 import platform
-import platform
 import shutil
 import sqlite3
 import stat

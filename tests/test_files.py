@@ -24,7 +24,6 @@ from views_runs import (
     StorageError,
     StoreDamagedError,
     StoreNotFoundError,
-    StoreReadOnlyError,
     schema,
 )
 from views_runs.schema import APPLICATION_ID, SCHEMA_VERSION

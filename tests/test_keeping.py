@@ -2,8 +2,12 @@
 
 import json
 import os
+import signal
 import sqlite3
 import stat
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +24,6 @@ from views_runs import (
     ModelNotFoundError,
     Storage,
     StoreBusyError,
-    StoreFullError,
 )
 from views_runs.connection import JOURNAL_SIZE
 from views_runs.pickling import PART_SIZE
@@ -269,6 +272,55 @@ def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None
     assert contents(filled) and not [*tmp_path.glob(".views_runs*")]
 
 
+def test_a_link_as_a_target(filled: Storage, tmp_path: Path) -> None:
+    """What a link leads to is not replaced, and no link that leads nowhere is followed; no name is no file."""
+    Path("other.db").write_text("other")
+    Path("link.db").symlink_to("other.db")
+    Path("nowhere.db").symlink_to("missing/copy.db")
+    for target in "link.db", "nowhere.db":
+        with pytest.raises(BackupError, match="that is a link to .*: give that file itself"):
+            filled.backup(target, overwrite=True)
+    assert Path("other.db").read_text() == "other"
+    with pytest.raises(BackupError, match="that is no file's name"):
+        filled.backup("")
+
+
+def test_small_tables_that_are_damaged(filled: Storage, sql: sqlite3.Connection) -> None:
+    """verify names them too."""
+    [(page,)] = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'names'").fetchall()
+    sql.close()
+    with filled.path.open("r+b") as file:
+        file.seek((page - 1) * 16384)
+        file.write(bytes(16384))
+    assert [found.name for found in filled.verify().damaged] == ["(the table names)"]
+    assert filled.verify("small").damaged == ()
+
+
+def test_ended_by_a_signal(filled: Storage, tmp_path: Path) -> None:
+    """A backup that is asked to end leaves nothing."""
+    need(os.name == "posix", "there are no such signals")
+    filled.store("larger", os.urandom(100_000_000))
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "views_runs",
+        "model",
+        "--store",
+        str(filled.path),
+        "backup",
+        str(folder / "copy.db"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while not os.listdir(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM and os.listdir(folder) == []
+
+
 def test_one_backup_over_another(filled: Storage, viewser: Callable[..., Result]) -> None:
     """--force replaces it, once nobody uses it; an older journal does not go into the new one."""
     viewser("model", "backup", "copy.db")
@@ -335,7 +387,7 @@ def test_a_store_that_is_gone_when_it_is_copied(filled: Storage) -> None:
 def test_a_backup_on_a_full_disk(filled: Storage, small_disk: Path) -> None:  # noqa: F811
     """It says so, and leaves nothing."""
     filled.store("larger", LARGE + LARGE)
-    with pytest.raises(StoreFullError, match=f"cannot back up {filled.path}: .*the disk is full"):
+    with pytest.raises(BackupError, match=f"cannot back up {filled.path}: {small_disk}/copy.db: the disk is full"):
         filled.backup(small_disk / "copy.db")
     assert os.listdir(small_disk) == []
 

@@ -6,7 +6,6 @@ import decimal
 import enum
 import fractions
 import functools
-import io
 import itertools
 import json
 import logging

@@ -19,6 +19,7 @@ from views_runs.exceptions import (
     ModelNotFoundError,
     NotAStoreError,
     StoreDamagedError,
+    StoreFullError,
 )
 from views_runs.pickling import Part, PartWriter
 from views_runs.records import Backup, Damage, Verification
@@ -51,7 +52,7 @@ def back_up(source: Connection, target: Path, overwrite: bool, progress: Progres
         # The copy of a private store is private, from its first byte on.
         mode &= beside.stat().st_mode
         beside.chmod(mode | 0o600)
-        with Connection(f"{beside.as_uri()}?mode=rwc", beside, doing, 0) as copy:
+        with _told_of(target, doing), Connection(f"{beside.as_uri()}?mode=rwc", beside, doing, 0) as copy:
             copy.script(_HASTE)
             schema.lay_out(copy)
             deleted, damaged = _fill(source, copy, progress)
@@ -59,6 +60,17 @@ def back_up(source: Connection, target: Path, overwrite: bool, progress: Progres
         beside.chmod(mode)
         companion(target, "-journal").unlink(missing_ok=True)
     return Backup(target, verified.versions, verified.size, deleted, damaged)
+
+
+@contextmanager
+def _told_of(target: Path, doing: str) -> Iterator[None]:
+    """Let a full disk be that of the copy."""
+    try:
+        yield
+    except StoreFullError as error:
+        raise BackupError(
+            f"cannot {doing}: {target}: the disk is full. Free some space there, or give another file"
+        ) from error
 
 
 def _refuse_left(target: Path, overwrite: bool, doing: str) -> None:

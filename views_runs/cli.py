@@ -2,8 +2,11 @@
 
 import errno
 import logging
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,6 +57,20 @@ class Group(click.Group):
                 raise
             rendering.show_error(str(error))
             ctx.exit(1)
+
+
+@contextmanager
+def _tidy_end() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: it removes what it has half written."""
+    before = None
+    # Only the main thread may; a handler of somebody else's stays.
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
 
 
 def shared_options(command: F) -> F:
@@ -168,6 +185,7 @@ def main() -> None:
       viewser model list
     """
     click.get_current_context().with_resource(ShownLog())
+    click.get_current_context().with_resource(_tidy_end())
 
 
 @main.group()

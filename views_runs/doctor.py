@@ -8,7 +8,7 @@ from pathlib import Path
 
 from views_runs import filesystems, locks, peer, permissions, schema, uploads
 from views_runs.connection import SQLITE_VERSION, Connection, companion
-from views_runs.exceptions import StorageError
+from views_runs.exceptions import StorageError, StoreBusyError
 from views_runs.records import Encounter, Finding
 from views_runs.version import __version__
 
@@ -28,17 +28,29 @@ def examine(path: Path, decided_by: str) -> list[Finding]:
     # Unlike those of `Path`, these do not raise where a folder may not be read.
     if not os.path.isdir(path.parent):
         return findings
+    if os.path.isfile(path) and os.path.getsize(path):
+        findings += _database(path)
     checks = [
         ("free space", _free_space),
         ("permissions", _permissions),
         ("file system", _file_system),
         ("locks", _locks),
     ]
-    if os.path.isfile(path) and os.path.getsize(path):
-        checks = [("journal", _journal), ("file", _file), ("leftovers", _leftovers), *checks]
     for topic, check in checks:
         findings += _tried(topic, partial(check, path))
     return findings
+
+
+def _database(path: Path) -> Iterator[Finding]:
+    """Look into the file, unless it is locked: then the first to find that out has waited for all."""
+    for topic, check in (("journal", _journal), ("file", _file), ("leftovers", _leftovers)):
+        try:
+            yield from check(path)
+        except StoreBusyError as error:
+            yield Finding(topic, "warning", str(error))
+            return
+        except (StorageError, OSError) as error:
+            yield Finding(topic, "failure", str(error))
 
 
 def with_peer(folder: Path, say: Callable[[str], object]) -> list[Finding]:

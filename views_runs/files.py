@@ -24,6 +24,8 @@ def target(
         StorageError: of this kind, when a file must not be written there.
     """
     try:
+        if file is not None and not os.fspath(file):
+            raise ValueError("that is no file's name")
         path = Path("." if file is None else os.path.expanduser(file))
         path = path / name if path.is_dir() else path
         trouble = _trouble(path, store, overwrite)
@@ -42,6 +44,9 @@ def _trouble(target: Path, store: Path, overwrite: bool) -> str:
         return "that is the store itself: give another file"
     if target.exists() and not target.is_file():
         return "that is not a regular file: give another one"
+    if target.is_symlink():
+        # To replace it would leave what it leads to, and its journal, where they are.
+        return f"that is a link to {os.path.realpath(target)}: give that file itself, or another"
     if target.exists() and not overwrite:
         return "there is such a file, and it was kept. Give another name, or overwrite=True (--force) to replace it"
     return ""
@@ -65,6 +70,7 @@ def written(target: Path, overwrite: bool, kind: type[StorageError], doing: str)
             beside.replace(target)
         else:
             _put(beside, target)
+        _remember_name(target)
     except StorageError:
         raise
     except (OSError, ValueError) as error:
@@ -86,6 +92,16 @@ def _put(beside: Path, target: Path) -> None:
     except OSError:
         # This file system has no hard links.
         beside.replace(target)
+
+
+def _remember_name(target: Path) -> None:
+    """Let a new name outlive a power failure; where a folder cannot be opened, as on Windows, the system sees to it."""
+    with suppress(OSError):
+        folder = os.open(target.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def _same(one: Path, other: Path) -> bool:

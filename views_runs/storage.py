@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -770,7 +771,9 @@ class Storage:
         self._need_a_store("verify")
         with self._connect("verify") as connection:
             found = verification.chosen(connection, references)
-            return verification.verify(connection, found, _Counter(verification.total(found), progress).add)
+            result = verification.verify(connection, found, _Counter(verification.total(found), progress).add)
+            tables = () if references else verification.damaged_tables(connection)
+            return replace(result, damaged=(*result.damaged, *tables))
 
     def backup(
         self,

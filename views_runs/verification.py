@@ -51,6 +51,17 @@ def total(models: Models) -> int:
     return sum(size for _, _, size in models.values())
 
 
+def damaged_tables(connection: Connection) -> list[Damage]:
+    """Read the small tables, which no model is in, and return those that cannot be read."""
+    damaged = []
+    for table in ("names", "required_fields", "uploads", "watches"):
+        try:
+            connection.rows(f"SELECT * FROM {table}")
+        except StoreDamagedError as error:
+            damaged.append(Damage(f"(the table {table})", 0, str(error)))
+    return damaged
+
+
 def verify(connection: Connection, models: Models, progress: Progress) -> Verification:
     """Read the pickles of these models, and hold each against its digests.
 
