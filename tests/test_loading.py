@@ -596,6 +596,29 @@ def test_a_new_installation_is_seen(store: Storage, modules: Path) -> None:
     assert record.loadable() == loadability.Verdict(LOADS)
 
 
+def test_versions_are_read_from_the_names_of_folders(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the versions are those of the store, no distribution's own file is read: that takes long."""
+    record = store.store("m", Ridge())
+    assert "scikit-learn" in record.packages
+    monkeypatch.setattr(metadata, "version", None)
+    assert record.loadable() == loadability.Verdict(LOADS)
+
+
+def test_the_first_installation_counts(store: Storage, modules: Path, tmp_path: Path) -> None:
+    """Of a distribution that is installed twice, the one that is imported counts."""
+    for folder, version in ((modules, "2.0"), (tmp_path / "later", "1.0")):
+        info = folder / f"Twice_There-{version}.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: Twice.There\nVersion: {version}\n")
+    sys.path.append(str(tmp_path / "later"))
+    try:
+        record = replace(store.store("m", [1]), packages={"twice-there": "1.0"})
+        assert record.loadable().reasons == ("twice-there is 2.0 here, and it was stored with 1.0",)
+        assert replace(record, packages={"twice-there": "2.0"}).loadable().verdict == LOADS
+    finally:
+        sys.path.remove(str(tmp_path / "later"))
+
+
 # What the file says, and what the bytes say.
 
 

@@ -129,8 +129,9 @@ def _others(needs: Needs) -> Iterator[tuple[str, str]]:
 
 def _differences(needs: Needs) -> dict[str, tuple[str, str | None]]:
     """Return the distributions of another version here: that of the store, and that of here."""
-    here = {name: packages.version(name) for name in needs.packages}
-    return {name: (stored, here[name]) for name, stored in needs.packages.items() if stored != here[name]}
+    others = {name: stored for name, stored in needs.packages.items() if not packages.is_installed(name, stored)}
+    here = {name: packages.version(name) for name in others}
+    return {name: (stored, here[name]) for name, stored in others.items() if stored != here[name]}
 
 
 def _fix(needs: Needs) -> str:

@@ -84,7 +84,7 @@ def _unpickle(
     connection: Connection, stored: rows.Stored, needs: Needs, seen: Seen | None, only_listed: bool = False
 ) -> Any:
     def advice() -> str:
-        packages.version.cache_clear()
+        packages.forget()
         return _differences(needs)
 
     with closing(rows.pieces(connection, stored)) as first:

@@ -1,8 +1,10 @@
 """The distributions that are installed here: which one supplies a module, in what version, and what it needs."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 
 
@@ -34,6 +36,34 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     ]
     found = {name: version(name) for name in sorted(set(wanted))}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def is_installed(distribution: str, version: str) -> bool:
+    """Whether a distribution is installed here in this version, by the name of its folder; `version` is to be asked else.
+
+    >>> is_installed("rich", version("rich"))
+    True
+    """
+    return _folders().get(distribution) == version
+
+
+def forget() -> None:
+    """Look again at what is installed, when asked for it next."""
+    version.cache_clear()
+    _folders.cache_clear()
+
+
+@cache
+def _folders() -> dict[str, str]:
+    """Return the versions of distributions, by the names of their folders; to read what is in them takes much longer."""
+    found: dict[str, str] = {}
+    for place in sys.path:
+        with suppress(OSError, ValueError):
+            for folder in os.listdir(place or "."):
+                if folder.endswith(".dist-info"):
+                    name, _, version = folder.removesuffix(".dist-info").partition("-")
+                    found.setdefault(normal(name), version)
+    return found
 
 
 @cache

@@ -70,7 +70,7 @@ class ModelRecord:
         >>> Storage("models.db").store("forest", [1, 2, 3]).loadable().verdict
         'loads'
         """
-        packages.version.cache_clear()
+        packages.forget()
         return verdict(self.needs())
 
     def needs(self) -> Needs:

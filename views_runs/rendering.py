@@ -211,10 +211,11 @@ def show_record(record: ModelRecord) -> None:
     known = [field for field in KNOWN_FIELDS if field in metadata]
     fields = {field: text(field, metadata[field]) for field in [*known, *sorted(set(metadata) - set(known))]}
     given = _pairs(fields) if record.metadata is not None else Text("stored without metadata", style="dim")
-    content = Together(given, Rule(style="dim"), _pairs(_recorded(record)))
+    recorded = _pairs(_recorded(record))
+    content = Together(given, Rule(style="dim"), recorded)
     title = Text(f"{printable(record.name)}, version {record.version}{'' if record.current else ' (not current)'}")
     console = output()
-    widest = Measurement.get(console, console.options, Together(given, _pairs(_recorded(record)))).maximum + 4
+    widest = Measurement.get(console, console.options, Together(given, recorded)).maximum + 4
     console.print(Panel(content, title=title, width=min(console.width, max(widest, len(title) + 6))))
 
 
