@@ -19,10 +19,10 @@ _looked_at: set[Path] = set()
 
 def places(path: Path) -> Iterator[Path]:
     """Yield what makes up a store: its file, the journal, and the folder, in which a journal can be made."""
-    real = Path(os.path.realpath(path))
-    for place in (real, companion(path, "-journal"), real.parent):
-        if place.exists():
-            yield place
+    real = os.path.realpath(path)
+    for place in (real, f"{real}-journal", os.path.dirname(real)):
+        if os.path.exists(place):
+            yield Path(place)
 
 
 def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
