@@ -32,7 +32,7 @@ from views_runs import (
     UploadError,
     opcodes,
 )
-from views_runs.pickling import FIRST_PART_SIZE, PART_SIZE
+from views_runs.pickling import FIRST_PART_SIZE, PART_SIZE, PartWriter
 
 Viewser = Callable[..., Result]
 
@@ -319,6 +319,14 @@ def test_a_file_that_changes(store: Storage, file: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(Path, "open", lambda self, *mode: opened.append(self) or plain(self, *mode))
     store.upload(file, "m")
     assert opened.count(file) == 1
+
+
+def test_what_is_no_pickle_is_not_read_to_its_end(store: Storage, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the beginning tells that it is no pickle, nothing of it is taken in."""
+    file.write_bytes(b"year,month\n" * 1_000_000)
+    monkeypatch.setattr(PartWriter, "write", None)
+    with pytest.raises(UploadError, match="not a pickle"):
+        store.upload(file, "m")
 
 
 # Joblib.
