@@ -514,12 +514,15 @@ def test_trust_what_cannot_be_told(store: Storage, viewser: Viewser, name: str, 
         b"\x80\x04\x8c\x03#os\x8c\x06system\x93.",
         b"\x80\x04\x8c\x02os\x8c\x07system \x93.",
         b"\x80\x04\x8c\x03 os\x8c\x06system\x93.",
+        b"\x80\x04\x8c\x02os\x8c\x00\x93.",
+        b"\x80\x04\x8c\x00\x8c\x06system\x93.",
     ],
 )
 def test_trust_odd_names(store: Storage, viewser: Viewser, data: bytes) -> None:
-    """What could be taken for another name on the list does not get on it."""
+    """What could be taken for another name on the list does not get on it, nor what would make the list unreadable."""
     plant(store, "m", data)
     assert "no honest model imports" in viewser("model", "trust", "m", "--yes", exit_code=1).stderr
+    assert trust.listed() == frozenset()
     assert not trust.path().exists()
 
 

@@ -83,9 +83,7 @@ def add(imports: Iterable[Import]) -> list[Import]:
     """
     doing = "change the list of what you trust"
     new = sorted(set(imports) - listed())
-    odd = [
-        one for one in new if Import.parse(str(one)) != one or str(one).startswith("#") or str(one) != str(one).strip()
-    ]
+    odd = [one for one in new if not _fits_a_line(one)]
     if odd:
         raise StorageError(f"cannot {doing}: no honest model imports {str(odd[0])!r}. Ask who stored it")
     if new:
@@ -98,6 +96,15 @@ def add(imports: Iterable[Import]) -> list[Import]:
         with files.written(file, True, StorageError, doing) as beside:
             beside.write_text("\n".join(lines) + "\n", "utf-8")
     return new
+
+
+def _fits_a_line(one: Import) -> bool:
+    """Whether an import that is written in a line of the list is read from it again."""
+    line = str(one)
+    try:
+        return line == line.strip() and not line.startswith("#") and parsed([line]) == {one}
+    except ValueError:
+        return False
 
 
 def _lines() -> list[str]:
