@@ -141,7 +141,7 @@ def test_each_entry_is_needed(store: Storage) -> None:
     for one in imports:
         with pytest.raises(UntrustedModelError, match="forest.*Nothing was loaded") as caught:
             store.fetch("forest", trusted=[other for other in imports if other != one])
-        assert one in str(caught.value) and "viewser model trust forest:1" in str(caught.value)
+        assert one in str(caught.value) and "trust -- forest:1`" in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -460,7 +460,7 @@ def test_trust_a_model(store: Storage, viewser: Viewser, own_home: Path) -> None
     """`trust` shows what a model imports, asks, and puts it on the list; then the model is fetched by the list."""
     store.store("forest", honest()["forest"])
     strict = Storage(store.path, trusted=True)
-    with pytest.raises(UntrustedModelError, match="viewser model trust forest:1"):
+    with pytest.raises(UntrustedModelError, match="trust -- forest:1`"):
         strict.fetch("forest")
     result = viewser("model", "trust", "forest", input="n\n", exit_code=1)
     assert "sklearn.ensemble._forest.RandomForestRegressor" in result.stderr and not trust.path().exists()
@@ -524,6 +524,24 @@ def test_trust_odd_names(store: Storage, viewser: Viewser, data: bytes) -> None:
     assert "no honest model imports" in viewser("model", "trust", "m", "--yes", exit_code=1).stderr
     assert trust.listed() == frozenset()
     assert not trust.path().exists()
+
+
+@pytest.mark.parametrize("name", ["$(touch pwned)", "x; touch pwned", "`touch pwned`", "-y", "it's"])
+def test_the_line_that_trusts_can_be_pasted(
+    store: Storage, viewser: Viewser, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The line in the message means this model of this store, whatever its name is to a shell."""
+    monkeypatch.chdir(tmp_path)
+    store.store(name, Ridge())
+    with pytest.raises(UntrustedModelError) as caught:
+        store.fetch(name, trusted=[])
+    line = str(caught.value).partition("see `")[2][:-1]
+    words = subprocess.run(
+        ["sh", "-c", f"viewser() {{ printf '%s\\0' \"$@\"; }}; {line}"], capture_output=True, text=True, check=True
+    ).stdout.split("\0")[:-1]
+    assert not (tmp_path / "pwned").exists()
+    monkeypatch.setenv("VIEWS_RUNS_STORE", str(tmp_path / "another.db"))
+    assert "Added" in viewser(*words, input="y\n").stderr
 
 
 def test_the_store_does_not_say_who_supplies(store: Storage, viewser: Viewser) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -131,8 +132,10 @@ def _hold_to_list(
     reasons = [f"it imports {', '.join(strangers[:MOST_NAMED])}" + (", ..." if strangers[MOST_NAMED:] else "")]
     reasons = [*(reasons if strangers else []), *reading.troubles]
     if reasons:
+        # Whoever may write the store has given the name, and the line is there to be pasted into a shell.
+        line = ["viewser", "model", "--store", str(connection.path), "trust", "--", f"{stored.name}:{stored.version}"]
         raise connection.failure(
             UntrustedModelError,
             f"{'; '.join(reasons)}: that is not on the list. Nothing was loaded. If you trust whoever stored it, see "
-            f"`viewser model trust {stored.name}:{stored.version}`",
+            f"`{shlex.join(line)}`",
         )
