@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -733,6 +734,37 @@ def test_many_imports_are_not_all_recorded(store: Storage, tmp_path: Path) -> No
     assert len(record.imports or ()) == rows.MOST_IMPORTS
     assert record.troubles == ("more imports than these, 1,000 in all",)
     assert record == store.inspect("many") and record.loadable().verdict == MAY_NOT
+
+
+@pytest.mark.parametrize(
+    "recorded",
+    [
+        {"imports": ["\x1b[31mgone.Model"]},
+        {"imports": ["gone\nTry, too.Model"]},
+        {"imports": ["\ud800.Model"]},
+        {"imports": ["builtins.len"], "packages": {"\x1b[31m": "1", "numpy": "\x1b[31m"}},
+        {"imports": ["builtins.len"], "has_code": True, "python": "CPython \x1b[31m3"},
+    ],
+)
+def test_errors_that_a_terminal_would_not_show_as_they_are(store: Storage, recorded: dict[str, Any]) -> None:
+    """No text that somebody wrote into the file changes a terminal when the error is printed, or ends its line."""
+    put(store, "m", b"cbuiltins\nlen\n(tR.", **recorded)
+    with pytest.raises(ModelLoadError, match="unpickling them failed") as caught:
+        store.fetch("m")
+    assert str(caught.value).replace("\n", "").isprintable() and "Try" not in str(caught.value)
+
+
+def test_a_huge_record_is_none(store: Storage) -> None:
+    """What is far too long is not parsed: in memory it would be many times as large."""
+    store.store("m", [1])
+    tracemalloc.start()
+    try:
+        lie(store, "m", '{"imports": [' + ",".join(["[]"] * 2_000_000) + "]}")
+        tracemalloc.reset_peak()
+        assert store.find()[0].imports is None and store.fetch("m") == [1]
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_far_too_much_is_not_recorded(store: Storage) -> None:

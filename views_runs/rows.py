@@ -42,6 +42,9 @@ MISLED = (
 #: How many imports of a pickle are recorded; honest ones have some dozens.
 MOST_IMPORTS = 300
 
+#: Characters in what is recorded of a pickle, at most; in memory JSON can take thirty times as much.
+MOST_RECORDED = 2**21
+
 _PART = "SELECT rowid, digest FROM model_parts WHERE upload = ? AND part = ?"
 
 _DELETED = "the model was deleted while it was being read"
@@ -198,15 +201,15 @@ def _recorded(environment: str) -> dict[str, Any]:
     """Return what a record tells of how a pickle was stored, and what it needs.
 
     A later version of this package may note more, and an older one has noted less; and anyone may have written anything:
-    what is not of the kind that it should be, or is far too much, is taken for not recorded.
+    what is not of the kind that it should be, cannot be printed, or is far too much, is taken for not recorded.
     """
     try:
-        known: dict[str, Any] = json.loads(environment)
+        known: dict[str, Any] = json.loads(environment) if len(environment) <= MOST_RECORDED else {}
     except RecursionError as error:
         raise ValueError("its environment is nested too deeply") from error
     protocol = known.get("protocol")
     return {
-        **{name: known[name] if isinstance(known.get(name), str) else None for name in ("type", "python", "platform")},
+        **{name: known[name] if _is_text(known.get(name)) else None for name in ("type", "python", "platform")},
         "protocol": protocol if isinstance(protocol, int) else 0,
         "imports": _texts(known.get("imports")),
         "troubles": _texts(known.get("troubles")) or (),
@@ -215,15 +218,20 @@ def _recorded(environment: str) -> dict[str, Any]:
     }
 
 
+def _is_text(value: Any) -> bool:
+    """Whether something is a text that can be shown in an error, by a terminal too, without escaping it."""
+    return isinstance(value, str) and value.isprintable()
+
+
 def _texts(value: Any) -> tuple[str, ...] | None:
-    is_list = isinstance(value, list) and len(value) <= MOST_IMPORTS and all(isinstance(one, str) for one in value)
+    is_list = isinstance(value, list) and len(value) <= MOST_IMPORTS and all(map(_is_text, value))
     return tuple(value) if is_list else None
 
 
 def _texts_by_name(value: Any) -> dict[str, str]:
     if not isinstance(value, dict) or len(value) > MOST_IMPORTS:
         return {}
-    return {name: one for name, one in value.items() if isinstance(one, str)}
+    return {name: one for name, one in value.items() if _is_text(name) and _is_text(one)}
 
 
 def imported(reading: opcodes.Reading) -> dict[str, Any]:
