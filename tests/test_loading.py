@@ -797,6 +797,19 @@ def test_check(store: Storage, viewser: Viewser) -> None:
     assert found[0].keys() == {"name", "version", "verdict", "reasons", "fix"}
 
 
+def test_check_looks_each_version_up_once(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred models that need the same packages take one look at each; the next check looks again."""
+    for number in range(100):
+        put(store, f"m{number}", b"N.", imports=[], packages={"numpy": "1.0", "click": "1.0"})
+    asked: list[str] = []
+    monkeypatch.setattr(metadata, "version", lambda name: asked.append(name) or "1.0")
+    assert {verdict.verdict for _, verdict in store.check()} == {LOADS}
+    assert sorted(asked) == ["click", "numpy"]
+    monkeypatch.setattr(metadata, "version", lambda name: "2.0")
+    assert {verdict.verdict for _, verdict in store.check()} == {MAY_NOT}
+    packages.version.cache_clear()
+
+
 @pytest.mark.parametrize("arguments", [["check"], ["check", "m", "--all"], ["upload"], ["trust"], ["trust", "m", "n"]])
 def test_bad_usage(store: Storage, viewser: Viewser, arguments: list[str]) -> None:
     """What cannot be meant is wrong usage."""

@@ -43,7 +43,7 @@ from views_runs.exceptions import (
     StoreDamagedError,
     UntrustedModelError,
 )
-from views_runs.loadability import Verdict
+from views_runs.loadability import Verdict, verdict
 from views_runs.metadata import (
     Metadata,
     ModelMetadata,
@@ -375,7 +375,9 @@ class Storage:
         """
         found = [self._look_up(name) for name in models] if models else self.find()
         records = [self.inspect(one.name, one.version) if one.imports is None else one for one in found]
-        return [(record, record.loadable()) for record in records]
+        # What is installed is looked up once, and not for each model.
+        packages.version.cache_clear()
+        return [(record, verdict(record.needs())) for record in records]
 
     def find(
         self,
