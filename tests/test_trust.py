@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -751,3 +752,33 @@ def test_where_mode_bits_mean_nothing(
         assert store.fetch("m") == store.fetch("m") == Storage(store.path).fetch("m") == [1]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "mode bits" in caplog.text and str(store.path) in caplog.text
+
+
+def test_folders_above(tmp_path: Path) -> None:
+    """Who may write a folder above the store's, or that of a link to it, may put another in its place."""
+    above, links = tmp_path / "above", tmp_path / "links"
+    (above / "own").mkdir(parents=True)
+    links.mkdir()
+    store = Storage(above / "own" / "models.db")
+    store.store("m", 1)
+    (links / "models.db").symlink_to(store.path)
+    for folder, opened in ((above, store), (links, Storage(links / "models.db"))):
+        folder.chmod(0o777)
+        with pytest.raises(OpenPermissionsError, match=f"chmod o-w {folder}`"):
+            opened.fetch("m")
+        folder.chmod(0o1777)
+        assert opened.fetch("m") == 1
+        folder.chmod(0o755)
+
+
+def test_a_list_of_ones_own_and_another(store: Storage) -> None:
+    """Who holds every fetch to their own list is held to it with another one too."""
+    record = store.store("m", Fraction(1, 2))
+    own = Storage(store.path, trusted=True)
+    for trusted in (record.imports, None):
+        with pytest.raises(UntrustedModelError):
+            own.fetch("m", trusted=trusted)
+    trust.add_all(store.inspect("m"))
+    assert own.fetch("m", trusted=record.imports) == own.fetch("m") == Fraction(1, 2)
+    with pytest.raises(UntrustedModelError):
+        own.fetch("m", trusted=[])

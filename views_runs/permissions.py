@@ -27,10 +27,23 @@ def places(path: Path) -> Iterator[Path]:
 
 def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
     """Yield each place of a store that everyone on the system may write, and the command that mends it."""
-    for place in places(path) if os.name == "posix" else ():
+    if os.name != "posix":
+        return
+    for place in places(path):
         # A sticky folder too: SQLite plays a journal that somebody puts there back into the store.
         if place.stat().st_mode & stat.S_IWOTH:
             yield place, f"chmod o-w {_quoted(place)}"
+    for folder in _folders_above(path):
+        mode = folder.stat().st_mode
+        # In a sticky one nobody can put another folder, or another link, in the place of somebody else's.
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+            yield folder, f"chmod o-w {_quoted(folder)}"
+
+
+def _folders_above(path: Path) -> list[Path]:
+    """Return the folders that lead to a store, the one that it is in aside; also those that lead to a link to it."""
+    real = Path(os.path.realpath(path))
+    return [*dict.fromkeys(one for one in (*path.parents, *real.parents) if one != real.parent and one.exists())]
 
 
 def refuse_open(connection: Connection) -> None:
@@ -45,8 +58,8 @@ def refuse_open(connection: Connection) -> None:
             raise connection.failure(
                 OpenPermissionsError,
                 f"everyone on this system may write {place}, and so run code as whoever fetches. Nothing was loaded. "
-                f"Mend it with `{mend}` (or move the store, if that folder is the system's, as /tmp is), or pin the model with sha256=, or allow it with "
-                "Storage(..., allow_open_permissions=True)",
+                f"Mend it with `{mend}` (or move the store, if that folder is the system's, as /tmp is), or pin the model "
+                "with sha256=, or allow it with Storage(..., allow_open_permissions=True)",
             )
     if path not in _looked_at:
         _looked_at.add(path)

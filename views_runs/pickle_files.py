@@ -1,5 +1,6 @@
 """Pickle files from elsewhere: told from what is none, and copied as they are."""
 
+import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -19,11 +20,11 @@ _OTHERS = {
 }
 
 
-def copy(path: Path, store: Path, sink: Callable[[Part], None], doing: str) -> PartWriter:
+def copy(file: str | os.PathLike[str], store: Path, sink: Callable[[Part], None], doing: str) -> PartWriter:
     """Copy a pickle into parts.
 
     Args:
-        path: the file.
+        file: its path.
         store: that of the store, which must not be opened here: to close it again would drop SQLite's locks.
         sink: called with each part, in order.
         doing: what for; for messages.
@@ -34,12 +35,13 @@ def copy(path: Path, store: Path, sink: Callable[[Part], None], doing: str) -> P
     reader, writer = opcodes.Reader(), PartWriter(sink)
     start = b""
     try:
+        path = Path(file)
         if not stat.S_ISREG(path.stat().st_mode):
             raise UploadError(f"cannot {doing}: {path}: it is not a regular file. Check the path; nothing was stored")
         if store.exists() and path.samefile(store):
             raise UploadError(f"cannot {doing}: {path}: it is the store itself. Give another file; nothing was stored")
-        with path.open("rb") as file:
-            while piece := file.read(PART_SIZE):
+        with path.open("rb") as stream:
+            while piece := stream.read(PART_SIZE):
                 start = start or piece[:16]
                 reader.feed(piece)
                 if reader.is_broken:
@@ -47,7 +49,7 @@ def copy(path: Path, store: Path, sink: Callable[[Part], None], doing: str) -> P
                 writer.write(piece)
     except (OSError, ValueError, TypeError) as error:
         trouble = getattr(error, "strerror", None) or error
-        raise UploadError(f"cannot {doing}: {path}: {trouble}. Check the path; nothing was stored") from error
+        raise UploadError(f"cannot {doing}: {file}: {trouble}. Check the path; nothing was stored") from error
     _refuse(reader.result(), start, f"cannot {doing}: {path}")
     writer.close()
     return writer

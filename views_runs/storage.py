@@ -269,7 +269,7 @@ class Storage:
         """
 
         def write(sink: Callable[[pickling.Part], None], doing: str) -> pickling.PartWriter:
-            return pickle_files.copy(Path(path), self.path, sink, doing)
+            return pickle_files.copy(path, self.path, sink, doing)
 
         def describe(reading: opcodes.Reading) -> dict[str, Any]:
             defined = sorted(str(found) for found in reading.imports if found.module == "__main__")
@@ -325,10 +325,13 @@ class Storage:
         self, connection: Connection, trusted: Iterable[str] | None
     ) -> frozenset[opcodes.Import] | None:
         """Return what a fetch is held to; None for nothing."""
+        own = trust.listed() if self.trusted else None
         if trusted is None:
-            return trust.listed() if self.trusted else None
+            return own
         try:
-            return trust.parsed(trusted)
+            listed = trust.parsed(trusted)
+            # Whoever asked that every fetch is held to their own list is not asked here again.
+            return listed if own is None else listed & own
         except (ValueError, TypeError, AttributeError) as error:
             raise connection.failure(
                 UntrustedModelError, f"the list of what is trusted cannot be read: {error}"

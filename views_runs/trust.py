@@ -70,7 +70,8 @@ def add_all(record: ModelRecord) -> list[Import]:
     if record.troubles or record.imports is None:
         raise UntrustedModelError(
             f"cannot trust {record.name!r}: it cannot be told all that it imports: {'; '.join(record.troubles)}. Pin it "
-            f"instead, if you trust whoever stored it: fetch({record.name!r}, sha256={record.sha256!r})"
+            f"instead, if you trust whoever stored it, where no list is in force: fetch({record.name!r}, "
+            f"sha256={record.sha256!r})"
         )
     return add(map(Import.parse, record.imports))
 
