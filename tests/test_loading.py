@@ -142,12 +142,15 @@ def test_distributions_are_asked_once(store: Storage, monkeypatch: pytest.Monkey
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("error", [ValueError, TypeError, OSError, DeprecationWarning])
 @pytest.mark.parametrize("name", ["packages_distributions", "requires", "version"])
-def test_damaged_distributions_lose_no_model(store: Storage, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_damaged_distributions_lose_no_model(
+    store: Storage, monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception]
+) -> None:
     """Whatever is wrong with what is installed, a model is stored."""
 
     def fail(*arguments: Any) -> Any:
-        raise ValueError("no such file: METADATA")
+        raise error("no such file: METADATA")
 
     monkeypatch.setattr(metadata, name, fail)
     for function in (packages._distributions, packages._requirements, packages.version):
@@ -574,6 +577,38 @@ def test_odd_module_names(store: Storage, module: str) -> None:
     assert found.verdict in (MAY_NOT, WILL_NOT)
     with pytest.raises(ModelLoadError):
         store.fetch("m")
+
+
+def test_a_finder_that_imports_is_asked_last(store: Storage) -> None:
+    """The finder of setuptools, which imports it to find distutils, is not asked."""
+    plant(store, "m", imports("distutils.core"))
+    script = f"""
+import sys
+class Finder:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "distutils":
+            sys.exit("asked for it")
+sys.meta_path.insert(0, Finder)
+from views_runs import Storage
+print(Storage({str(store.path)!r}).inspect("m").loadable().verdict)
+assert not {{"distutils", "setuptools"}} & set(sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_finder_that_fails(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever goes wrong when a module is looked for, it is not there."""
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: Any = None, target: Any = None) -> None:
+            raise OSError("the share is gone")
+
+    plant(store, "m", imports("gone.models"))
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    assert store.inspect("m").loadable().verdict == WILL_NOT
 
 
 def test_what_is_imported_is_there(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

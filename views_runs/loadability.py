@@ -4,7 +4,12 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import (
+    BuiltinImporter,
+    FrozenImporter,
+    ModuleSpec,
+    PathFinder,
+)
 from importlib.util import find_spec
 from typing import Any
 
@@ -150,6 +155,16 @@ def _pinned(name: str, needs: Needs) -> str:
     return f"{name}=={version}" if _VERSION.fullmatch(version) else name
 
 
+def _find(name: str) -> ModuleSpec | None:
+    """Find a top-level module: what is not imported, first with those finders that only look."""
+    looking = () if name in sys.modules else (BuiltinImporter, FrozenImporter, PathFinder)
+    for finder in looking:
+        if spec := finder.find_spec(name):
+            return spec
+    # A finder of setuptools finds distutils by importing setuptools, where it is.
+    return find_spec("setuptools" if name == "distutils" else name)
+
+
 def _find_in(locations: Iterable[str], name: str) -> ModuleSpec | None:
     """Find a module in its package, without importing that."""
     locations = [*locations]
@@ -173,12 +188,13 @@ def _is_there(module: str) -> bool:
         return sys.modules[module] is not None
     top, *others = module.split(".")
     try:
-        spec = find_spec(top)
+        spec = _find(top)
         for name in others:
             top = f"{top}.{name}"
             if spec is None or spec.submodule_search_locations is None:
                 return False
             spec = _find_in(spec.submodule_search_locations, top)
         return spec is not None
-    except (ImportError, AttributeError, ValueError, TypeError, KeyError):
+    except Exception:
+        # Finders are anybody's, and look on shares and in archives that may be damaged.
         return False

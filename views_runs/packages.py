@@ -74,7 +74,8 @@ def version(distribution: str) -> str | None:
 
     try:
         return metadata.version(distribution)
-    except (metadata.PackageNotFoundError, ValueError, KeyError):
+    except Exception:
+        # As below.
         return None
 
 
@@ -100,7 +101,8 @@ def _requirements(distribution: str) -> tuple[tuple[str, str], ...]:
 
     try:
         lines = metadata.requires(distribution) or []
-    except (metadata.PackageNotFoundError, ValueError, KeyError):
+    except Exception:
+        # As above.
         return ()
     found = (re.match(r"""\s*([A-Za-z0-9._-]+)(?:.*\bextra\s*==\s*['"]([^'"]+))?""", line) for line in lines)
     return tuple((normal(one[1]), normal(one[2] or "")) for one in found if one)
