@@ -191,6 +191,18 @@ def test_a_missing_module(store: Storage, modules: Path) -> None:
     assert store.fetch("m") == "here" and canary.exists()
 
 
+@pytest.mark.parametrize("recorded", [{}, {"imports": []}, {"imports": ["lied.Model"]}])
+def test_what_was_read_is_missing(store: Storage, modules: Path, recorded: dict[str, Any]) -> None:
+    """Where the bytes were read, they say which modules are needed, and not what somebody wrote into the file."""
+    (modules / "first.py").write_text("raise SystemExit('it was imported')\n")
+    put(store, "m", b"cfirst\nModel\n0" + imports("gone.models"), **recorded)
+    for held in ({"trusted": ["first.Model", "gone.models.Model"]}, {"sha256": store.inspect("m").sha256}):
+        with pytest.raises(ModelLoadError, match="needs the module gone, .*Nothing was loaded"):
+            store.fetch("m", **held)
+    put(store, "n", pickle.dumps([1]), **recorded)
+    assert store.fetch("n", trusted=[]) == [1]
+
+
 def test_several_missing_modules(store: Storage) -> None:
     """All that are missing are named, each with the name of what supplies it."""
     put(

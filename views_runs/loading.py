@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from views_runs import loadability, opcodes, packages, pickling, rows
@@ -43,6 +43,8 @@ def load(
         _refuse_missing(connection, needs)
         return _unpickle(connection, stored, needs, None)
     seen = _read_through(connection, stored)
+    # What was read counts, and not what whoever wrote the file says of it.
+    needs = replace(needs, imports=tuple(sorted(seen.reading.imports)), troubles=seen.reading.troubles)
     if sha256 is not None:
         _hold_to_digest(connection, seen, sha256)
     if trusted is not None:
