@@ -705,13 +705,22 @@ def test_the_environment_allows_open_permissions(store: Storage, monkeypatch: py
     """$VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS allows it for all that a process fetches."""
     store.store("m", [1])
     opened(store, "file")
-    for value, is_allowed in (("1", True), ("0", False)):
+    for value, is_allowed in (("1", True), ("0", False), ("false", False), ("No", False), ("true", True)):
         monkeypatch.setenv("VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS", value)
         if is_allowed:
             assert Storage(store.path).fetch("m") == [1]
         else:
             with pytest.raises(OpenPermissionsError):
                 Storage(store.path).fetch("m")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mode bits")
+def test_a_journal_that_goes_while_it_is_looked_at(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program may remove the journal at any moment; what is not there may be written by nobody."""
+    store.store("m", [1])
+    places = [*permissions.places(store.path), store.path.with_name("gone")]
+    monkeypatch.setattr(permissions, "places", lambda path: iter(places))
+    assert store.fetch("m") == [1]
 
 
 @pytest.mark.skipif(os.name != "posix", reason="mode bits")

@@ -5,6 +5,7 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from views_runs import filesystems
@@ -31,8 +32,10 @@ def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
         return
     for place in places(path):
         # A sticky folder too: SQLite plays a journal that somebody puts there back into the store.
-        if place.stat().st_mode & stat.S_IWOTH:
-            yield place, f"chmod o-w {_quoted(place)}"
+        with suppress(FileNotFoundError):
+            # The journal may be gone by now.
+            if place.stat().st_mode & stat.S_IWOTH:
+                yield place, f"chmod o-w {_quoted(place)}"
     for folder in _folders_above(path):
         mode = folder.stat().st_mode
         # In a sticky one nobody can put another folder, or another link, in the place of somebody else's.

@@ -116,5 +116,5 @@ def _lines() -> list[str]:
 
 
 def is_asked_for(variable: str) -> bool:
-    """Whether an environment variable is set to something else than 0."""
-    return os.environ.get(variable, "0") not in ("", "0")
+    """Whether an environment variable is set to something that does not mean no."""
+    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
