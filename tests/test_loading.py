@@ -306,6 +306,23 @@ def test_main(store: Storage, tmp_path: Path) -> None:
         store.fetch("m")
 
 
+def test_main_in_a_spawned_process(store: Storage, tmp_path: Path) -> None:
+    """A process that multiprocessing spawns has the script under another name, and what it stores warns as well."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import multiprocessing, sys\nfrom views_runs import Storage\nclass Model: pass\n"
+        "def work(path): Storage(path).store('m', Model())\n"
+        "if __name__ == '__main__':\n"
+        "    process = multiprocessing.get_context('spawn').Process(target=work, args=(sys.argv[1],))\n"
+        "    process.start()\n    process.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, script, store.path], env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    assert store.inspect("m").imports == ("__mp_main__.Model",)
+    assert "UserWarning: 'm' needs Model" in done.stderr
+
+
 def test_main_in_an_upload(store: Storage, caplog: pytest.LogCaptureFixture, viewser: Viewser) -> None:
     """Uploading such a pickle says so too, and that it has a script of its own."""
     Path("m.pickle").write_bytes(imports("__main__", "Model"))

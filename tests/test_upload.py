@@ -391,4 +391,5 @@ def test_a_file_without_a_name(store: Storage, tmp_path: Path, viewser: Viewser)
     path = tmp_path / "forest:1.pickle"
     path.write_bytes(b"N.")
     assert "forest:1" in viewser("model", "upload", str(path), exit_code=1).stderr
+    assert "empty" in viewser("model", "upload", str(path), "", exit_code=1).stderr
     viewser("model", "upload", str(path), "forest")

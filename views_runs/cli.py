@@ -391,7 +391,9 @@ def upload(file: str, name: str | None, overwrite: bool, settings: tuple[str, ..
 
     from views_runs import rendering
 
-    record = _storage().upload(file, name or Path(file).stem, _metadata(fields, settings) or None, overwrite)
+    record = _storage().upload(
+        file, Path(file).stem if name is None else name, _metadata(fields, settings) or None, overwrite
+    )
     if _wants_json():
         rendering.show_json(record.as_json())
     else:

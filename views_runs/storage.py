@@ -61,6 +61,9 @@ __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retriev
 
 T = TypeVar("T")
 
+#: What a script is called that runs, also in the processes that multiprocessing spawns.
+MAIN = ("__main__", "__mp_main__")
+
 log = logging.getLogger("views_runs")
 
 #: With at least so many models an index no longer narrows the search: reading all in the order of storing does as well.
@@ -272,7 +275,7 @@ class Storage:
             return pickle_files.copy(path, self.path, sink, doing)
 
         def describe(reading: opcodes.Reading) -> dict[str, Any]:
-            defined = sorted(str(found) for found in reading.imports if found.module == "__main__")
+            defined = sorted(str(found) for found in reading.imports if found.module in MAIN)
             if defined:
                 log.warning("%s needs %s: it can be fetched only where that is defined", name, ", ".join(defined))
             return pickle_files.description(reading)
@@ -1025,7 +1028,7 @@ def _environment(model: Any, reading: opcodes.Reading) -> dict[str, Any]:
 
 
 def _warn_of_main(name: str, reading: opcodes.Reading) -> None:
-    defined = sorted(found.name for found in reading.imports if found.module == "__main__")
+    defined = sorted(found.name for found in reading.imports if found.module in MAIN)
     if defined:
         warnings.warn(
             f"{name!r} needs {', '.join(defined)}, defined in the script that runs now: it can be fetched only where "
