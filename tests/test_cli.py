@@ -129,7 +129,7 @@ def test_inspect_shows_the_metadata_first(store: Storage, viewser: Viewser) -> N
     ]
     assert lines[11:14] == ["type builtins.list", f"size {record.size} bytes", f"sha256 {record.sha256}"]
     assert lines[14].endswith(f"by {record.stored_by}")
-    assert lines[15].startswith("stored with CPython")
+    assert lines[15].startswith("made with CPython")
     assert "\x1b" not in shown
 
 

@@ -146,6 +146,10 @@ def test_a_journal_that_the_group_may_not_write(store: Storage) -> None:
     assert "the group may write models.db, and not make its journal" in finding.text
     subprocess.run(finding.advice, shell=True, check=True)
     assert not failures(store) and not found(store, "permissions", "warning")
+    if os.geteuid() == 0:
+        os.chown(store.path.parent, -1, 12345)
+        store.path.parent.chmod(0o2770)
+        assert "models.db is not of the folder's group, 12345" in found(store, "permissions", "warning")[0]
     store.path.parent.chmod(0o770)
     assert "gets its maker's own group" in found(store, "permissions", "warning")[0]
 

@@ -213,7 +213,7 @@ def test_several_missing_modules(store: Storage) -> None:
         packages={"dist-a": "1"},
         suppliers={"a1": "dist-a"},
     )
-    with pytest.raises(ModelLoadError, match="modules a1, b1, c1.*pip install dist-a==1 b1 c1"):
+    with pytest.raises(ModelLoadError, match="modules a1, b1, c1.*pip install dist-a==1$"):
         store.fetch("m")
 
 
@@ -513,7 +513,8 @@ def test_a_missing_module_will_not_load(store: Storage) -> None:
     found = verdict(store, imports("gone"), suppliers={"gone": "gone-lib"}, packages={"gone-lib": "1.0"})
     assert (found.verdict, found.fix) == (WILL_NOT, "pip install gone-lib==1.0")
     assert "the module gone is not here" in found.reasons
-    assert verdict(store, imports("gone.models")).fix == "pip install gone"
+    # A pickle may name any module, and who knows what is on PyPI under that name.
+    assert verdict(store, imports("gone.models")).fix == ""
 
 
 def test_a_missing_submodule_may_not_load(store: Storage) -> None:
@@ -854,7 +855,7 @@ def test_check(store: Storage, viewser: Viewser) -> None:
     assert "may not load" in output and "pip install scikit-learn==1.0.2" in output
     put(store, "bad", imports("gone"), imports=["gone.Model"])
     result = viewser("model", "check", "--all", exit_code=1)
-    assert "will not load" in result.stdout and "pip install gone" in result.stdout and result.stderr == ""
+    assert "will not load" in result.stdout and "the module gone is not here" in result.stdout and result.stderr == ""
     viewser("model", "check", "good", "other:1")
     found = json.loads(viewser("model", "check", "--all", "--json", exit_code=1).stdout)
     assert {one["name"]: one["verdict"] for one in found} == {"good": LOADS, "other": MAY_NOT, "bad": WILL_NOT}

@@ -780,6 +780,21 @@ def test_folders_above(tmp_path: Path) -> None:
         folder.chmod(0o755)
 
 
+def test_what_is_no_list(store: Storage) -> None:
+    """A wrong list is told from an empty one; True is one's own; and a list that everyone may change is none."""
+    store.store("m", Fraction(1, 2))
+    for wrong in (["sklearn.*"], ["sklearn"], 5, [5]):
+        with pytest.raises(UntrustedModelError, match="the list of what is trusted cannot be read"):
+            store.fetch("m", trusted=wrong)  # type: ignore[arg-type]
+    with pytest.raises(UntrustedModelError, match="it imports fractions.Fraction"):
+        store.fetch("m", trusted=True)
+    trust.add_all(store.inspect("m"))
+    assert store.fetch("m", trusted=True) == Fraction(1, 2)
+    trust.path().chmod(0o666)
+    with pytest.raises(StorageError, match="everyone on this system may write .*trusted.txt: chmod o-w"):
+        store.fetch("m", trusted=True)
+
+
 def test_a_list_of_ones_own_and_another(store: Storage) -> None:
     """Who holds every fetch to their own list is held to it with another one too."""
     record = store.store("m", Fraction(1, 2))

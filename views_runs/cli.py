@@ -203,7 +203,7 @@ def model() -> None:
     """
 
 
-@model.command("list")
+@model.command("list", short_help="List models, the last stored first.")
 @click.argument("glob", required=False)
 @field_options(multiple=True)
 @click.option("-w", "--where", metavar="CONDITION", multiple=True, help="FIELD OP VALUE, FIELD or !FIELD.")
@@ -371,7 +371,7 @@ def annotate(name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fie
         rendering.show_changes(before, after)
 
 
-@model.command()
+@model.command(short_help="Store a pickle FILE from elsewhere.")
 @click.argument("file", type=click.Path())
 @click.argument("name", required=False)
 @annotations
@@ -400,7 +400,7 @@ def upload(file: str, name: str | None, overwrite: bool, settings: tuple[str, ..
         rendering.show_stored(record)
 
 
-@model.command()
+@model.command(short_help="Say whether models will load on this machine.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--all", "everything", is_flag=True, help="All current versions.")
 @shared_options
@@ -430,7 +430,7 @@ def check(ctx: click.Context, names: tuple[str, ...], everything: bool) -> None:
         ctx.exit(1)
 
 
-@model.command()
+@model.command(short_help="Put what a model imports on your own list.")
 @click.argument("name")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @shared_options
@@ -455,10 +455,12 @@ def trust(name: str, yes: bool) -> None:
     if _wants_json():
         rendering.show_json({"file": str(own_list.path()), "added": added})
     else:
-        rendering.show_message(f"Added {len(added)} to {own_list.path()}.")
+        rendering.show_message(
+            f"Added {len(added)} to {own_list.path()}." if added else "Nothing to add: all is on the list."
+        )
 
 
-@model.command()
+@model.command(short_help="Show or set the fields that every model must have.")
 @click.argument("fields", metavar="[FIELD]...", nargs=-1)
 @click.option("--none", "clear", is_flag=True, help="Require nothing.")
 @shared_options
@@ -487,7 +489,7 @@ def require(fields: tuple[str, ...], clear: bool) -> None:
         rendering.show_required(required, incomplete)
 
 
-@model.command()
+@model.command(short_help="Show how two models, or two versions, differ.")
 @click.argument("name")
 @click.argument("other", required=False)
 @click.option("--all", "everything", is_flag=True, help="What is equal too.")
@@ -513,7 +515,7 @@ def diff(name: str, other: str | None, everything: bool) -> None:
         rendering.show_differences(one, two, rows)
 
 
-@model.command()
+@model.command(short_help="Check that every byte is as it was stored.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @shared_options
 @click.pass_context
@@ -540,7 +542,7 @@ def verify(ctx: click.Context, names: tuple[str, ...]) -> None:
         ctx.exit(1)
 
 
-@model.command()
+@model.command(short_help="Copy the whole store to FILE, and verify the copy.")
 @click.argument("file")
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it is there.")
 @shared_options
@@ -569,7 +571,7 @@ def backup(ctx: click.Context, file: str, force: bool) -> None:
         ctx.exit(1)
 
 
-@model.command()
+@model.command(short_help="Look at the store, and where it lies.")
 @click.option("--peer", is_flag=True, help="Try the share together with another computer that says this too.")
 @shared_options
 @click.pass_context

@@ -20,6 +20,15 @@ from views_runs.opcodes import Import
 LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
 
 #: What can be the name of a distribution, and its version, and means nothing else to a shell or to pip.
+#: What supplies the modules that models are mostly made with.
+_WELL_KNOWN = {
+    **{
+        name: name
+        for name in ("catboost", "joblib", "lightgbm", "numpy", "pandas", "scipy", "statsmodels", "torch", "xgboost")
+    },
+    "sklearn": "scikit-learn",
+}
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 
@@ -96,7 +105,7 @@ def missing_modules(modules: Iterable[str]) -> list[str]:
 
 def install(modules: Iterable[str], needs: Needs) -> str:
     """Return the line that installs what supplies these top-level modules; empty when there is none."""
-    return _pip((needs.suppliers.get(module, module) for module in modules), needs)
+    return _pip(_suppliers(modules, needs), needs)
 
 
 def _broken(needs: Needs) -> Iterator[tuple[str, str]]:
@@ -114,7 +123,10 @@ def _missing(needs: Needs) -> Iterator[tuple[str, str]]:
         yield WILL_NOT, f"the module {module} is not here"
     for module in modules:
         if module == "__main__":
-            yield MAY_NOT, "it needs what the script that stored it defines in __main__"
+            yield (
+                MAY_NOT,
+                "it needs what the script that stored it defines in __main__: move that to a module, and store it again",
+            )
         elif module.split(".")[0] not in absent and not _is_there(module):
             # It may be made when its package is imported.
             yield MAY_NOT, f"the module {module} is not here"
@@ -141,7 +153,13 @@ def _differences(needs: Needs) -> dict[str, tuple[str, str | None]]:
 
 def _fix(needs: Needs) -> str:
     missing = missing_modules(module for module, _ in needs.imports)
-    return _pip([*(needs.suppliers.get(module, module) for module in missing), *_differences(needs)], needs)
+    return _pip([*_suppliers(missing, needs), *_differences(needs)], needs)
+
+
+def _suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
+    """Return the distributions of modules, of those that are known: a pickle may name any module, and PyPI have any."""
+    known = {**_WELL_KNOWN, **needs.suppliers}
+    return [known[module] for module in modules if module in known]
 
 
 def _pip(names: Iterable[str], needs: Needs) -> str:

@@ -46,7 +46,7 @@ def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
 def _folders_above(path: Path) -> list[Path]:
     """Return the folders that lead to a store, the one that it is in aside; also those that lead to a link to it."""
     real = Path(os.path.realpath(path))
-    return [*dict.fromkeys(one for one in (*path.parents, *real.parents) if one != real.parent and one.exists())]
+    return [*dict.fromkeys(one for one in (*path.parents, *real.parents) if one != real.parent and os.path.exists(one))]
 
 
 def refuse_open(connection: Connection) -> None:
@@ -102,6 +102,9 @@ def doubts(path: Path) -> Iterator[tuple[str, str]]:
             f"what is made in {file.parent} gets its maker's own group, not the folder's",
             f"chmod g+s {_quoted(file.parent)}",
         )
+    elif mode & stat.S_IWGRP and file.exists() and file.stat().st_gid != file.parent.stat().st_gid:
+        group = _group(file.parent)
+        yield f"{file.name} is not of the folder's group, {group}", f"chgrp {group} {_quoted(file)}*"
     if file.exists() and not os.access(file, os.W_OK):
         yield "you may read the store, not write it", "If you want to store, ask its owner"
 

@@ -226,7 +226,7 @@ def _recorded(record: ModelRecord) -> dict[str, str]:
         "size": size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else ""),
         "sha256": record.sha256,
         "stored": f"{_local(record.stored_at)} by {record.stored_by}",
-        "stored with": f"{where}pickle protocol {record.protocol}",
+        "made with": f"{where}pickle protocol {record.protocol}",
     }
     lines = {"imports": _imports(record, MOST_SHOWN), "here it": _verdict(record.loadable())}
     return {name: printable(value) for name, value in shown.items()} | lines

@@ -11,7 +11,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast, Literal, TypeVar
 
 from views_runs import (
     files,
@@ -287,7 +287,7 @@ class Storage:
         name: str,
         version: int | None = None,
         *,
-        trusted: Iterable[str] | None = None,
+        trusted: Iterable[str] | Literal[True] | None = None,
         sha256: str | None = None,
     ) -> Any:
         """Return a stored model: the current version of it, or the one asked for.
@@ -299,7 +299,7 @@ class Storage:
             name: of the model.
             version: which version; without it, the current one.
             trusted: what the pickle may import, each ``module.name`` (``module:name`` if the name has dots), and nothing
-                else. It is read to its end first.
+                else; True for what is on the user's own list. It is read to its end first.
             sha256: what its bytes must be, in hexadecimal. They are read to their end first.
 
         Raises:
@@ -325,11 +325,11 @@ class Storage:
             return loading.load(connection, stored, self._trusted_imports(connection, trusted), sha256)
 
     def _trusted_imports(
-        self, connection: Connection, trusted: Iterable[str] | None
+        self, connection: Connection, trusted: Iterable[str] | Literal[True] | None
     ) -> frozenset[opcodes.Import] | None:
         """Return what a fetch is held to; None for nothing."""
-        own = trust.listed() if self.trusted else None
-        if trusted is None:
+        own = trust.listed() if self.trusted or trusted is True else None
+        if trusted is None or trusted is True:
             return own
         try:
             listed = trust.parsed(trusted)

@@ -1,6 +1,8 @@
 """The user's own list of what stored models may import: in the user's folder, never in the file that others write."""
 
 import os
+import shlex
+import stat
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +34,7 @@ def listed() -> frozenset[Import]:
         StorageError: it cannot be read.
     """
     try:
+        _refuse_open(path())
         return parsed(line.strip() for line in _lines() if line.strip() and not line.lstrip().startswith("#"))
     except (OSError, ValueError) as error:
         raise StorageError(f"cannot read the list of what you trust, {path()}: {error}") from error
@@ -43,11 +46,20 @@ def parsed(entries: Iterable[str]) -> frozenset[Import]:
     Raises:
         ValueError: one names none.
     """
-    found = frozenset(map(Import.parse, [entries] if isinstance(entries, str) else entries))
-    wrong = [str(one) for one in found if not one.module or not one.name]
+    found = {entry: Import.parse(entry) for entry in ([entries] if isinstance(entries, str) else entries)}
+    wrong = [entry for entry, one in found.items() if not one.module or not one.name or "*" in entry]
     if wrong:
-        raise ValueError(f"{wrong[0]!r} is no import: write module.name, as in sklearn.svm._classes.SVC")
-    return found
+        raise ValueError(
+            f"{wrong[0]!r} is no import: write module.name, as in sklearn.svm._classes.SVC; there is no * for several"
+        )
+    return frozenset(found.values())
+
+
+def _refuse_open(file: Path) -> None:
+    """Refuse a list that everyone may change."""
+    for place in (file, file.parent):
+        if os.name == "posix" and place.exists() and place.stat().st_mode & stat.S_IWOTH:
+            raise ValueError(f"everyone on this system may write {place}: chmod o-w {shlex.quote(str(place))}")
 
 
 def as_installed(record: ModelRecord) -> ModelRecord:
