@@ -105,7 +105,7 @@ def missing_modules(modules: Iterable[str]) -> list[str]:
 
 def install(modules: Iterable[str], needs: Needs) -> str:
     """Return the line that installs what supplies these top-level modules; empty when there is none."""
-    return _pip(_suppliers(modules, needs), needs)
+    return _pip(suppliers(modules, needs), needs)
 
 
 def _broken(needs: Needs) -> Iterator[tuple[str, str]]:
@@ -153,11 +153,14 @@ def _differences(needs: Needs) -> dict[str, tuple[str, str | None]]:
 
 def _fix(needs: Needs) -> str:
     missing = missing_modules(module for module, _ in needs.imports)
-    return _pip([*_suppliers(missing, needs), *_differences(needs)], needs)
+    return _pip([*suppliers(missing, needs), *_differences(needs)], needs)
 
 
-def _suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
-    """Return the distributions of modules, of those that are known: a pickle may name any module, and PyPI have any."""
+def suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
+    """Return the distributions of modules, of those that are known.
+
+    Never a guess by the module's name: a colleague's own utils.py is not the package that somebody called utils.
+    """
     known = {**_WELL_KNOWN, **needs.suppliers}
     return [known[module] for module in modules if module in known]
 

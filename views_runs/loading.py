@@ -110,10 +110,10 @@ def _refuse_missing(connection: Connection, needs: Needs) -> None:
     if missing:
         one = f"the module {missing[0]}" if len(missing) == 1 else f"the modules {', '.join(missing)}"
         line = loadability.install(missing, needs)
-        raise connection.failure(
-            ModelLoadError,
-            f"it needs {one}, not here. Nothing was loaded. " + (f"Try: {line}" if line else "Ask who stored it"),
-        )
+        unknown = [module for module in missing if not loadability.suppliers([module], needs)]
+        advice = [f"Try: {line}"] if line else []
+        advice += [f"It is not known what package has {', '.join(unknown)}: ask who stored it"] if unknown else []
+        raise connection.failure(ModelLoadError, f"it needs {one}, not here. Nothing was loaded. {'. '.join(advice)}")
 
 
 def _hold_to_digest(connection: Connection, seen: Seen, sha256: str) -> None:
