@@ -17,7 +17,14 @@ def suppliers(modules: Iterable[str]) -> dict[str, str]:
     known = {
         module: _distributions().get(module) for module in sorted(modules) if module not in sys.stdlib_module_names
     }
-    return {module: names[0] for module, names in known.items() if names}
+    chosen = {module: _one_of(module, names or []) for module, names in known.items()}
+    return {module: name for module, name in chosen.items() if name}
+
+
+def _one_of(module: str, names: list[str]) -> str | None:
+    """Return the distribution that supplies a module, if that can be told: `google` is of many."""
+    own = [name for name in names if name == normal(module)]
+    return names[0] if len(names) == 1 else next(iter(own), None)
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:

@@ -35,7 +35,7 @@ def copy(file: str | os.PathLike[str], store: Path, sink: Callable[[Part], None]
     reader, writer = opcodes.Reader(), PartWriter(sink)
     start = b""
     try:
-        path = Path(file)
+        path = Path(os.path.expanduser(file))
         if not stat.S_ISREG(path.stat().st_mode):
             raise UploadError(f"cannot {doing}: {path}: it is not a regular file. Check the path; nothing was stored")
         if store.exists() and path.samefile(store):
@@ -66,6 +66,11 @@ def _refuse(reading: opcodes.Reading, start: bytes, doing: str) -> None:
         what = f"it is compressed ({compression}), as joblib does it" if compression else "joblib wrote it"
         raise UploadError(
             f"{doing}: {what}, and that is no plain pickle: joblib.load it in Python, and store what that returns; "
+            "nothing was stored"
+        )
+    if reading.troubles and reading.troubles[-1].startswith("data after the end"):
+        raise UploadError(
+            f"{doing}: there is {reading.troubles[-1]} of its first pickle. Load it with what wrote it, and store each of them; "
             "nothing was stored"
         )
     if not reading.is_whole:

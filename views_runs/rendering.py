@@ -211,15 +211,17 @@ def show_record(record: ModelRecord) -> None:
     known = [field for field in KNOWN_FIELDS if field in metadata]
     fields = {field: text(field, metadata[field]) for field in [*known, *sorted(set(metadata) - set(known))]}
     given = _pairs(fields) if record.metadata is not None else Text("stored without metadata", style="dim")
-    recorded = _pairs(_recorded(record))
+    verdict = record.loadable()
+    recorded = _pairs(_recorded(record, verdict))
     content = Together(given, Rule(style="dim"), recorded)
     title = Text(f"{printable(record.name)}, version {record.version}{'' if record.current else ' (not current)'}")
     console = output()
     widest = Measurement.get(console, console.options, Together(given, recorded)).maximum + 4
     console.print(Panel(content, title=title, width=min(console.width, max(widest, len(title) + 6))))
+    _show_fixes([verdict])
 
 
-def _recorded(record: ModelRecord) -> dict[str, str]:
+def _recorded(record: ModelRecord, verdict: Verdict) -> dict[str, str]:
     where = f"{record.python} on {record.platform}, " if record.python else ""
     shown = {
         "type": record.type or "not known: its pickle was uploaded",
@@ -228,7 +230,7 @@ def _recorded(record: ModelRecord) -> dict[str, str]:
         "stored": f"{_local(record.stored_at)} by {record.stored_by}",
         "made with": f"{where}pickle protocol {record.protocol}",
     }
-    lines = {"imports": _imports(record, MOST_SHOWN), "here it": _verdict(record.loadable())}
+    lines = {"imports": _imports(record, MOST_SHOWN), "here it": _verdict(verdict)}
     return {name: printable(value) for name, value in shown.items()} | lines
 
 
@@ -270,14 +272,21 @@ def show_verdicts(checked: list[tuple[ModelRecord, Verdict]]) -> None:
         grid.add_column(overflow="fold")
     for record, verdict in checked:
         style = {LOADS: "green", MAY_NOT: "yellow", WILL_NOT: "bold red"}[verdict.verdict]
-        text = printable_lines([*verdict.reasons, *filter(None, [verdict.fix])])
+        text = printable_lines(verdict.reasons)
         name = Text(f"{printable(record.name)}:{record.version}")
         grid.add_row(Text(verdict.verdict, style=style), name, Text(text))
     output().print(grid)
+    _show_fixes(verdict for _, verdict in checked)
+
+
+def _show_fixes(verdicts: Iterable[Verdict]) -> None:
+    """Print the lines for the shell, once each and never folded: they are there to be copied."""
+    for fix in dict.fromkeys(verdict.fix for verdict in verdicts if verdict.fix):
+        output().print(Text(printable(fix)), soft_wrap=True)
 
 
 def _verdict(verdict: Verdict) -> str:
-    return printable_lines([verdict.verdict, *verdict.reasons, *filter(None, [verdict.fix])])
+    return printable_lines([verdict.verdict, *verdict.reasons])
 
 
 def _pairs(pairs: Mapping[str, str]) -> "Table":
