@@ -775,6 +775,7 @@ def test_folders_above(tmp_path: Path) -> None:
         folder.chmod(0o777)
         with pytest.raises(OpenPermissionsError, match=f"chmod o-w {folder}`"):
             opened.fetch("m")
+        assert [one.advice for one in opened.doctor() if one.state == "failure"] == [f"chmod o-w {folder}"]
         folder.chmod(0o1777)
         assert opened.fetch("m") == 1
         folder.chmod(0o755)

@@ -189,19 +189,18 @@ def _permissions(path: Path) -> Iterator[Finding]:
             "Ask whoever keeps the server who may",
         )
         return
+    danger = "everyone on this system may write it, and so run code as whoever fetches"
     opened = dict(permissions.open_to_everyone(path))
     for place in permissions.places(path):
         what = "folder" if place.is_dir() else "journal" if place.name.endswith("-journal") else "file"
         text = f"{what} {place}: {permissions.described(place)}"
         if place in opened:
-            yield Finding(
-                "permissions",
-                "failure",
-                f"{text}: everyone on this system may write it, and so run code as whoever fetches",
-                opened[place],
-            )
+            yield Finding("permissions", "failure", f"{text}: {danger}", opened.pop(place))
         else:
             yield Finding("permissions", "ok", text)
+    for place, mend in opened.items():
+        described = permissions.described(place)
+        yield Finding("permissions", "failure", f"folder {place}, on the way to it: {described}: {danger}", mend)
     for trouble, advice in permissions.troubles(path):
         yield Finding("permissions", "failure", trouble, advice)
     for trouble, advice in permissions.doubts(path):

@@ -19,7 +19,6 @@ from views_runs.opcodes import Import
 #: The verdicts, from good to bad.
 LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
 
-#: What can be the name of a distribution, and its version, and means nothing else to a shell or to pip.
 #: What supplies the modules that models are mostly made with.
 _WELL_KNOWN = {
     **{
@@ -29,6 +28,7 @@ _WELL_KNOWN = {
     "sklearn": "scikit-learn",
 }
 
+#: What can be the name of a distribution, and its version, and means nothing else to a shell or to pip.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 

@@ -382,7 +382,7 @@ class Storage:
         found = [self._look_up(name) for name in models] if models else self.find()
         records = [self.inspect(one.name, one.version) if one.imports is None else one for one in found]
         # What is installed is looked up once, and not for each model.
-        packages.version.cache_clear()
+        packages.forget()
         return [(record, verdict(record.needs())) for record in records]
 
     def find(
