@@ -919,3 +919,11 @@ def test_inspect_shows_what_it_needs(store: Storage, viewser: Viewser) -> None:
     assert "imports" in output and f"scikit-learn {metadata.version('scikit-learn')}" in output and "loads" in output
     found = json.loads(viewser("model", "inspect", "forest", "--json").stdout)
     assert tuple(found["imports"]) == record.imports and found["packages"] == record.packages
+
+
+def test_check_looks_anew_at_what_is_installed(store: Storage) -> None:
+    """What was installed since the last look, as in a notebook, counts."""
+    put(store, "m", pickle.dumps([1]), imports=[], packages={"scikit-learn": "0.1"})
+    packages.forget()
+    packages._folders()["scikit-learn"] = "0.1"
+    assert [verdict.verdict for _, verdict in store.check("m")] == [MAY_NOT]

@@ -20,8 +20,10 @@ _OTHERS = {
 }
 
 
-def copy(file: str | os.PathLike[str], store: Path, sink: Callable[[Part], None], doing: str) -> PartWriter:
-    """Copy a pickle into parts.
+def copy(
+    file: str | os.PathLike[str], store: Path, sink: Callable[[Part], None], doing: str
+) -> tuple[PartWriter, opcodes.Reading]:
+    """Copy a pickle into parts; return the writer, and what was read on the way.
 
     Args:
         file: its path.
@@ -50,9 +52,10 @@ def copy(file: str | os.PathLike[str], store: Path, sink: Callable[[Part], None]
     except (OSError, ValueError, TypeError) as error:
         trouble = getattr(error, "strerror", None) or error
         raise UploadError(f"cannot {doing}: {file}: {trouble}. Check the path; nothing was stored") from error
-    _refuse(reader.result(), start, f"cannot {doing}: {path}")
+    reading = reader.result()
+    _refuse(reading, start, f"cannot {doing}: {path}")
     writer.close()
-    return writer
+    return writer, reading
 
 
 def description(reading: opcodes.Reading) -> dict[str, Any]:

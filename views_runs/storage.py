@@ -209,8 +209,14 @@ class Storage:
         return None
 
     def _store(self, name: str, model: Any, metadata: Any, may_replace: Callable[[ModelRecord], bool]) -> ModelRecord:
-        def write(sink: Callable[[pickling.Part], None], doing: str) -> pickling.PartWriter:
-            return pickling.dump(model, sink, doing)
+        def write(sink: Callable[[pickling.Part], None], doing: str) -> tuple[pickling.PartWriter, opcodes.Reading]:
+            reader = opcodes.Reader()
+
+            def read_too(part: pickling.Part) -> None:
+                reader.feed(part.data)
+                sink(part)
+
+            return pickling.dump(model, read_too, doing), reader.result()
 
         def describe(reading: opcodes.Reading) -> dict[str, Any]:
             _warn_of_main(name, reading)
@@ -223,28 +229,21 @@ class Storage:
         name: str,
         metadata: Any,
         may_replace: Callable[[ModelRecord], bool],
-        write: Callable[[Callable[[pickling.Part], None], str], pickling.PartWriter],
+        write: Callable[[Callable[[pickling.Part], None], str], tuple[pickling.PartWriter, opcodes.Reading]],
         describe: Callable[[opcodes.Reading], dict[str, Any]],
     ) -> ModelRecord:
         """Store a pickle.
 
         Args:
-            write: writes it to a sink for its parts.
+            write: writes it to a sink for its parts, and reads what it imports.
             describe: returns what to record of it, by what its bytes say.
         """
         doing = f"store {name!r}"
         name = names.new_name(name)
         columns = _encode(metadata, doing)
         self._refuse_early(name, columns, may_replace, doing)
-        reader = opcodes.Reader()
         with uploads.Upload(lambda: self._connect(doing, create=True)) as upload:
-
-            def sink(part: pickling.Part) -> None:
-                reader.feed(part.data)
-                upload.add(part)
-
-            writer = write(sink, doing)
-            reading = reader.result()
+            writer, reading = write(upload.add, doing)
             environment = json.dumps(describe(reading))
             upload.flush()
             return self._publish(upload, name, writer, columns, environment, may_replace)
@@ -271,7 +270,7 @@ class Storage:
         [1, 2, 3]
         """
 
-        def write(sink: Callable[[pickling.Part], None], doing: str) -> pickling.PartWriter:
+        def write(sink: Callable[[pickling.Part], None], doing: str) -> tuple[pickling.PartWriter, opcodes.Reading]:
             return pickle_files.copy(path, self.path, sink, doing)
 
         def describe(reading: opcodes.Reading) -> dict[str, Any]:
