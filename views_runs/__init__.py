@@ -29,7 +29,7 @@ from views_runs.exceptions import (
     UploadError,
     UploadLostError,
 )
-from views_runs.loadability import Verdict
+from views_runs.pickles.loadability import Verdict
 from views_runs.metadata import Metadata, ModelMetadata
 from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
 from views_runs.storage import Storage

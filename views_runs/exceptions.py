@@ -4,19 +4,50 @@ Every message names the store file, the model where there is one, and what to do
 command line prints the message and exits with 1.
 """
 
-from typing import Any
+import os
+from typing import Any, Self
 
 
 class StorageError(Exception):
-    """The base of every error that a store raises.
+    """The base class of every error that a store raises.
 
-    >>> str(StorageError("cannot fetch 'm': models.db is not there"))
-    "cannot fetch 'm': models.db is not there"
+    Args:
+        trouble: what is wrong, as a clause without a full stop.
+        advice: what to do next, as sentences without the last full stop; empty if there is nothing to say.
+
+    The operation and the file are filled in by `locate`, once, where `Storage` opens the file.
+
+    >>> error = StoreFullError("the disk is full", "Free some space and try again")
+    >>> print(error.locate("store 'forest'", "models.db"))
+    cannot store 'forest': models.db: the disk is full. Free some space and try again
     """
 
+    def __init__(self, trouble: str = "", advice: str = "") -> None:
+        super().__init__(trouble)
+        #: What is wrong.
+        self.trouble = trouble
+        #: What to do next.
+        self.advice = advice
+        #: What could not be done, as in ``store 'forest'``; empty until it is known.
+        self.operation = ""
+        #: The file that this is about; None until it is known.
+        self.path: str | os.PathLike[str] | None = None
+
+    def locate(self, operation: str, path: str | os.PathLike[str] | None = None) -> Self:
+        """Fill in the operation and the file, unless that was done before; return the error."""
+        if not self.operation:
+            self.operation, self.path = operation, path
+        return self
+
     def __str__(self) -> str:
-        # Children are KeyErrors or OSErrors too, which would put quotes or brackets around the text.
-        return str(self.args[0]) if self.args else ""
+        # Subclasses are KeyErrors and OSErrors too, which would put quotes or brackets around the text.
+        where = f"cannot {self.operation}: " if self.operation else ""
+        where += f"{os.fspath(self.path)}: " if self.path is not None else ""
+        return f"{where}{self.trouble}" + (f". {self.advice}" if self.advice else "")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A process pool sends errors as pickles; OSError's own way would lose the attributes.
+        return type(self), (self.trouble,), self.__dict__
 
 
 class InvalidNameError(StorageError, ValueError):
@@ -24,29 +55,34 @@ class InvalidNameError(StorageError, ValueError):
 
 
 class InvalidMetadataError(StorageError, ValueError):
-    """This metadata would not come back as it was given."""
+    """This metadata would not come back equal to what was given.
 
-    def __init__(self, message: str, key: str = "") -> None:
-        super().__init__(message)
-        #: Where in the metadata the trouble is, as Python would write it: ``history[0].when``.
+    Args:
+        trouble, advice: as for `StorageError`.
+        key: where in the metadata the trouble is, as Python would write it: ``history[0].when``.
+    """
+
+    def __init__(self, trouble: str = "", key: str = "", advice: str = "") -> None:
+        super().__init__(trouble, advice)
+        #: Where in the metadata the trouble is.
         self.key = key
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.key)
 
 
 class QueryError(StorageError, ValueError):
-    """A condition on models cannot be read."""
+    """A condition on models is invalid.
 
-    def __init__(self, message: str, condition: str = "", place: int = 0) -> None:
-        super().__init__(message)
+    Args:
+        trouble, advice: as for `StorageError`.
+        condition: what was written.
+        place: the index of the character in it where the trouble is.
+    """
+
+    def __init__(self, trouble: str = "", condition: str = "", place: int = 0, advice: str = "") -> None:
+        super().__init__(trouble, advice)
         #: What was written.
         self.condition = condition
-        #: Where in it the trouble is: the index of a character.
+        #: The index of the character where the trouble is.
         self.place = place
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (str(self), self.condition, self.place)
 
 
 class ModelExistsError(StorageError, FileExistsError):

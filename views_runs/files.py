@@ -5,8 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from views_runs.connection import COMPANIONS, companion
 from views_runs.exceptions import StorageError
+
+#: What lies beside a database file and belongs to it; the last two only in a mode that is not used here.
+COMPANIONS = ("-journal", "-wal", "-shm")
+
+
+def companion(path: Path, ending: str) -> Path:
+    """Return the file that SQLite keeps beside a database: it follows links first."""
+    return Path(os.path.realpath(path) + ending)
 
 
 def target(

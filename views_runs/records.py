@@ -6,8 +6,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from views_runs import packages
-from views_runs.loadability import Needs, Verdict, verdict
+from views_runs.pickles import packages
+from views_runs.pickles.loadability import Needs, Verdict, verdict
 from views_runs.metadata import Metadata, differences, plain
 
 #: What a store records by itself, and may differ between two models.

@@ -13,22 +13,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, cast, Literal, TypeVar
 
-from views_runs import (
-    files,
-    loading,
-    names,
-    opcodes,
-    packages,
-    permissions,
-    pickle_files,
-    pickling,
-    query,
-    rows,
-    schema,
-    trust,
-    uploads,
-)
-from views_runs.connection import Connection
+from views_runs import files, names, query
+from views_runs.database import rows, schema, uploads
+from views_runs.pickles import loading, opcodes, packages, permissions, pickle_files, pickling, trust
+from views_runs.database.connection import Connection
 from views_runs.exceptions import (
     BackupError,
     DownloadError,
@@ -43,7 +31,7 @@ from views_runs.exceptions import (
     StoreDamagedError,
     UntrustedModelError,
 )
-from views_runs.loadability import Verdict, verdict
+from views_runs.pickles.loadability import Verdict, verdict
 from views_runs.metadata import (
     Metadata,
     ModelMetadata,
@@ -770,7 +758,7 @@ class Storage:
         (1, ())
         """
         # What few need is imported when it is needed: `list` is to begin at once.
-        from views_runs import verification
+        from views_runs.database import verification
 
         references = [names.reference(model, None) for model in models]
         if not references and self._reads_as_empty():
@@ -810,7 +798,7 @@ class Storage:
         >>> Storage("copy.db").fetch("forest")
         [1, 2, 3]
         """
-        from views_runs import backup, verification
+        from views_runs.database import backup, verification
 
         doing = f"back up {self.path}"
         target = files.target(file, self.path.name, self.path, overwrite, BackupError, doing).absolute()
@@ -833,7 +821,7 @@ class Storage:
         >>> {finding.state for finding in store.doctor() if finding.topic in ("store", "file", "leftovers")}
         {'ok'}
         """
-        from views_runs import doctor
+        from views_runs.health import doctor
 
         found = doctor.examine(self.path, self._decided_by)
         if peer:

@@ -128,7 +128,7 @@ def read(path: Path) -> str:
     """Read the imports of a file; return seconds, and MiB above what there was before."""
     import pickle
 
-    from views_runs import opcodes
+    from views_runs.pickles import opcodes
 
     opcodes.read([pickle.dumps([Small(1)], 5)])
     # From the disk's cache: it is the reading of opcodes that is measured.
@@ -158,7 +158,8 @@ def store(folder: Path, records: bool = True) -> str:
     """Store the forest; return seconds."""
     import pickle
 
-    from views_runs import Storage, opcodes, packages
+    from views_runs import Storage
+    from views_runs.pickles import opcodes, packages
     from views_runs import storage as module
 
     with open(folder / "forest.pickle", "rb") as file:
@@ -186,7 +187,8 @@ def fetch(folder: Path, name: str = "forest", checks: bool = True) -> str:
     """Fetch a model; return seconds."""
     import sklearn.ensemble  # noqa: F401
 
-    from views_runs import Storage, loading, permissions
+    from views_runs import Storage
+    from views_runs.pickles import loading, permissions
 
     if not checks:
         loading._refuse_missing = lambda connection, needs: None

@@ -1,0 +1,386 @@
+"""The command line: through click's runner, and as a process for exit codes and streams."""
+
+import hashlib
+import json
+import os
+import pickle
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from tests.unit.test_parts import damage
+from views_runs import Storage, rendering
+from views_runs.version import __version__
+
+Viewser = Callable[..., Result]
+
+VERBS = ("list", "inspect", "download", "delete", "annotate", "require", "diff")
+
+METADATA = {
+    "seed": 7,
+    "author": "testuser",
+    "run_id": "2026-11",
+    "level_of_analysis": "country_month",
+    "train_start": 121,
+    "train_end": 480,
+    "training_date": datetime(2026, 11, 23, 8, 0, 5),
+    "steps": [1, 2],
+    "a note": "two\nlines \x1b[31m[bold]and markup[/bold]",
+}
+
+
+def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a process."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-m", "views_runs", *arguments],
+        capture_output=True,
+        text=True,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def test_list_shows_every_column(store: Storage, viewser: Viewser) -> None:
+    """What is not a terminal gets every column, and nothing of it cut, without colour."""
+    name = "fatalities_" + "x" * 200
+    store.store(name, list(range(1000)), METADATA)
+    store.store("[red]bare[/red]", 1)
+    lines = viewser("model", "list").stdout.splitlines()
+    assert lines[0].split("  ")[0] == "name"
+    for header in ("version", "author", "run", "level of analysis", "training period", "trained", "size", "stored"):
+        assert header in lines[0]
+    assert lines[1].startswith("[red]bare[/red] ")
+    stored = store.inspect(name).stored_at.astimezone().strftime("%Y-%m-%d %H:%M")
+    assert lines[2].split() == [
+        name, "1", "testuser", "2026-11", "country_month", "121-480", "2026-11-23", "2.8", "kB", *stored.split()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("columns", [10, 40, 80, 140, 200])
+def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
+    """In a narrow terminal the name is whole, folded where it must be, and columns are left out."""
+    import pty
+    import termios
+
+    store.store("fatalities_sb_random_forest", 1, METADATA)
+    main, terminal = pty.openpty()
+    termios.tcsetwinsize(terminal, (30, columns))
+    environment = {**os.environ, "TERM": "xterm", "VIEWS_RUNS_STORE": str(store.path)}
+    code = [sys.executable, "-m", "views_runs", "model", "list"]
+    result = subprocess.run(code, stdout=terminal, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(terminal)
+    shown = re.sub(r"\x1b\[[\d;]*m", "", os.read(main, 10_000).decode().replace("\r\n", "\n"))
+    os.close(main)
+    assert all(len(line) <= columns for line in shown.splitlines())
+    first_column = [line[: min(columns, 30)].split("  ")[0].strip() for line in shown.splitlines()[1:]]
+    assert "".join(first_column).startswith("fatalities_sb_random_forest")
+    assert ("level of analysis" in shown) == (columns >= 140)
+    assert ("Some columns are not shown" in result.stderr) == (columns < 140)
+
+
+def test_list_newest_first_and_by_name(store: Storage, viewser: Viewser) -> None:
+    """A glob chooses; -q prints names alone, for a shell."""
+    for name in ("a1", "b1", "a2"):
+        store.store(name, 1)
+    store.store("a1", 2, overwrite=True)
+    assert viewser("model", "list", "-q").stdout == "a1\na2\nb1\n"
+    assert viewser("model", "list", "a*", "--quiet", "--all-versions").stdout == "a1\na2\na1\n"
+    records = json.loads(viewser("model", "list", "--json").stdout)
+    assert records == [record.as_json() for record in store.find()]
+
+
+def test_an_empty_store_says_what_to_do_next(viewser: Viewser, monkeypatch: pytest.MonkeyPatch, own_home: Path) -> None:
+    """No table without rows: the two lines that store a model; JSON stays JSON."""
+    monkeypatch.delenv("VIEWS_RUNS_STORE")
+    result = viewser("model", "list")
+    assert result.stdout == ""
+    assert "No models yet in" in result.stderr and "Storage().store('my-model', my_model" in result.stderr
+    assert viewser("model", "list", "--json").stdout == "[]\n"
+    assert list(own_home.iterdir()) == []
+
+
+def test_no_name_fits(store: Storage, viewser: Viewser) -> None:
+    """A glob that finds nothing says so."""
+    store.store("m", 1)
+    assert "meets these conditions" in viewser("model", "list", "x*").stderr
+
+
+def test_inspect_shows_the_metadata_first(store: Storage, viewser: Viewser) -> None:
+    """Known fields in their order, then others; months with their names; nothing that moves the cursor."""
+    record = store.store("m", [1], METADATA)
+    shown = viewser("model", "inspect", "m").stdout
+    lines = [" ".join(line.strip("│ ").split()) for line in shown.splitlines()]
+    assert "m, version 1" in lines[0]
+    assert lines[1:10] == [
+        "author testuser",
+        "run_id 2026-11",
+        "level_of_analysis country_month",
+        "train_start 121 (Jan 1990)",
+        "train_end 480 (Dec 2019)",
+        "training_date 2026-11-23 08:00:05",
+        "steps [1, 2]",
+        r"a note two\nlines \x1b[31m[bold]and markup[/bold]",
+        "seed 7",
+    ]
+    assert lines[11:14] == ["type builtins.list", f"size {record.size} bytes", f"sha256 {record.sha256}"]
+    assert lines[14].endswith(f"by {record.stored_by}")
+    assert lines[15].startswith("made with CPython")
+    assert "\x1b" not in shown
+
+
+def test_inspect_without_metadata_and_of_a_version(store: Storage, viewser: Viewser) -> None:
+    """A version that is not current says so."""
+    store.store("m", [1])
+    store.store("m", [2], overwrite=True)
+    assert "stored without metadata" in viewser("model", "inspect", "m").stdout
+    assert "m, version 1 (not current)" in viewser("model", "inspect", "m:1").stdout
+    assert json.loads(viewser("model", "inspect", "m:1", "--json").stdout) == store.inspect("m:1").as_json()
+
+
+def test_download(store: Storage, viewser: Viewser) -> None:
+    """The file is the pickle, byte for byte: sha256sum says what inspect says."""
+    record = store.store("m", os.urandom(2_500_000))
+    result = viewser("model", "download", "m")
+    assert (result.stdout, result.stderr) == ("", "Wrote m to m.pickle (2.5 MB).\n")
+    data = Path("m.pickle").read_bytes()
+    assert hashlib.sha256(data).hexdigest() == record.sha256
+    assert os.listdir() == ["m.pickle"]
+    assert json.loads(viewser("model", "download", "m", "other", "--json").stdout) == {
+        "name": "m",
+        "file": "other",
+        "size": record.size,
+    }
+
+
+def test_download_keeps_a_file(store: Storage, viewser: Viewser) -> None:
+    """An existing file is replaced only with --force."""
+    store.store("m", [1])
+    Path("m.pickle").write_text("mine")
+    assert "it was kept" in viewser("model", "download", "m", exit_code=1).stderr
+    assert Path("m.pickle").read_text() == "mine"
+    viewser("model", "download", "m", "--force")
+    assert pickle.loads(Path("m.pickle").read_bytes()) == [1]
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", ".", "..", ".bashrc", "-rf", "a/b\\c", "é" * 255, 'a:b*?"<>|']
+)
+def test_a_name_cannot_lead_the_file_out_of_the_folder(store: Storage, viewser: Viewser, name: str) -> None:
+    """Whatever the name, the file lies in this folder, and is not hidden in it."""
+    store.store(name, [1])
+    viewser("model", "download", "--", name)
+    (file,) = os.listdir()
+    assert file.endswith(".pickle") and not file.startswith((".", "-"))
+    assert pickle.loads(Path(file).read_bytes()) == [1]
+
+
+def test_download_into_a_folder(store: Storage, viewser: Viewser) -> None:
+    """A folder gets a file named after the model and the version asked for."""
+    store.store("m", [1])
+    Path("folder").mkdir()
+    viewser("model", "download", "m:1", "folder")
+    assert os.listdir("folder") == ["m_1.pickle"]
+
+
+def test_download_never_harms_the_store(store: Storage, viewser: Viewser, tmp_path: Path) -> None:
+    """Neither the store nor its journal is overwritten, also not through a link, also not with --force."""
+    store.store("m", [1])
+    (tmp_path / "link").symlink_to(store.path)
+    before = store.path.read_bytes()
+    for target in (str(store.path), f"{store.path}-journal", str(tmp_path / "link"), "../models.db"):
+        assert "the store itself" in viewser("model", "download", "m", target, "--force", exit_code=1).stderr
+    assert store.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "missing/folder/file", "/proc/file"])
+def test_download_to_where_no_file_can_be(store: Storage, viewser: Viewser, target: str) -> None:
+    """The message names the file."""
+    store.store("m", [1])
+    assert target in viewser("model", "download", "m", target, "--force", exit_code=1).stderr
+    assert os.listdir() == []
+
+
+def test_download_of_a_damaged_model(store: Storage, viewser: Viewser, sql: object) -> None:
+    """A damaged model leaves no file, neither whole nor half."""
+    store.store("m", os.urandom(3_000_000))
+    damage(sql, 1)  # type: ignore[arg-type]
+    assert "part 1 of its pickle is not what was stored" in viewser("model", "download", "m", exit_code=1).stderr
+    assert os.listdir() == []
+
+
+def test_download_to_stdout(store: Storage) -> None:
+    """- is the standard output, with nothing but the pickle in it."""
+    model = os.urandom(2_500_000)
+    store.store("m", model)
+    command = [sys.executable, "-m", "views_runs", "model", "download", "m", "-", "--store", str(store.path)]
+    result = subprocess.run(command, capture_output=True)
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert pickle.loads(result.stdout) == model
+
+
+def test_a_reader_that_goes_away(store: Storage) -> None:
+    """`viewser model download m - | head -c 1` ends without a traceback."""
+    store.store("m", os.urandom(5_000_000))
+    command = f"{sys.executable} -m views_runs model --store {store.path} download m - | head -c 1 | wc -c"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (result.stdout.strip(), result.stderr) == ("1", "")
+
+
+def test_delete_asks(store: Storage, viewser: Viewser) -> None:
+    """It says what is freed and asks; anything but yes keeps the models."""
+    store.store("m", os.urandom(2_000_000))
+    store.store("n", 1)
+    for answer in ("n\n", "\n", ""):
+        result = viewser("model", "delete", "m", "n", exit_code=1, input=answer)
+        assert "m, version 1: 2.0 MB" in result.stderr
+        assert "Deleting frees 2.0 MB." in result.stderr and result.stdout == ""
+    assert store.list() == ["n", "m"]
+    viewser("model", "delete", "m", input="y\n")
+    assert store.list() == ["n"]
+
+
+def test_delete_says_which_version_is_current_now(store: Storage, viewser: Viewser) -> None:
+    """Deleting the current version makes the one before it current."""
+    for number in range(3):
+        store.store("m", number, overwrite=True)
+    result = viewser("model", "delete", "m:3", "m:3", "--yes")
+    assert result.stderr.splitlines() == ["Deleted m, version 3 (5 bytes).", "The current version of m is 2 now."]
+    deleted = json.loads(viewser("model", "delete", "m", "--yes", "--json").stdout)
+    assert [(record["version"], record["current"]) for record in deleted] == [(2, True), (1, False)]
+    assert store.list() == []
+
+
+def test_delete_of_a_missing_model_deletes_nothing(store: Storage, viewser: Viewser) -> None:
+    """A mistake in one name keeps the others."""
+    store.store("m", 1)
+    assert "there is no model 'n'" in viewser("model", "delete", "m", "n", "--yes", exit_code=1).stderr
+    assert store.list() == ["m"]
+
+
+def test_options_stand_anywhere(store: Storage, tmp_path: Path) -> None:
+    """--store and --json are taken before, between and after the commands."""
+    store.store("m", 1)
+    path = str(store.path)
+    lines = [
+        ("--store", path, "--json", "model", "list"),
+        ("--json", "model", "--store", path, "list"),
+        ("model", "list", "--store", path, "--json"),
+    ]
+    results = [run(*line) for line in lines]
+    assert [json.loads(result.stdout)[0]["name"] for result in results] == ["m"] * 3
+
+
+def test_exit_codes_and_streams(store: Storage) -> None:
+    """0 done, 1 an error of the store, 2 wrong usage; data on stdout, messages on stderr."""
+    store.store("m", 1)
+    path = str(store.path)
+    done = run("model", "list", "-q", "--store", path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "m\n", "")
+    missing = run("model", "inspect", "n", "--store", path)
+    assert (missing.returncode, missing.stdout) == (1, "")
+    assert missing.stderr == (
+        f"Error: cannot inspect 'n': {path}: there is no model 'n'; `viewser model list` shows what is there\n"
+    )
+    for wrong in (("model", "inspect"), ("model", "nothing"), ("model", "list", "--nothing"), ("model", "delete")):
+        result = run(*wrong)
+        assert (result.returncode, result.stdout) == (2, "")
+        assert "Usage:" in result.stderr
+
+
+def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
+    """The line says which file, and --help needs none."""
+    result = run("--store", str(tmp_path / "gone.db"), "model", "list")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"{tmp_path / 'gone.db'} is not there" in result.stderr
+    assert run("--store", str(tmp_path / "gone.db"), "model", "list", "--help").returncode == 0
+    assert not (tmp_path / "gone.db").exists()
+
+
+@pytest.mark.parametrize("command", [[], ["model"], *(["model", verb] for verb in VERBS)])
+def test_help_has_an_example(viewser: Viewser, command: list[str]) -> None:
+    """A newcomer sees what to type."""
+    shown = viewser(*command, "--help").stdout
+    assert "Example" in shown and "viewser model" in shown and "--store PATH" in shown and "--json" in shown
+
+
+def test_version(viewser: Viewser) -> None:
+    """The version is the package's."""
+    assert viewser("--version").stdout == f"viewser, version {__version__}\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_a_terminal_without_the_characters(store: Storage, encoding: str) -> None:
+    """A name that cannot be shown is escaped; JSON is always JSON."""
+    store.store("日本", 1, {"note": "ž"})
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "VIEWS_RUNS_STORE": str(store.path)}
+    for arguments in (("list",), ("list", "-q"), ("inspect", "日本")):
+        command = [sys.executable, "-m", "views_runs", "model", *arguments]
+        result = subprocess.run(command, capture_output=True, env=environment)
+        assert (result.returncode, result.stderr) == (0, b"")
+        assert ("日本" if encoding == "utf-8" else r"\u65e5\u672c") in result.stdout.decode(encoding)
+        data = subprocess.run([*command, "--json"], capture_output=True, env=environment).stdout
+        if "-q" not in arguments:
+            shown = json.loads(data.decode(encoding))
+            assert (shown[0] if arguments[0] == "list" else shown)["name"] == "日本"
+
+
+@pytest.mark.parametrize(
+    "field, value, shown",
+    [
+        ("train_start", 0, "0"),
+        ("train_end", True, "true"),
+        ("train_end", "480", "480"),
+        ("nested", {"when": datetime(2026, 1, 2)}, '{"when": "2026-01-02T00:00:00"}'),
+        ("empty", None, ""),
+        ("share", 0.5, "0.5"),
+    ],
+)
+def test_values(field: str, value: object, shown: str) -> None:
+    """Only a month is shown as a month."""
+    assert rendering.text(field, value) == shown
+
+
+def test_scripts_are_installed() -> None:
+    """viewser and views-runs are one and the same."""
+    from importlib.metadata import entry_points
+
+    scripts = {
+        script.name: script.load() for script in entry_points(group="console_scripts") if "views_runs" in script.value
+    }
+    assert set(scripts) == {"viewser", "views-runs"}
+    assert len(set(map(id, scripts.values()))) == 1
+
+
+def test_listing_loads_no_more_than_it_needs() -> None:
+    """What only fetching or storing needs is not imported to list."""
+    code = "import sys; from views_runs.cli import main; main(['model', 'list', '--json'], standalone_mode=False); "
+    code += "print([name for name in ('concurrent.futures', 'difflib', 'numpy', 'importlib.metadata', 'asyncio') if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "[]\n[]\n", result
+
+
+def test_delete_of_a_model_named_twice(store: Storage, viewser: Viewser) -> None:
+    """With a version and without: each version is deleted once."""
+    for number in range(2):
+        store.store("m", number, overwrite=True)
+    result = viewser("model", "delete", "m", "m:2", "m:02", "--yes")
+    assert result.stderr.splitlines() == ["Deleted m, version 2 (5 bytes).", "Deleted m, version 1 (5 bytes)."]
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-"])
+def test_streams_that_are_closed_or_full(store: Storage, redirection: str) -> None:
+    """No traceback, and an exit code that tells."""
+    store.store("m", 1)
+    for verb in ("list", "list --json", "list -q", "inspect m", "download m -"):
+        command = f"{sys.executable} -m views_runs model --store {store.path} {verb} {redirection}"
+        result = subprocess.run(command, shell=True, capture_output=True)
+        assert b"Traceback" not in result.stderr, (verb, result.stderr)
+        assert result.returncode == (0 if redirection == "2>&-" else result.returncode)
+        if redirection == ">/dev/full":
+            assert result.returncode == 1

@@ -1,0 +1,232 @@
+"""The examples: each is run twice, as a process, as a researcher would run it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from views_runs import ModelRecord, Storage
+
+#: A store that an example made, and what its first and its second run printed.
+Runs = tuple[Storage, list[str], list[str]]
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+MODELS = ["fatalities_sb_rf", "fatalities_sb_hgb", "fatalities_sb_ridge"]
+
+PARTITIONS = {"calibration": (121, 396), "test": (121, 444), "future": (121, 552)}
+
+RUN = [f"fatalities_sb_{model}_{partition}" for model in ("rf", "xt", "ridge") for partition in PARTITIONS]
+
+
+def run_example(script: str, folder: Path, *arguments: str, examples: Path = EXAMPLES) -> list[str]:
+    """Run an example in a folder, as a user named ines, and return the lines that it logs and prints."""
+    own = {"LOGNAME": "ines", "HOME": str(folder), "XDG_DATA_HOME": str(folder), "PYTHONUTF8": "1"}
+    process = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", str(examples / script), *arguments],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name != "VIEWS_RUNS_STORE"} | own,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    assert process.returncode == 0, process.stdout
+    return process.stdout.splitlines()
+
+
+def given_metadata(record: ModelRecord) -> dict[str, object]:
+    """Return the metadata of a record, without when it was trained."""
+    assert record.metadata is not None
+    return {field: value for field, value in record.metadata.items() if field != "training_date"}
+
+
+def copied_store(store: Storage, file: Path, **fields: str) -> Storage:
+    """Return a store with the same models, annotated with fields."""
+    shutil.copy(store.path, file)
+    copy = Storage(file)
+    for name in copy.list() if fields else []:
+        copy.annotate(name, None, (), **fields)
+    return copy
+
+
+@pytest.fixture(scope="module")
+def store_a_model(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Run the first example twice; return its store, and what each run printed."""
+    folder = tmp_path_factory.mktemp("store_a_model")
+    first, second = (run_example("store_a_model.py", folder) for _ in range(2))
+    return Storage(folder / "example.db"), first, second
+
+
+@pytest.fixture(scope="module")
+def production_run(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Run the second example twice; return its store, and what each run printed."""
+    folder = tmp_path_factory.mktemp("production_run")
+    first, second = (run_example("production_run.py", folder, "run.db") for _ in range(2))
+    return Storage(folder / "run.db"), first, second
+
+
+def test_store_a_model_stores_each_model_once(store_a_model: Runs) -> None:
+    """After two runs there is one version of each model."""
+    store, _, _ = store_a_model
+    assert [(record.name, record.version) for record in store.find(all_versions=True)] == [
+        (name, 1) for name in reversed(MODELS)
+    ]
+
+
+def test_store_a_model_gives_each_model_its_metadata(store_a_model: Runs) -> None:
+    """Each model has all the known fields."""
+    store, _, _ = store_a_model
+    assert [given_metadata(record) for record in store.find()] == 3 * [
+        {
+            "author": "ines",
+            "run_id": "example",
+            "queryset_name": "example_country_month",
+            "level_of_analysis": "country_month",
+            "outcome": "ged_sb",
+            "train_start": 121,
+            "train_end": 480,
+            "steps": [1, 3, 6],
+        }
+    ]
+
+
+def test_store_a_model_says_what_it_trained(store_a_model: Runs) -> None:
+    """The first run trains and stores every model, and says so."""
+    _, first, _ = store_a_model
+    assert [line.partition(":")[0] for line in first[:3]] == [
+        f"{name} trained and stored as version 1" for name in MODELS
+    ]
+
+
+def test_store_a_model_finds_what_is_stored(store_a_model: Runs) -> None:
+    """The second run trains nothing, says so, and predicts the same."""
+    _, first, second = store_a_model
+    assert second == [f"{name} is stored already" for name in MODELS] + first[3:]
+
+
+def test_store_a_model_stores_only_classes_that_others_can_import(store_a_model: Runs) -> None:
+    """No stored object is of a class that only the script has."""
+    store, _, _ = store_a_model
+    assert {record.type.partition(".")[0] for record in store.find()} == {"sklearn"}
+
+
+def test_production_run_trains_every_model_for_every_partition(production_run: Runs) -> None:
+    """The first run makes the store and trains all, and says why in one line for each."""
+    store, first, _ = production_run
+    trained = [f"training {name}: there is no such model in {store.path}" for name in RUN]
+    assert first[: 1 + len(RUN)] == [f"made a new store, {store.path}", *trained]
+
+
+def test_production_run_fetches_what_is_stored(production_run: Runs) -> None:
+    """The second run trains nothing, and predicts the same."""
+    store, first, second = production_run
+    fetched = [f"fetching {name}, version 1, from {store.path}" for name in RUN]
+    assert second == fetched + first[1 + len(RUN) :]
+
+
+def test_production_run_sums_up_every_model(production_run: Runs) -> None:
+    """The summary has a row for each model."""
+    _, first, _ = production_run
+    assert [line.split()[0] for line in first[-len(RUN) :]] == RUN
+
+
+def test_production_run_stores_each_model_once(production_run: Runs) -> None:
+    """After two runs there is one version of each, with the months of its partition."""
+    store, _, _ = production_run
+    stored = {
+        record.name: (record.version, record.metadata.train_start, record.metadata.train_end)
+        for record in store.find(all_versions=True)
+        if record.metadata is not None
+    }
+    assert stored == {name: (1, *PARTITIONS[name.rpartition("_")[2]]) for name in RUN}
+
+
+def test_production_run_gives_each_model_its_metadata(production_run: Runs) -> None:
+    """What a run stores says who trained it, for which run, and what it predicts."""
+    store, _, _ = production_run
+    assert given_metadata(store.inspect("fatalities_sb_rf_future")) == {
+        "author": "ines",
+        "run_id": "2026-01",
+        "queryset_name": "example_country_month",
+        "level_of_analysis": "country_month",
+        "outcome": "ged_sb",
+        "train_start": 121,
+        "train_end": 552,
+        "steps": [1, 3, 6],
+    }
+
+
+def test_production_run_takes_what_others_trained(production_run: Runs) -> None:
+    """A colleague's model of an earlier run will do, and stays theirs."""
+    store, _, second = production_run
+    folder = store.path.parent
+    copied_store(store, folder / "theirs.db", author="jon", run_id="2025-12")
+    output = run_example("production_run.py", folder, "theirs.db")
+    assert output == [line.replace("run.db", "theirs.db") for line in second]
+    theirs = Storage(folder / "theirs.db").find(author="jon", run_id="2025-12", all_versions=True)
+    assert sorted(record.name for record in theirs) == sorted(RUN)
+
+
+def test_production_run_trains_only_the_future_next_month(production_run: Runs, tmp_path: Path) -> None:
+    """With a month more, the models that end with the data are trained again; the log says why, and the older stay."""
+    store, _, _ = production_run
+    later = copied_store(store, tmp_path / "run.db")
+    for script in EXAMPLES.glob("*.py"):
+        text = script.read_text(encoding="utf-8").replace("LAST_MONTH = 121, 552", "LAST_MONTH = 121, 553")
+        (tmp_path / script.name).write_text(text.replace("2026-01", "2026-02"), encoding="utf-8")
+    output = run_example("production_run.py", tmp_path, "run.db", examples=tmp_path)
+    assert output[: len(RUN)] == [
+        f"training {name}: train_end 552 -> 553"
+        if name.endswith("future")
+        else f"fetching {name}, version 1, from {later.path}"
+        for name in RUN
+    ]
+    future = [name for name in RUN if name.endswith("future")]
+    assert later.list(author="ines", run_id="2026-02", train_end=553) == future[::-1]
+    assert later.list(run_id="2026-01", train_end=552, all_versions=True) == future[::-1]
+
+
+@pytest.fixture
+def panel(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """Import the module of the panel, as the examples do."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    import panel
+
+    yield panel
+    del sys.modules["panel"]
+
+
+def test_panel_is_the_same_at_every_call(panel: ModuleType) -> None:
+    """The seed is fixed."""
+    assert panel.country_month().equals(panel.country_month())
+
+
+def test_panel_has_a_row_for_each_country_and_month(panel: ModuleType) -> None:
+    """It has the index and the columns of the real one, and no gaps."""
+    frame = panel.country_month()
+    assert frame.index.names == ["month_id", "country_id"]
+    assert frame.index.is_unique and frame.index.is_monotonic_increasing
+    assert len(frame) == panel.COUNTRIES * (panel.LAST_MONTH - panel.FIRST_MONTH + 1)
+    assert sorted(frame) == sorted(panel.COVARIATES)
+    assert frame.notna().all(axis=None)
+
+
+def test_panel_has_many_zeros_and_long_conflicts(panel: ModuleType) -> None:
+    """Most months have no fatalities; those of one month say much of the next."""
+    fatalities = panel.country_month()["ged_sb"].unstack()
+    assert 0.8 < (fatalities == 0).mean(axis=None) < 0.95
+    assert fatalities.stack().corr(fatalities.shift(1).stack()) > 0.8
+
+
+def test_panel_shows_a_model_nothing_of_later(panel: ModuleType) -> None:
+    """What is learnt from the months up to an end does not change with the months after it."""
+    frame = panel.country_month()
+    later = frame.copy()
+    later.loc[481:] = 0
+    for known, changed in zip(panel.training_data(frame, 121, 480), panel.training_data(later, 121, 480)):
+        assert known.equals(changed)

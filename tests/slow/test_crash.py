@@ -1,0 +1,263 @@
+"""Workers that are killed at random moments. What they acknowledged is there, nothing is half there, and the next store clears up."""
+
+import mmap
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import history
+from tests.conftest import NOTHING, leftovers, need
+from tests.support.history import Expected, Worker
+from views_runs import Storage
+from views_runs.database import uploads
+from views_runs.files import companion
+
+pytestmark = pytest.mark.crash
+
+#: What a worker may be doing when it is killed: the index here is the byte that it leaves in shared memory.
+ELSEWHERE, BETWEEN, PART, PUBLISHING, ANNOTATING, DELETING, GIVING_BACK, RECLAIMING, PAUSING = range(9)
+PHASES = {
+    BETWEEN: "between parts",
+    PART: "inside a part's transaction",
+    PUBLISHING: "in publishing",
+    ANNOTATING: "in annotating",
+    DELETING: "in deleting",
+    GIVING_BACK: "in giving space back",
+    RECLAIMING: "in reclaiming",
+}
+
+#: What a worker does so that it comes by a phase often. Whatever it stores first reclaims.
+TOWARDS = {
+    BETWEEN: {"store": 3, "overwrite": 1},
+    PART: {"store": 1, "overwrite": 1},
+    PUBLISHING: {"store": 1, "overwrite": 1, "share": 1},
+    ANNOTATING: {"annotate": 1},
+    DELETING: {"store": 1, "delete": 1},
+    GIVING_BACK: {"store": 1, "delete": 1},
+    RECLAIMING: {"store": 1},
+}
+
+#: How many kills there are at least: at any moment, in each phase, and in all.
+RANDOM_KILLS = 120
+KILLS_IN_A_PHASE = 20
+KILLS = 300
+
+MOST_KILLS = 1200
+
+#: How many kills one file lives through: what is in it is checked after each.
+KILLS_OF_A_FILE = 12
+
+
+@pytest.fixture
+def page() -> Iterator[mmap.mmap]:
+    """Memory that forked workers share with the test; their phase is its first byte."""
+    need(hasattr(os, "fork"), "this system does not fork")
+    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
+        yield memory
+
+
+@pytest.fixture(autouse=True)
+def more_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let models have so many parts that they are written in several transactions."""
+    monkeypatch.setattr(history, "LARGE", (1_500_000, 14_000_000))
+
+
+class Victim:
+    """A forked worker that goes on until it is killed.
+
+    Args:
+        store: where it works.
+        name: of the worker.
+        page: where its phase is to be seen.
+        weights: of the operations.
+        place: of its phase in the page.
+    """
+
+    def __init__(
+        self, store: Storage, name: str, page: mmap.mmap, weights: dict[str, int] = history.WEIGHTS, place: int = 0
+    ) -> None:
+        self._page, self._place = page, place
+        self._page[place] = ELSEWHERE
+        self._output, inlet = os.pipe()
+        self._pid = os.fork()
+        if not self._pid:
+            try:
+                mark_phases(page, place)
+                worker = Worker(store, name, 0, lambda line: os.write(inlet, line.encode()))
+                while True:
+                    worker.step(weights)
+            finally:
+                os._exit(1)
+        os.close(inlet)
+
+    @property
+    def phase(self) -> int:
+        """What it is doing, or was doing last."""
+        return self._page[self._place]
+
+    def wait_for(self, phase: int, patience: float) -> None:
+        """Return when it is in this phase, or after so many seconds."""
+        deadline = time.monotonic() + patience
+        while self.phase != phase and time.monotonic() < deadline:
+            time.sleep(0)
+
+    def kill(self) -> list[str]:
+        """Kill it wherever it is, and return what it said."""
+        os.kill(self._pid, signal.SIGKILL)
+        _, status = os.waitpid(self._pid, 0)
+        with open(self._output, encoding="utf-8") as file:
+            lines = file.readlines()
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"it had ended by itself: {lines}"
+        return lines
+
+
+def mark_phases(page: mmap.mmap, place: int) -> None:
+    """Let this process, a forked one, say in the page what it is doing."""
+
+    def mark(owner: Any, name: str, phase: int, restore: bool = True, stays: int | None = None) -> None:
+        """Set the phase when a function begins, unless it is the one that stays."""
+        function = getattr(owner, name)
+
+        def marked(*arguments: Any, **options: Any) -> Any:
+            before = page[place]
+            page[place] = stays if before == stays else phase
+            try:
+                return function(*arguments, **options)
+            finally:
+                if restore:
+                    page[place] = before
+
+        setattr(owner, name, marked)
+
+    def flush(self: uploads.Upload, function: Callable[[uploads.Upload], None] = uploads.Upload.flush) -> None:
+        function(self)
+        if self.id is not None:
+            page[place] = BETWEEN
+
+    uploads.Upload.flush = flush  # type: ignore[method-assign]
+    mark(uploads.Pace, "__enter__", PAUSING, stays=BETWEEN)
+    # The commit that follows these is in the same phase.
+    mark(uploads.Upload, "_beat", PART, restore=False)
+    mark(Storage, "_set_metadata", ANNOTATING, restore=False)
+    mark(Storage, "_publish", PUBLISHING)
+    # A deletion goes on after the last row, with the parts; what else is cleared was left by the dead.
+    mark(Storage, "_delete_row", DELETING, restore=False)
+    mark(uploads, "clear_condemned", RECLAIMING, stays=DELETING)
+    mark(uploads, "give_back", GIVING_BACK)
+    for name in ("_store", "annotate_fields", "delete"):
+        mark(Storage, name, ELSEWHERE)
+
+
+class Trial:
+    """Kills workers on one file after the other, and checks the file after each.
+
+    Args:
+        folder: for the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        #: How many were killed in each phase.
+        self.counts: Counter[int] = Counter()
+        self.acknowledged = 0
+        #: How many times the dead left a transaction to roll back, and parts or uploads.
+        self.hot = self.left = 0
+        self._folder = folder
+        self._files = self._stores = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._files += 1
+        self.store = Storage(self._folder / f"{self._files}.db")
+        self.expected = Expected()
+        self._kills = 0
+        self.reclaim()
+
+    def name(self) -> str:
+        """Return a new worker's name."""
+        return f"w{self.kills}"
+
+    def fewest(self) -> tuple[int, int]:
+        """Return the phase in which the fewest were killed, and how many."""
+        return min(((phase, self.counts[phase]) for phase in PHASES), key=lambda one: one[1])
+
+    @property
+    def kills(self) -> int:
+        """How many there were."""
+        return self.counts.total()
+
+    def kill(self, victim: Victim) -> None:
+        """Kill a worker, and count its phase."""
+        self.expected.add(victim.kill())
+        self.counts[victim.phase] += 1
+        self._kills += 1
+
+    def check(self) -> None:
+        """Show that all is there that was acknowledged, and nothing by halves."""
+        journal = companion(self.store.path, "-journal")
+        # One that is not hot has zeros at its start; when one is rolled back it is removed.
+        self.hot += journal.exists() and journal.read_bytes()[:1] == b"\xd9"
+        assert self.expected.troubles(self.store) == []
+        self.left += leftovers(self.store) != NOTHING
+
+    def reclaim(self) -> None:
+        """Show that the next store clears what the dead left; go on with another file once this one has seen enough."""
+        lines: list[str] = []
+        self._stores += 1
+        Worker(self.store, f"r{self._stores}", 0, lines.append, large=0).step({"store": 1})
+        self.expected.add(lines)
+        assert self.expected.failed == []
+        assert leftovers(self.store) == NOTHING
+        if self._kills >= KILLS_OF_A_FILE:
+            self.end()
+            self._begin()
+
+    def end(self) -> None:
+        """Check the file as a whole, and remove it."""
+        assert self.expected.troubles(self.store, fetch=False) == []
+        connection = sqlite3.connect(self.store.path)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        connection.close()
+        self.acknowledged += self.expected.acknowledged
+        for file in self._folder.glob(f"{self._files}.db*"):
+            file.unlink()
+
+
+def test_killed_at_any_moment(tmp_path: Path, page: mmap.mmap) -> None:
+    """Of 300 workers that were killed, in all phases, none took with it what it had acknowledged, or left half of it."""
+    choose = random.Random(1)
+    trial = Trial(tmp_path)
+    while trial.kills < RANDOM_KILLS:
+        # Two beside each other: the one that lives on rolls back what the other had begun.
+        name = trial.name()
+        victims = [Victim(trial.store, f"{name}{place}", page, place=place) for place in range(2)]
+        for victim in victims:
+            time.sleep(choose.uniform(0, 0.2))
+            trial.kill(victim)
+        trial.check()
+        trial.reclaim()
+    while trial.kills < MOST_KILLS and (trial.kills < KILLS or trial.fewest()[1] < KILLS_IN_A_PHASE):
+        phase = trial.fewest()[0]
+        # To have something to reclaim, another dies in its parts first.
+        for aim in (BETWEEN, RECLAIMING) if phase == RECLAIMING else (phase,):
+            victim = Victim(trial.store, trial.name(), page, TOWARDS[aim])
+            victim.wait_for(aim, patience=2)
+            time.sleep(choose.choice([0, 0.0003, 0.001, 0.003]) * choose.random())
+            trial.kill(victim)
+            trial.check()
+        trial.reclaim()
+    trial.end()
+    for phase, name in PHASES.items():
+        print(f"{trial.counts[phase]:5} kills {name}")
+    print(f"{trial.kills:5} kills in all; {trial.acknowledged} operations were acknowledged")
+    print(f"{trial.hot:5} times a transaction was rolled back, and {trial.left:5} times there was something to reclaim")
+    assert trial.kills >= KILLS and trial.fewest()[1] >= KILLS_IN_A_PHASE
+    # The first is a matter of luck: a transaction is short, and only the end of it has to be rolled back.
+    assert trial.hot >= 3 and trial.left >= 2 * KILLS_IN_A_PHASE

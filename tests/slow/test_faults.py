@@ -1,0 +1,331 @@
+"""System calls that fail, one by one: each operation succeeds or says what is wrong, and the next one works.
+
+strace makes the Nth call of one kind fail that an operation makes on the store or its journal, for each N until the
+operation comes to its end without it. Where an operation makes more than `MOST` calls of a kind (a page is written at a
+time), the first and the last are taken, and some in between; with VIEWS_RUNS_ALL_FAULTS=1 in the environment, each.
+
+A write that is cut short cannot be had that way: strace's ``retval=`` keeps the kernel from writing anything and tells
+SQLite that so much was written, which is a lie that no program can find out. So strace makes a write say that nothing
+was written, which is true, and the kernel itself cuts others short, at a limit to the file's size.
+"""
+
+import json
+import os
+import re
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import views_runs
+from tests.support import history
+from tests.conftest import NOTHING, leftovers, need
+from tests.support.history import Expected, Worker
+from views_runs import Storage
+
+pytestmark = pytest.mark.faults
+
+#: Up to so many calls of a kind each of them is made to fail.
+MOST = 16
+
+#: The system calls that SQLite makes on the store and its journal.
+CALLS = ("pwrite64", "pread64", "fdatasync", "fsync", "fcntl", "ftruncate", "unlink")
+
+#: What is made of a call, as strace's ``inject`` has it, and the errors that may come of it.
+KILL = "signal=SIGKILL"
+FULL = ("StoreFullError",)
+FAILED = ("StoreAccessError",)
+FAULTS = {
+    ("pwrite64", "error=ENOSPC"): FULL,
+    ("pwrite64", "error=EIO"): FAILED,
+    ("pwrite64", "retval=0"): FULL,
+    ("fdatasync", "error=EIO"): FAILED,
+    ("fsync", "error=EIO"): FAILED,
+    # SQLite takes a lock that cannot be had for a busy one, and tries again; one that cannot be given back is an error.
+    ("fcntl", "error=ENOLCK"): FAILED,
+    # SQLite takes a part of the file that cannot be read for a damaged one.
+    ("pread64", "error=EIO"): (*FAILED, "StoreDamagedError", "CorruptModelError"),
+    ("ftruncate", "error=EIO"): FAILED,
+    ("unlink", "error=EIO"): ("StoreReadOnlyError",),
+    **{(call, KILL): () for call in CALLS},
+}
+
+
+#: What strace writes of a call that it changed.
+MET = ("(INJECTED)", "(DELAYED)", "killed by SIGKILL")
+
+#: How a journal begins that has to be rolled back.
+HOT = bytes.fromhex("d9d505f920a163d7")
+
+
+@dataclass
+class Outcome:
+    """How an operation in a process of its own ended: its lines, what waitpid said, and whether the fault came up."""
+
+    lines: list[str]
+    status: int
+    calls: "Counter[str]"
+    was_hit: bool
+
+
+class Rig:
+    """A small store, and processes that do one operation each on a copy of it while strace stands by.
+
+    Args:
+        folder: for the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "models.db"
+        self.journal = folder / "models.db-journal"
+        self._output = folder / "strace"
+        self._kept = folder / "kept"
+        self._kept.mkdir()
+        self._say: Callable[[str], object] = (lines := []).append
+        self.worker = Worker(Storage(self.path, timeout=1), "w", 1, lambda line: self._say(line))
+        self.do("small")
+        self.do("large")
+        self.lines = lines
+        self.keep()
+
+    def do(self, operation: str) -> None:
+        """Do one of `OPERATIONS` here and now."""
+        weight, large = OPERATIONS[operation]
+        self.worker.large = large
+        self.worker.step({weight: 1})
+
+    def keep(self) -> None:
+        """Take the files as they are for what every operation is to find."""
+        for file in self.path, self.journal:
+            shutil.copy(file, self._kept)
+
+    def restore(self) -> None:
+        """Put the files back as they were kept."""
+        for file in self.path, self.journal:
+            shutil.copy(self._kept / file.name, file)
+
+    def crash(self) -> None:
+        """Keep the files as a worker leaves them that dies before its commit: every page is written, and has to be taken back."""
+        calls = self.run("small").calls["pwrite64"]
+        # The last write says in the journal that it is over.
+        outcome = self.run("small", "-e", f"inject=pwrite64:{KILL}:when={calls}")
+        assert os.WIFSIGNALED(outcome.status) and self.journal.read_bytes()[:8] == HOT
+        self.lines += outcome.lines
+        self.keep()
+
+    def run(self, operation: str, *options: str, prepare: Callable[[], object] = lambda: None) -> Outcome:
+        """Do one of `OPERATIONS` in a forked process under strace, on files as they were kept.
+
+        Args:
+            operation: which.
+            options: of strace.
+            prepare: called in the process first.
+        """
+        self.restore()
+        gate, go = os.pipe()
+        outlet, inlet = os.pipe()
+        pid = os.fork()
+        if not pid:
+            code = 1
+            try:
+                self._say = lambda line: os.write(inlet, line.encode())
+                os.read(gate, 1)
+                prepare()
+                self.do(operation)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(inlet)
+        os.close(gate)
+        command = ["strace", "-f", "-o", str(self._output), "-P", str(self.path), "-P", str(self.journal)]
+        command += ["-P", str(self.path.parent), "-e", f"trace={','.join(CALLS)}", *options, "-p", str(pid)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+            assert strace.stderr
+            said = strace.stderr.readline()
+            os.write(go, b"!")
+            os.close(go)
+            _, status = os.waitpid(pid, 0)
+        need(f"{pid} attached" in said, f"strace may not attach to a process: {said}")
+        with open(outlet, encoding="utf-8") as file:
+            lines = file.readlines()
+        traced = self._output.read_text(encoding="utf-8", errors="replace")
+        calls = Counter(re.findall(r"^\d+ +(\w+)\(", traced, re.MULTILINE))
+        return Outcome(lines, status, calls, any(mark in traced for mark in MET))
+
+    def check(self, outcome: Outcome, operation: str, may_fail: tuple[str, ...], may_die: bool = False) -> None:
+        """Show that an operation ended well or said why not, and that the next ones find all as it should be."""
+        died = os.WIFSIGNALED(outcome.status)
+        assert may_die if died else outcome.status == 0, outcome
+        expected = Expected([*self.lines, *outcome.lines])
+        for error in expected.failed:
+            kind, message = error.split(": ", 1)
+            assert kind in may_fail, error
+            assert "cannot " in message and str(self.path) in message and "ry again" in message, error
+        assert died or len(expected.failed) + expected.acknowledged == Expected(self.lines).acknowledged + 1
+        store = Storage(self.path, timeout=10)
+        assert expected.troubles(store) == [], outcome
+        after: list[str] = []
+        Worker(store, "after", 1, after.append, large=0).step({"store": 1})
+        assert Expected(after).acknowledged == 1, outcome
+        assert leftovers(store) == NOTHING, outcome
+        connection = sqlite3.connect(self.path)
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)], outcome
+        connection.close()
+
+
+#: The operations: what the worker is to do, and how many of 10 of its models have several parts.
+OPERATIONS = {
+    "small": ("store", 0),
+    "large": ("store", 10),
+    "overwrite": ("overwrite", 10),
+    "annotate": ("annotate", 0),
+    "delete": ("delete", 0),
+    "fetch": ("fetch", 0),
+    "find": ("find", 0),
+}
+
+
+@pytest.fixture
+def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
+    """A store with a model of one part and one of three."""
+    need(shutil.which("strace"), "strace is not installed")
+    monkeypatch.setattr(history, "LARGE", (1_200_000, 1_400_000))
+    return Rig(tmp_path)
+
+
+def chosen(calls: int) -> list[int]:
+    """Return which of so many calls are to fail."""
+    if calls <= MOST or os.environ.get("VIEWS_RUNS_ALL_FAULTS"):
+        return [*range(1, calls + 1)]
+    third = MOST // 3
+    middle = [third + (calls - 2 * third) * step // (third + 1) for step in range(1, third + 1)]
+    return sorted({*range(1, third + 1), *middle, *range(calls - third + 1, calls + 1)})
+
+
+def inject_each(rig: Rig, operation: str) -> "Counter[str]":
+    """Let each call of an operation fail in each way, and check what comes of it; return how often each fault was met."""
+    plain = rig.run(operation)
+    rig.check(plain, operation, ())
+    met: Counter[str] = Counter()
+    for (call, fault), may_fail in FAULTS.items():
+        # One more than there were: the operation succeeds without meeting it.
+        for number in [*chosen(plain.calls[call]), plain.calls[call] + 1]:
+            outcome = rig.run(operation, "-e", f"inject={call}:{fault}:when={number}")
+            rig.check(outcome, operation, may_fail, may_die=fault == KILL)
+            met[f"{call} {fault}"] += outcome.was_hit
+    return met
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_each_call_fails(rig: Rig, operation: str) -> None:
+    """An operation succeeds or names the file and what to do; what was acknowledged is there, and the next one works."""
+    met = inject_each(rig, operation)
+    print(operation, met.total(), dict(met))
+    assert met["fcntl error=ENOLCK"] and met["pread64 error=EIO"] and met[f"fcntl {KILL}"]
+    if operation not in ("fetch", "find"):
+        assert met["pwrite64 error=EIO"] and met["fdatasync error=EIO"] and met[f"pwrite64 {KILL}"]
+    assert met["ftruncate error=EIO"] or operation != "delete"
+
+
+@pytest.mark.parametrize("operation", ["find", "small"])
+def test_each_call_fails_after_a_crash(rig: Rig, operation: str) -> None:
+    """Rolling back what a dead worker had begun may fail too, and the next one does it."""
+    rig.crash()
+    met = inject_each(rig, operation)
+    print(operation, met.total(), dict(met))
+    # The journal is gone then, and a store makes one of its full size.
+    for call in "unlink", "pwrite64", "fdatasync", "ftruncate", *(["fsync"] if operation == "small" else []):
+        assert met[f"{call} error=EIO"] and met[f"{call} {KILL}"], call
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize(
+    ("fault", "kinds"),
+    [
+        ("pwrite64:error=ENOSPC", FULL),
+        ("pwrite64:error=EIO", FAILED),
+        ("fdatasync:error=EIO", FAILED),
+        ("pread64:error=EIO", (*FAILED, "StoreDamagedError")),
+        ("fcntl:error=ENOLCK", ("StoreBusyError",)),
+    ],
+)
+def test_calls_that_fail_for_good(rig: Rig, operation: str, fault: str, kinds: tuple[str, ...]) -> None:
+    """An operation that cannot succeed says so; reading needs no writing."""
+    reads = operation in ("fetch", "find") and not fault.startswith(("pread64", "fcntl"))
+    outcome = rig.run(operation, "-e", f"inject={fault}")
+    assert outcome.was_hit != reads
+    assert any(json.loads(line)["is"] == "failed" for line in outcome.lines) != reads, outcome
+    rig.check(outcome, operation, kinds)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_slow_server(rig: Rig, operation: str) -> None:
+    """Where each write takes its time all works, only later."""
+    slow = [f"{call}:delay_exit=20000" for call in ("fdatasync", "fsync", "ftruncate")]
+    outcome = rig.run(operation, *(word for call in slow for word in ("-e", f"inject={call}")))
+    assert outcome.was_hit == (operation not in ("fetch", "find"))
+    rig.check(outcome, operation, ())
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("operation", ["small", "large", "overwrite", "annotate", "delete"])
+def test_short_writes(rig: Rig, operation: str, dies: bool) -> None:
+    """The kernel cuts a write short in the middle of a page; the next write fails, or the worker is killed there."""
+    kinds = Counter[str]()
+    largest = rig.path.stat().st_size
+    # Up to the journal's size it is the journal that is cut too; what a delete writes is in the middle of the file.
+    limits = [700 + 9_000 * step for step in range(8)] + [largest * step // 8 + 700 for step in range(1, 9)]
+    for limit in [*limits, largest + 3_000, largest + 50_000, largest + 1_000_000]:
+
+        def prepare(limit: int = limit) -> None:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            # Python ignores the signal, so that the write fails; by default it kills.
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL if dies else signal.SIG_IGN)
+
+        outcome = rig.run(operation, prepare=prepare)
+        kinds[json.loads(outcome.lines[-1])["is"]] += 1
+        rig.check(outcome, operation, FAILED, may_die=dies)
+    print(operation, dict(kinds))
+    assert kinds["begun" if dies else "failed"] >= 4
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("pwrite64:error=ENOSPC", "the disk is full. Free some space"),
+        ("pwrite64:error=EIO:when=5", "the file system failed to read or write it. Check that the disk or share is"),
+        ("fdatasync:error=EIO", "the file system failed to read or write it. Check that the disk or share is"),
+        ("pread64:error=EIO", "the file system failed to read or write it. Check that the disk or share is"),
+        ("pread64:error=EIO:when=20", "the file is damaged, or the disk or share failed to read it. Try again"),
+        ("fcntl:error=ENOLCK:when=3", "the file system failed to read or write it. Check that the disk or share is"),
+    ],
+)
+def test_the_command_line(rig: Rig, fault: str, message: str) -> None:
+    """It ends with 1, and with one line that says what is wrong; without the fault it does what it was told to."""
+    rig.restore()
+    name = next(name for name, _ in Expected(rig.lines).there)
+    paths = [str(Path(views_runs.__file__).parents[1]), *sys.path]
+    # The interpreter itself, and not a script that starts it.
+    command = [os.path.realpath(sys.executable), "-m", "views_runs", "model", "delete", name, "--yes", "--store"]
+    strace = ["strace", "-f", "-o", "/dev/null", "-P", str(rig.path), "-P", str(rig.journal), "-e", f"inject={fault}"]
+    for before, code in ((strace, 1), ([], 0)):
+        result = subprocess.run(
+            [*before, *command, str(rig.path)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert result.returncode == code, result.stderr
+        assert "Traceback" not in result.stderr
+        if code:
+            assert message in " ".join(result.stderr.split()) and str(rig.path) in result.stderr.replace("\n", "")

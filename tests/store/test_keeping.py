@@ -1,0 +1,409 @@
+"""Verifying a store, and backing it up, while others write to it."""
+
+import json
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from tests.conftest import NOTHING, leftovers, need
+from tests.store.test_interrupted import small_disk  # noqa: F401
+from views_runs import (
+    Backup,
+    BackupError,
+    CorruptModelError,
+    Damage,
+    ModelNotFoundError,
+    Storage,
+    StoreBusyError,
+)
+from views_runs.database.connection import JOURNAL_SIZE
+from views_runs.pickles.pickling import PART_SIZE
+
+LARGE = os.urandom(5 * PART_SIZE)
+
+
+@pytest.fixture
+def filled(store: Storage) -> Storage:
+    """A store of small and large models, some with metadata and older versions, of which some were deleted."""
+    store.store("small", [1, 2], {"author": "testuser", "train_end": 480})
+    store.store("large", LARGE, {"author": "testuser"})
+    store.store("gone", 1)
+    store.delete("gone")
+    store.store("small", [3], overwrite=True)
+    store.store("large", LARGE[::-1], overwrite=True)
+    return store
+
+
+def damage(sql: sqlite3.Connection, place: str) -> None:
+    """Change a byte of the second version of 'large', or lose a part of it."""
+    sql.execute(
+        {
+            "first part": "UPDATE models SET pickle = x'00' || substr(pickle, 2) WHERE id = 5",
+            "later part": "UPDATE model_parts SET data = x'00' || substr(data, 2) WHERE part = 3 AND "
+            "upload = (SELECT upload FROM models WHERE id = 5)",
+            "missing part": "DELETE FROM model_parts WHERE part = 2 AND upload = (SELECT upload FROM models WHERE id = 5)",
+            "digest": "UPDATE models SET sha256 = 'x' WHERE id = 5",
+            "size": "UPDATE models SET size = size + 1 WHERE id = 5",
+        }[place]
+    )
+
+
+def test_all_is_whole(filled: Storage) -> None:
+    """It reads every byte of every version, and says how much that was."""
+    seen: list[tuple[int, int]] = []
+    verification = filled.verify(progress=lambda done, total: seen.append((done, total)))
+    size = sum(record.size for record in filled.find(all_versions=True))
+    assert (verification.versions, verification.size, verification.damaged) == (4, size, ())
+    assert seen[0] == (0, size) and seen[-1] == (size, size) and len(seen) > 4
+
+
+@pytest.mark.parametrize("place", ["first part", "later part", "missing part", "digest", "size"])
+def test_damage_is_found(filled: Storage, sql: sqlite3.Connection, viewser: Callable[..., Result], place: str) -> None:
+    """The version that is damaged is named, the others are whole, and the exit code is 1."""
+    damage(sql, place)
+    verification = filled.verify()
+    [found] = verification.damaged
+    assert (found.name, found.version, verification.versions) == ("large", 2, 4)
+    assert f"the model 'large', version 2, in {filled.path} is damaged" in found.trouble
+    assert filled.verify("small", "large:1").damaged == ()
+    assert filled.verify("large").damaged == filled.verify("large:2").damaged == (found,)
+    result = viewser("model", "verify", exit_code=1)
+    assert result.stdout.startswith("large:2  the model 'large', version 2, ")
+    assert "3 of 4 versions" in result.stderr
+    assert json.loads(viewser("model", "verify", "--json", exit_code=1).stdout)["damaged"] == [vars(found)]
+    assert viewser("model", "verify", "small").stderr.startswith("2 versions in ")
+    with pytest.raises(CorruptModelError):
+        filled.fetch("large")
+
+
+def behind_the_index(path: Path, index: str, change: str) -> None:
+    """Change a table while one of its indexes is not kept up."""
+
+    def execute(*statements: tuple[str, tuple[object, ...]]) -> list[tuple[object, ...]]:
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA writable_schema = ON")
+        for statement in statements:
+            rows = connection.execute(*statement).fetchall()
+        connection.commit()
+        connection.close()
+        return rows
+
+    [row] = execute(("DELETE FROM sqlite_schema WHERE name = ? RETURNING *", (index,)))
+    execute((change, ()), ("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row))
+
+
+def test_an_index_that_lacks_a_model(filled: Storage) -> None:
+    """A model whose row is there, and which is not listed, is damaged too."""
+    copied = "stored_at, stored_by, metadata, datetimes, environment, size, sha256, digest, pickle"
+    hidden = (
+        f"INSERT INTO models (name, version, {copied}) SELECT 'hidden', 1, {copied} FROM models WHERE name = 'small'"
+    )
+    behind_the_index(filled.path, "models_record", f"{hidden} LIMIT 1")
+    [found] = filled.verify().damaged
+    assert (found.name, found.version) == ("hidden", 1)
+    assert "an index of the file is damaged and does not lead to 'hidden'. Run REINDEX" in found.trouble
+
+
+def test_an_index_that_has_too_much(filled: Storage) -> None:
+    """A model that is listed, and whose row is gone, is damaged."""
+    behind_the_index(filled.path, "models_record", "DELETE FROM models WHERE name = 'small' AND version = 1")
+    [found] = filled.verify().damaged
+    assert (found.name, found.version) == ("small", 1)
+    assert "an index of the file leads to 'small', and its row is gone" in found.trouble
+
+
+def test_nobody_waits(filled: Storage) -> None:
+    """Between any two reads others can take the file for themselves."""
+    other = sqlite3.connect(filled.path, isolation_level=None, timeout=0)
+
+    def take(done: int, total: int) -> None:
+        other.execute("BEGIN EXCLUSIVE")
+        other.execute("ROLLBACK")
+
+    assert filled.verify(progress=take).versions == 4
+    assert filled.backup("copy.db", progress=take).versions == 4
+    other.close()
+
+
+def test_deleted_while_it_is_verified(filled: Storage) -> None:
+    """What is not there any more is not damaged."""
+
+    def delete(done: int, total: int) -> None:
+        if done and filled.exists("large"):
+            filled.delete("large")
+
+    verification = filled.verify(progress=delete)
+    assert (verification.versions, verification.damaged) == (2, ())
+
+
+def test_a_version_that_is_named_otherwise(filled: Storage) -> None:
+    """What is named is read, however its number is written."""
+    assert filled.verify("small:01").versions == filled.verify("small:1", "small:01").versions == 1
+    assert filled.verify("small", "small:1").versions == 2
+    with pytest.raises(ModelNotFoundError, match="'small' has no version 7"):
+        filled.verify("small:7")
+
+
+def test_nothing_to_verify() -> None:
+    """The default store that is not there yet is empty; a name that is not there is an error."""
+    assert Storage().verify().versions == 0
+    with pytest.raises(ModelNotFoundError, match="there is no store yet"):
+        Storage().verify("m")
+    Storage().store("forest", 1)
+    with pytest.raises(ModelNotFoundError, match="did you mean 'forest'"):
+        Storage().verify("forst")
+
+
+def contents(store: Storage) -> list[tuple[object, ...]]:
+    """Return all that a store holds: records, models, required fields and the counters of versions."""
+    connection = sqlite3.connect(store.path)
+    names = connection.execute("SELECT * FROM names ORDER BY name").fetchall()
+    connection.close()
+    records = store.find(all_versions=True)
+    return [
+        *((record, store.fetch(record.name, record.version)) for record in records),
+        *names,
+        tuple(store.required()),
+    ]
+
+
+def test_a_backup_is_the_same_store(filled: Storage, tmp_path: Path) -> None:
+    """Records, bytes, versions and what is required are the same, and it is one file that can be stored into."""
+    filled.require("author")
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    seen: list[tuple[int, int]] = []
+    made = filled.backup(folder, progress=lambda done, total: seen.append((done, total)))
+    size = sum(record.size for record in filled.find(all_versions=True))
+    assert made == Backup(folder / "models.db", 4, size, (), ())
+    assert seen[-1] == (2 * size, 2 * size)
+    assert os.listdir(folder) == ["models.db"]
+    copy = Storage(made.path)
+    assert contents(copy) == contents(filled)
+    # What is stored into the copy gets ids that nothing in it has.
+    assert copy.store("large", LARGE, {"author": "me"}, overwrite=True).version == 3
+    assert copy.store("gone", LARGE, {"author": "me"}).version == 2
+    assert copy.verify().damaged == () and copy.fetch("gone") == LARGE == copy.fetch("large:1")
+    assert leftovers(copy) == leftovers(filled) == NOTHING
+
+
+def test_a_backup_is_of_one_moment(filled: Storage) -> None:
+    """What others store, annotate and delete meanwhile does not show, but what is deleted is missing, and said."""
+    before = filled.inspect("small")
+
+    def change(done: int, total: int) -> None:
+        if done and not filled.exists("new"):
+            filled.store("new", 1)
+            filled.annotate("small", note="later")
+            filled.delete("large")
+
+    made = filled.backup("copy.db", progress=change)
+    assert made.deleted == ("large:1", "large:2") and made.versions == 2
+    copy = Storage("copy.db")
+    assert copy.list() == ["small"] and copy.inspect("small") == before
+    assert leftovers(copy) == NOTHING
+
+
+def test_a_damaged_model_is_not_copied(
+    filled: Storage, sql: sqlite3.Connection, viewser: Callable[..., Result]
+) -> None:
+    """The others are, and it is said."""
+    damage(sql, "later part")
+    result = viewser("model", "backup", "copy.db", exit_code=1)
+    assert "not copied: large:2: the model 'large', version 2," in result.stderr
+    assert "Copied and verified 3 versions" in result.stderr
+    assert [record.version for record in Storage("copy.db").versions("large")] == [1]
+    [found] = json.loads(viewser("model", "backup", "-f", "copy.db", "--json", exit_code=1).stdout)["damaged"]
+    assert found == vars(Damage("large", 2, found["trouble"]))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "environment = '{'",
+        "environment = CAST(x'7bff7d' AS TEXT)",
+        "name = CAST(x'6cff' AS TEXT)",
+        "stored_at = 'x'",
+        "size = 'x'",
+        "metadata = '{'",
+    ],
+)
+def test_a_row_that_is_damaged(filled: Storage, sql: sqlite3.Connection, row: str) -> None:
+    """It is named, and does not keep the others from being verified and copied."""
+    for (index,) in sql.execute("SELECT name FROM sqlite_schema WHERE sql LIKE '%metadata ->>%'").fetchall():
+        # They refuse what is no JSON.
+        sql.execute(f"DROP INDEX {index}")
+    sql.execute("PRAGMA ignore_check_constraints = ON")
+    sql.execute(f"UPDATE models SET {row} WHERE id = 5")
+    verification = filled.verify()
+    made = filled.backup("copy.db")
+    assert [one.version for one in verification.damaged] == [2] == [one.version for one in made.damaged]
+    assert (verification.versions, made.versions) == (4, 3)
+    assert Storage("copy.db").verify().damaged == () and Storage("copy.db").fetch("large") == LARGE
+
+
+def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None:
+    """Never the store itself, by whatever name, never another file unasked, never one that others use."""
+    (tmp_path / "link.db").symlink_to(filled.path)
+    journal = tmp_path / "models.db-journal"
+    for target in (filled.path, tmp_path, tmp_path / "link.db", journal):
+        with pytest.raises(BackupError, match="that is the store itself"):
+            filled.backup(target, overwrite=True)
+    (tmp_path / "thesis.tex").write_text("important")
+    with pytest.raises(BackupError, match="cannot back up .*thesis.tex: there is such a file, and it was kept"):
+        filled.backup(tmp_path / "thesis.tex")
+    assert (tmp_path / "thesis.tex").read_text() == "important"
+    with pytest.raises(BackupError, match="nowhere/copy.db: "):
+        filled.backup(tmp_path / "nowhere" / "copy.db")
+    with pytest.raises(BackupError, match="File name too long"):
+        filled.backup(tmp_path / ("x" * 250))
+    (tmp_path / "lost.db-journal").write_bytes(b"x" * 600)
+    with pytest.raises(BackupError, match="lost.db-journal is there, of another database"):
+        filled.backup(tmp_path / "lost.db")
+    assert contents(filled) and not [*tmp_path.glob(".views_runs*")]
+
+
+def test_a_link_as_a_target(filled: Storage, tmp_path: Path) -> None:
+    """What a link leads to is not replaced, and no link that leads nowhere is followed; no name is no file."""
+    Path("other.db").write_text("other")
+    Path("link.db").symlink_to("other.db")
+    Path("nowhere.db").symlink_to("missing/copy.db")
+    for target in "link.db", "nowhere.db":
+        with pytest.raises(BackupError, match="that is a link to .*: give that file itself"):
+            filled.backup(target, overwrite=True)
+    assert Path("other.db").read_text() == "other"
+    with pytest.raises(BackupError, match="that is no file's name"):
+        filled.backup("")
+
+
+def test_small_tables_that_are_damaged(filled: Storage, sql: sqlite3.Connection) -> None:
+    """verify names them too."""
+    [(page,)] = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'names'").fetchall()
+    sql.close()
+    with filled.path.open("r+b") as file:
+        file.seek((page - 1) * 16384)
+        file.write(bytes(16384))
+    assert [found.name for found in filled.verify().damaged] == ["(the table names)"]
+    assert filled.verify("small").damaged == ()
+
+
+def test_ended_by_a_signal(filled: Storage, tmp_path: Path) -> None:
+    """A backup that is asked to end leaves nothing."""
+    need(os.name == "posix", "there are no such signals")
+    filled.store("larger", os.urandom(100_000_000))
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    command = [
+        sys.executable,
+        "-m",
+        "views_runs",
+        "model",
+        "--store",
+        str(filled.path),
+        "backup",
+        str(folder / "copy.db"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 60
+    while not os.listdir(folder) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(60) == 128 + signal.SIGTERM and os.listdir(folder) == []
+
+
+def test_one_backup_over_another(filled: Storage, viewser: Callable[..., Result]) -> None:
+    """--force replaces it, once nobody uses it; an older journal does not go into the new one."""
+    viewser("model", "backup", "copy.db")
+    assert "it was kept" in viewser("model", "backup", "copy.db", exit_code=1).stderr
+    filled.delete("large")
+    copy = Storage("copy.db")
+    copy.store("own", LARGE)
+    assert Path("copy.db-journal").stat().st_size >= JOURNAL_SIZE
+    other = sqlite3.connect("copy.db", isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT count(*) FROM models").fetchall()
+    with pytest.raises(StoreBusyError, match="copy.db: another program has kept the file locked"):
+        filled.backup("copy.db", overwrite=True)
+    assert copy.exists("own")
+    other.close()
+    viewser("model", "backup", "copy.db", "--force")
+    assert copy.list() == ["small"] and not Path("copy.db-journal").exists()
+    Path("notes.txt").write_text("of no use")
+    assert filled.backup("notes.txt", overwrite=True).versions == 2
+
+
+def test_a_backup_beside_what_a_database_in_wal_mode_left(filled: Storage) -> None:
+    """Its -wal would be played into the copy; and nothing is left of one that is replaced."""
+    other = sqlite3.connect("copy.db", isolation_level=None)
+    other.executescript("PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; CREATE TABLE own (x)")
+    with pytest.raises(BackupError, match="copy.db-wal is there, of another database"):
+        filled.backup("copy.db", overwrite=True)
+    assert other.execute("SELECT count(*) FROM own").fetchall() == [(0,)]
+    Path("copy.db").rename("elsewhere.db")
+    for overwrite in (False, True):
+        with pytest.raises(BackupError, match="copy.db-wal is there, of another database"):
+            filled.backup("copy.db", overwrite)
+    Path("elsewhere.db").rename("copy.db")
+    other.close()
+    filled.backup("copy.db", overwrite=True)
+    assert contents(Storage("copy.db")) == contents(filled) and not [*Path().glob("copy.db-*")]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o444])
+def test_a_private_store_has_private_backups(filled: Storage, mode: int) -> None:
+    """The copy can be read by nobody who cannot read the store, from its first byte on."""
+    need(os.name == "posix", "there are no mode bits")
+    filled.path.chmod(mode)
+    seen = []
+
+    def look(done: int, total: int) -> None:
+        seen.extend(stat.S_IMODE(file.stat().st_mode) for file in Path().glob(".views_runs*"))
+
+    assert stat.S_IMODE(filled.backup("copy.db", progress=look).path.stat().st_mode) == mode
+    assert set(seen) == {mode | 0o600}
+
+
+def test_a_store_that_is_gone_when_it_is_copied(filled: Storage) -> None:
+    """Everything was read before the file was deleted, or its share went away: that is a backup."""
+
+    def take_away(done: int, total: int) -> None:
+        if done > total / 2:
+            filled.path.unlink(missing_ok=True)
+
+    filled.backup("copy.db", progress=take_away)
+    assert not filled.path.exists() and Storage("copy.db").verify().versions == 4
+
+
+def test_a_backup_on_a_full_disk(filled: Storage, small_disk: Path) -> None:  # noqa: F811
+    """It says so, and leaves nothing."""
+    filled.store("larger", LARGE + LARGE)
+    with pytest.raises(BackupError, match=f"cannot back up {filled.path}: {small_disk}/copy.db: the disk is full"):
+        filled.backup(small_disk / "copy.db")
+    assert os.listdir(small_disk) == []
+
+
+def test_a_copy_that_is_not_what_was_written(filled: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The copy is read back: a disk that loses bytes is noticed, and no copy is left."""
+    from views_runs.database import backup
+
+    fill = backup._fill
+
+    def lose(source: object, copy: object, progress: object) -> object:
+        result = fill(source, copy, progress)  # type: ignore[arg-type]
+        copy.change("UPDATE model_parts SET data = x'00' WHERE part = 2")  # type: ignore[attr-defined]
+        return result
+
+    monkeypatch.setattr(backup, "_fill", lose)
+    with pytest.raises(BackupError, match="the copy is not what was written: .* Try another disk"):
+        filled.backup("copy.db")
+    assert os.listdir() == []

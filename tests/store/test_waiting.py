@@ -1,0 +1,146 @@
+"""Waiting for locks: what is said of who holds them, and of a file system that has none."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import need
+from tests.store.test_interrupted import start_storing
+from views_runs import Storage, StoreBusyError
+from views_runs.database import locks, uploads
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_who_is_writing(store: Storage, sql: sqlite3.Connection, caplog: pytest.LogCaptureFixture) -> None:
+    """The error and the log name who has been storing since when, where that can be read."""
+    store.store("first", 1)
+    process = start_storing(store)
+    try:
+        sql.execute("PRAGMA busy_timeout = 10000")
+        # With the lock for writing alone others can read.
+        sql.execute("BEGIN IMMEDIATE")
+        with pytest.raises(
+            StoreBusyError, match=rf"waited 3\.\d s; .* \(process {process.pid}\) has been storing a"
+        ) as caught:
+            Storage(store.path, timeout=3.2).annotate("first", note="x")
+        since = r"has been storing a model since 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+        assert caught.match(since) and caught.match(
+            "cannot annotate 'first': .*models.db: .* Try again when it is done"
+        )
+        [message] = [record.message for record in caplog.records]
+        assert message.startswith(f"waiting to annotate 'first': {store.path} is locked by another program; ")
+        assert f"(process {process.pid}) has been storing" in message
+        sql.execute("ROLLBACK")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_oneself_is_not_waited_for(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that waits in its middle does not name itself."""
+    store.store("first", 1)
+    monkeypatch.setattr(uploads, "_under_way", {"mine"})
+    sql.execute("INSERT INTO uploads (owner, started_at) VALUES (?, ?)", (uploads.this_process("mine"), "2026-11-23"))
+    sql.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusyError, match=r"waited 0\.\d s\. Try again"):
+        Storage(store.path, timeout=0.2).annotate("first", note="x")
+
+
+@pytest.mark.parametrize("owner", ["", "{}", "[]", "null", '{"token": [], "user": 1, "pid": 2}'])
+def test_a_writer_that_says_nothing(store: Storage, sql: sqlite3.Connection, owner: str) -> None:
+    """A row that cannot be read does not hide the error."""
+    store.store("first", 1)
+    sql.execute("INSERT INTO uploads (owner, started_at) VALUES (?, 'yesterday')", (owner,))
+    sql.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusyError, match=r"waited 0\.\d s\. Try again"):
+        Storage(store.path, timeout=0.2).annotate("first", note="x")
+
+
+@pytest.mark.faults
+def test_a_share_without_locks(store: Storage) -> None:
+    """Where the system refuses locks it is said within seconds, though SQLite says that the file is locked."""
+    need(shutil.which("strace"), "strace is not installed")
+    store.store("m", 1)
+    # The file that a lock is tried on has a name that is known beforehand.
+    code = "import os; os.getpid = lambda: 7; os.urandom = lambda size: bytes(size)\n"
+    code += f"from views_runs import Storage; Storage({str(store.path)!r}).fetch('m')"
+    files = ["-P", str(store.path), "-P", str(store.path.parent / f"{locks.PROBE}-7-00000000")]
+    inject = ["-f", "-qq", "-o", "/dev/null", *files, "-e", "trace=fcntl", "-e", "inject=fcntl:error=ENOLCK"]
+    python = [os.path.realpath(sys.executable), "-c", code]
+    path = os.pathsep.join([str(ROOT), *(one for one in sys.path if one)])
+    started = time.monotonic()
+    result = subprocess.run(
+        ["strace", *inject, *python], env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert "StoreAccessError" in result.stderr, result.stderr
+    assert f"cannot fetch 'm': {store.path}: its file system refuses locks (No locks available)" in result.stderr
+    assert time.monotonic() - started < 60 < store.timeout
+    assert store.fetch("m") == 1 and not [*store.path.parent.glob(f"{locks.PROBE}*")]
+
+
+def test_locks_that_work(tmp_path: Path) -> None:
+    """A file system that gives locks is not accused, and nothing is left beside the store."""
+    need(sys.platform != "win32", "there is no way to ask")
+    assert locks.refused(tmp_path) is None
+    assert locks.trouble(tmp_path) is None
+    assert not [*tmp_path.glob(f"{locks.PROBE}*")]
+
+
+def test_locks_that_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two processes that get one lock are noticed."""
+    need(sys.platform != "win32", "there is no way to ask")
+    monkeypatch.setattr(locks, "_CHILD", "import sys; print(0, flush=True); sys.stdin.read()")
+    assert locks.trouble(tmp_path) == "two processes got the same lock, so it keeps nobody out"
+
+
+def test_locks_that_are_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that hangs is given up, and nothing is claimed."""
+    need(sys.platform != "win32", "there is no way to ask")
+    monkeypatch.setattr(locks, "_CHILD", "import time; time.sleep(60)")
+    monkeypatch.setattr(locks, "PATIENCE", 0.3)
+    with pytest.raises(OSError, match="not answered within"):
+        locks.trouble(tmp_path)
+    assert not [*tmp_path.glob(f"{locks.PROBE}*")]
+
+
+def test_a_folder_that_cannot_be_asked(
+    store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where no file can be made beside the store, the wait goes on."""
+    store.store("m", 1)
+    sql.execute("BEGIN EXCLUSIVE")
+
+    def fail(folder: Path) -> None:
+        raise PermissionError("no")
+
+    monkeypatch.setattr(locks, "refused", fail)
+    with pytest.raises(StoreBusyError):
+        Storage(store.path, timeout=0.2).fetch("m")
+
+
+@pytest.mark.parametrize("program", ["echo", "cat", "nowhere", None])
+def test_a_program_that_python_is_a_part_of(
+    store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, program: str | None
+) -> None:
+    """Where no Python can be run to ask for a lock, the wait goes on all the same."""
+    store.store("m", 1)
+    sql.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(sys, "executable", program and (shutil.which(program) or f"/{program}"))
+    with pytest.raises(StoreBusyError):
+        Storage(store.path, timeout=0.1).list()
+    with pytest.raises(OSError):
+        locks.refused(store.path.parent)
+
+
+def test_a_frozen_program_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executable is no Python."""
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    with pytest.raises(OSError, match="no way to ask for a lock"):
+        locks.trouble(tmp_path)

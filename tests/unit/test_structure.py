@@ -1,0 +1,81 @@
+"""The rules that keep the house in order."""
+
+import ast
+import configparser
+import re
+from pathlib import Path
+
+import pytest
+
+import views_runs
+
+PACKAGE = Path(views_runs.__file__).parent
+ROOT = PACKAGE.parent
+
+#: A module imports only from its own folder and from those below. The modules at the top level that are not named here
+#: are values, and lie below all folders.
+FOLDERS = ("__main__", "cli", "__init__", "storage", "rendering", "health", "database", "pickles", "values")
+
+#: Imports that go up, each inside a function, and why.
+UPWARD: dict[tuple[str, str], str] = {
+    ("records", "pickles"): "ModelRecord.loadable() is a method for its users' sake",
+}
+
+MODULES = sorted(path.relative_to(PACKAGE).with_suffix("").as_posix() for path in PACKAGE.rglob("*.py"))
+
+
+def folder(module: str) -> str:
+    """Return the folder of a module, as `FOLDERS` names it."""
+    top = module.removesuffix("/__init__").split("/")[0]
+    return top if top in FOLDERS else "values"
+
+
+def imports(module: str) -> set[str]:
+    """Return what a module imports, by full name."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0
+            names.add(node.module or "")
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def imported(module: str) -> set[str]:
+    """Return the modules of the package that a module imports."""
+    own = {name.removeprefix("views_runs.").replace(".", "/") for name in imports(module) if name.startswith("views_runs.")}
+    return {name for name in own if name in MODULES or f"{name}/__init__" in MODULES}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way_down(module: str) -> None:
+    """A module imports only from its own folder, and from those below it."""
+    place = FOLDERS.index(folder(module))
+    wrong = {name for name in imported(module) if FOLDERS.index(folder(name)) < place}
+    assert not {name for name in wrong if (module, folder(name)) not in UPWARD}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_one_place_for_each_library(module: str) -> None:
+    """Only pickles/ imports pickle, only database/ sqlite3, and only rendering/ rich."""
+    for library, place in {"pickle": "pickles", "sqlite3": "database", "rich": "rendering"}.items():
+        if any(name.split(".")[0] == library for name in imports(module)):
+            assert folder(module) == place
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_pickles_know_no_sql(module: str) -> None:
+    """What reads and writes pickles gets bytes and paths, not a connection; what renders gets values, not a store."""
+    below = {"pickles": {"pickles", "values"}, "rendering": {"rendering", "values"}}.get(folder(module))
+    if below:
+        assert {folder(name) for name in imported(module)} <= below
+
+
+def test_three_packages_at_run_time() -> None:
+    """Nothing but click, platformdirs and rich is installed with the package."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", "utf-8")
+    required = config["options"]["install_requires"].split()
+    assert [re.split("[<>=]", name)[0] for name in required] == ["click", "platformdirs", "rich"]

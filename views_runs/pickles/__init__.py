@@ -1,0 +1,1 @@
+"""Pickles: written, read, judged; nothing here knows of SQL."""
