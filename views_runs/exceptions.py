@@ -33,10 +33,10 @@ class StorageError(Exception):
         #: The file that this is about; None until it is known.
         self.path: str | os.PathLike[str] | None = None
 
-    def locate(self, operation: str, path: str | os.PathLike[str] | None = None) -> Self:
-        """Fill in the operation and the file, unless that was done before; return the error."""
-        if not self.operation:
-            self.operation, self.path = operation, path
+    def locate(self, operation: str = "", path: str | os.PathLike[str] | None = None) -> Self:
+        """Fill in the operation and the file, each unless that was done before; return the error."""
+        self.operation = self.operation or operation
+        self.path = path if self.path is None else self.path
         return self
 
     def __str__(self) -> str:

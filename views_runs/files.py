@@ -1,4 +1,4 @@
-"""Files that are written beside others: never over one by accident, never seen half, never over the store."""
+"""Files written beside others: never over one by accident, never visible half written, never over the store."""
 
 import os
 from collections.abc import Iterator
@@ -7,8 +7,11 @@ from pathlib import Path
 
 from views_runs.exceptions import StorageError
 
-#: What lies beside a database file and belongs to it; the last two only in a mode that is not used here.
+#: What SQLite keeps beside a database file; the last two only in a mode that is not used here.
 COMPANIONS = ("-journal", "-wal", "-shm")
+
+#: How the name of a file begins that is being written, and gets its own name when it is whole.
+TEMPORARY = ".views_runs."
 
 
 def companion(path: Path, ending: str) -> Path:
@@ -16,59 +19,75 @@ def companion(path: Path, ending: str) -> Path:
     return Path(os.path.realpath(path) + ending)
 
 
-def target(
-    file: str | os.PathLike[str] | None, name: str, store: Path, overwrite: bool, kind: type[StorageError], doing: str
+def choose_target(
+    file: str | os.PathLike[str] | None, name: str, store: Path, kind: type[StorageError], overwrite: bool = False
 ) -> Path:
     """Return where to write a file.
 
     Args:
-        file: where to; a folder, for a file in it; None for the current folder.
+        file: the file, or a folder for a file of this name in it; None for the current folder.
         name: of the file in a folder.
-        store: what must not be written over.
-        overwrite: replace a file that is there.
+        store: the store, which must not be overwritten.
+        kind: of the error.
+        overwrite: replace an existing file.
 
     Raises:
-        StorageError: of this kind, when a file must not be written there.
+        StorageError: of this kind; a file must not be written there.
     """
     try:
         if file is not None and not os.fspath(file):
-            raise ValueError("that is no file's name")
+            raise ValueError("a file name must not be empty")
         path = Path("." if file is None else os.path.expanduser(file))
         path = path / name if path.is_dir() else path
-        trouble = _trouble(path, store, overwrite)
+        _refuse_target(path, store, kind, overwrite)
     except (OSError, ValueError, TypeError) as error:
-        raise kind(
-            f"cannot {doing}: {file!r}: {getattr(error, 'strerror', None) or error}. Give another file"
-        ) from error
-    if trouble:
-        raise kind(f"cannot {doing}: {path.absolute()}: {trouble}")
+        if isinstance(error, StorageError):
+            raise
+        raise kind(f"{file!r}: {getattr(error, 'strerror', None) or error}", "Give another file") from error
     return path
 
 
-def _trouble(target: Path, store: Path, overwrite: bool) -> str:
+def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrite: bool) -> None:
     own = {os.path.realpath(store), *(str(companion(store, ending)) for ending in COMPANIONS)}
-    if os.path.realpath(target) in own or _same(target, store):
-        return "that is the store itself: give another file"
-    if target.exists() and not target.is_file():
-        return "that is not a regular file: give another one"
-    if target.is_symlink():
-        # To replace it would leave what it leads to, and its journal, where they are.
-        return f"that is a link to {os.path.realpath(target)}: give that file itself, or another"
-    if target.exists() and not overwrite:
-        return "there is such a file, and it was kept. Give another name, or overwrite=True (--force) to replace it"
-    return ""
+    trouble, advice = "", "Give another file"
+    if os.path.realpath(target) in own or is_same(target, store):
+        trouble = "this is the store itself"
+    elif target.exists() and not target.is_file():
+        trouble = "this is not a regular file"
+    elif target.is_symlink():
+        # Replacing it would leave the file that it leads to, and that one's journal, where they are.
+        trouble, advice = f"this is a link to {os.path.realpath(target)}", "Give that file itself, or another one"
+    elif target.exists() and not overwrite:
+        trouble = "the file exists, and was not changed"
+        advice = "Remove it first, or give another file"
+    if trouble:
+        raise kind(trouble, advice).locate(path=target.absolute())
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Return whether both paths lead to one file that exists."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 @contextmanager
-def written(target: Path, overwrite: bool, kind: type[StorageError], doing: str) -> Iterator[Path]:
-    """Yield the path of an empty file beside the target, to be written, that becomes the target when the block ends.
+def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag: str = "") -> Iterator[Path]:
+    """Yield the path of an empty file beside the target, which becomes the target when the block ends.
+
+    Args:
+        target: the file.
+        kind: of the error.
+        overwrite: replace an existing file.
+        tag: something to recognise the file by while it is being written.
 
     Raises:
-        StorageError: of this kind, when the system cannot write it; the target is as it was.
+        StorageError: of this kind, when the system cannot write the file; the target is as it was.
     """
     beside = None
     try:
-        beside = target.with_name(f".views_runs.{os.getpid()}.{os.urandom(8).hex()}")
+        beside = target.with_name(f"{TEMPORARY}{tag or os.getpid()}.{os.urandom(8).hex()}")
         beside.touch(exist_ok=False)
         yield beside
         with beside.open("rb+") as file:
@@ -76,22 +95,27 @@ def written(target: Path, overwrite: bool, kind: type[StorageError], doing: str)
         if overwrite:
             beside.replace(target)
         else:
-            _put(beside, target)
-        _remember_name(target)
+            _link(beside, target)
+        _sync_folder(target.absolute().parent)
     except StorageError:
         raise
     except (OSError, ValueError) as error:
-        trouble = getattr(error, "strerror", None) or error
-        raise kind(f"cannot {doing}: {target.absolute()}: {trouble}. Give another file") from error
+        trouble = getattr(error, "strerror", None) or str(error)
+        raise kind(trouble, "Give another file").locate(path=target.absolute()) from error
     finally:
         if beside is not None:
-            for ending in ("", *COMPANIONS):
-                with suppress(OSError):
-                    beside.with_name(beside.name + ending).unlink(missing_ok=True)
+            remove(beside)
 
 
-def _put(beside: Path, target: Path) -> None:
-    """Give a file its name, unless there is one of that name by now."""
+def remove(file: Path) -> None:
+    """Remove a file, and what SQLite may have left beside it, as far as that is possible."""
+    for ending in ("", *COMPANIONS):
+        with suppress(OSError):
+            file.with_name(file.name + ending).unlink(missing_ok=True)
+
+
+def _link(beside: Path, target: Path) -> None:
+    """Give a file its name, unless another file has it by now."""
     try:
         target.hardlink_to(beside)
     except FileExistsError:
@@ -101,18 +125,11 @@ def _put(beside: Path, target: Path) -> None:
         beside.replace(target)
 
 
-def _remember_name(target: Path) -> None:
-    """Let a new name outlive a power failure; where a folder cannot be opened, as on Windows, the system sees to it."""
+def _sync_folder(folder: Path) -> None:
+    """Let a new name outlive a power failure; where a folder cannot be opened, as on Windows, the system does that."""
     with suppress(OSError):
-        folder = os.open(target.absolute().parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
+            os.close(descriptor)

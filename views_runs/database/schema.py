@@ -1,10 +1,9 @@
-"""The layout of the store file: how it is made, recognised and refused."""
+"""The layout of the store file: creating, recognising and refusing one."""
 
 import logging
 import os
 import sqlite3
 import stat
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,17 +23,17 @@ log = logging.getLogger("views_runs")
 #: ``PRAGMA application_id``: "VwRn" in ASCII.
 APPLICATION_ID = 0x5677526E
 
-#: ``PRAGMA user_version``: raised when an older version of this package could no longer read or write the file.
+#: ``PRAGMA user_version``: raised when an older version of this package can no longer read or write the file.
 SCHEMA_VERSION = 1
 
 # Large pages, so that a part is 64 pages to read and not 256, and a row's metadata is on the page of the row.
-# Both have to be set before the first table.
+# Both must be set before the first table is created.
 NEW_FILE = """
 PRAGMA page_size = 16384;
 PRAGMA auto_vacuum = INCREMENTAL;
 """
 
-# IF NOT EXISTS: when two programs make the file at once, the second finds everything there.
+# IF NOT EXISTS: when two programs create the file at once, the second finds everything done.
 SCHEMA = f"""
 BEGIN IMMEDIATE;
 PRAGMA application_id = {APPLICATION_ID};
@@ -54,26 +53,15 @@ CREATE TABLE IF NOT EXISTS models (
     size INTEGER NOT NULL,                 -- of the whole pickle, in bytes
     sha256 TEXT NOT NULL,                  -- of the whole pickle
     digest BLOB NOT NULL,                  -- SHA-256 of the first part
-    upload INTEGER UNIQUE,                 -- where the parts after the first are; NULL = there are none
+    upload INTEGER UNIQUE,                 -- of the parts after the first; NULL = there are none
     pickle BLOB NOT NULL,                  -- the whole pickle, or its first part
     UNIQUE (name, version)
 );
 
--- All that a record shows, so that listing and finding read no pickle.
+-- Everything that a record shows, so that listing and finding read no pickle.
 CREATE INDEX IF NOT EXISTS models_record ON models (
     id, name, version, stored_at, stored_by, metadata, datetimes, environment, size, sha256
 );
-
--- To find models by the known fields of their metadata.
-CREATE INDEX IF NOT EXISTS models_author ON models (metadata ->> '$.author');
-CREATE INDEX IF NOT EXISTS models_run_id ON models (metadata ->> '$.run_id');
-CREATE INDEX IF NOT EXISTS models_queryset_name ON models (metadata ->> '$.queryset_name');
-CREATE INDEX IF NOT EXISTS models_level_of_analysis ON models (metadata ->> '$.level_of_analysis');
-CREATE INDEX IF NOT EXISTS models_outcome ON models (metadata ->> '$.outcome');
-CREATE INDEX IF NOT EXISTS models_train_start ON models (metadata ->> '$.train_start');
-CREATE INDEX IF NOT EXISTS models_train_end ON models (metadata ->> '$.train_end');
-CREATE INDEX IF NOT EXISTS models_training_date ON models (metadata ->> '$.training_date');
-CREATE INDEX IF NOT EXISTS models_steps ON models (metadata ->> '$.steps');
 
 -- The parts of a pickle after its first; never changed once written.
 CREATE TABLE IF NOT EXISTS model_parts (
@@ -84,7 +72,7 @@ CREATE TABLE IF NOT EXISTS model_parts (
     UNIQUE (upload, part)
 );
 
--- Stores that are under way, and uploads that nobody needs any more.
+-- Stores in progress, and uploads that are no longer needed.
 CREATE TABLE IF NOT EXISTS uploads (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     owner TEXT NOT NULL,                   -- JSON object: which process this is
@@ -93,7 +81,7 @@ CREATE TABLE IF NOT EXISTS uploads (
     condemned INTEGER NOT NULL DEFAULT 0   -- 1 = its parts are being deleted
 );
 
--- Since when, by its own clock, a host has seen an upload stand still.
+-- Since when, by its own clock, a host has seen an upload make no progress.
 CREATE TABLE IF NOT EXISTS watches (
     upload INTEGER NOT NULL,
     host TEXT NOT NULL,
@@ -107,7 +95,7 @@ CREATE TABLE IF NOT EXISTS required_fields (
     field TEXT PRIMARY KEY
 ) WITHOUT ROWID;
 
--- How many versions a name ever had, so that the number of a deleted one is not given again.
+-- How many versions a name ever had, so that the number of a deleted one is never given again.
 CREATE TABLE IF NOT EXISTS names (
     name TEXT PRIMARY KEY,
     versions INTEGER NOT NULL
@@ -116,127 +104,105 @@ COMMIT;
 """
 
 
-def connect(
-    path: Path,
-    doing: str,
-    timeout: float,
-    create: bool = False,
-    writers: Callable[[Connection], list[str]] = lambda connection: [],
-) -> Connection:
+def connect(path: Path, timeout: float, create: bool = False) -> Connection:
     """Open the store at this absolute path.
 
     Args:
         path: the file.
-        doing: what for, as in ``fetch 'my-model'``; for messages.
-        timeout: for how many seconds to wait for a lock.
-        create: make the store when there is no file, or an empty one; its folder must be there.
-        writers: returns what is known, without waiting, of each who is writing; for messages.
+        timeout: seconds to wait for a lock.
+        create: create the store when the file does not exist, or is empty; its folder must exist.
 
     Raises:
-        StoreNotFoundError: there is no file, or no folder.
-        NotAStoreError: the file is not a store, or one of a newer version of this package.
+        StoreNotFoundError: the file or its folder does not exist.
+        NotAStoreError: the file is not a store, or has a newer layout.
         StorageError: it cannot be opened.
     """
-    new = _look_at(path, doing, create)
-    refuse_foreign_wal(path, doing, timeout)
-    connection = Connection(f"{path.as_uri()}?mode={'rwc' if create else 'rw'}", path, doing, timeout, writers)
+    is_new = _check_file(path, create)
+    wal, journal = companion(path, "-wal"), companion(path, "-journal")
+    if wal.exists():
+        _refuse_foreign_wal(path, timeout)
+    connection = Connection(path, timeout, "rwc" if create else "rw")
     try:
-        made = _recognise(connection)
-        if not made and not create:
-            raise connection.failure(
-                NotAStoreError,
-                "the file is empty (0 bytes): a copy that failed, or a store that was never finished. Restore it, "
-                "or store a model to begin anew",
+        is_store = _recognise(connection)
+        if not is_store and not create:
+            raise NotAStoreError(
+                "the file is empty (0 bytes): a copy that failed, or a store that was never finished",
+                "Restore it, or store a model to start a new store",
             )
-        # Not before it is known to be ours: another program's file stays in its own journal mode.
+        # Not before the file is known to be ours: another program's file stays in its own journal mode.
         connection.script(SETTINGS)
-        if not made:
-            _create(connection, new)
+        if not is_store:
+            if is_new:
+                _share_with_group(path)
+            lay_out(connection)
+            log.info("created a new store, %s", path)
         if create:
-            _reserve(connection)
+            _reserve_journal(connection, journal)
     except BaseException:
         connection.close()
         raise
     return connection
 
 
-def _look_at(path: Path, doing: str, create: bool) -> bool:
-    """Refuse what cannot be a store before SQLite sees it; return whether the file is not there yet.
+def _check_file(path: Path, create: bool) -> bool:
+    """Refuse what cannot be a store before SQLite sees it; return whether the file does not exist yet.
 
-    Only `os.stat` is used: to open the file and close it again would drop the locks that SQLite holds on it.
+    Only `os.stat` is used: opening the file and closing it again would drop the locks that SQLite holds on it.
     """
-    status = _status(path, doing)
+    status = get_status(path)
     if status is None:
-        has_folder = _status(path.parent, doing) is not None
+        has_folder = get_status(path.parent) is not None
         if create and has_folder:
             return True
-        missing = path if has_folder else path.parent
         raise StoreNotFoundError(
-            f"cannot {doing}: {missing} is not there. Check the path, and that the share is mounted"
-            + ("" if create else "; the first model stored makes the file")
+            f"the {'file' if has_folder else 'folder'} does not exist",
+            "Check the path, and that the share is mounted" + ("" if create else ". Storing a model creates the file"),
+        ).locate(path=path if has_folder else path.parent)
+    if stat.S_ISDIR(status.st_mode):
+        raise InvalidPathError("this is a folder", "Give the file in it, as in models.db")
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidPathError("this is not a regular file", "Give another path")
+    if status.st_nlink > 1:
+        # The journal lies beside one of its names; a program that opens the other does not see it.
+        raise InvalidPathError(
+            "the file has several names (hard links), which SQLite cannot share safely", "Keep one name, or make a copy"
         )
-    trouble = not_a_file(status)
-    if trouble:
-        raise InvalidPathError(f"cannot {doing}: {path} {trouble}")
     return False
 
 
-def _status(path: Path, doing: str) -> os.stat_result | None:
-    """Return what `os.stat` knows of a path; None when there is nothing."""
+def get_status(path: Path) -> os.stat_result | None:
+    """Return what `os.stat` knows of a path; None when nothing exists there.
+
+    Raises:
+        StoreAccessError: it cannot be known.
+    """
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
         raise StoreAccessError(
-            f"cannot {doing}: {path}: {getattr(error, 'strerror', None) or error}. Check the path and the permissions "
-            "of its folders"
+            str(getattr(error, "strerror", None) or error), "Check the path and the permissions of its folders"
         ) from error
 
 
-def exists(path: Path, doing: str) -> bool:
-    """Whether there is anything at the path.
-
-    Raises:
-        StoreAccessError: that cannot be known.
-    """
-    return _status(path, doing) is not None
-
-
-def refuse_foreign_wal(path: Path, doing: str, timeout: float) -> None:
-    """Refuse another program's database in WAL mode, untouched: to open and close it could change it.
-
-    Raises:
-        NotAStoreError: it is one.
-    """
-    if not companion(path, "-wal").exists():
-        return
-    with Connection(f"{path.as_uri()}?mode=ro&immutable=1", path, doing, timeout) as connection:
+def _refuse_foreign_wal(path: Path, timeout: float) -> None:
+    """Refuse another program's database in WAL mode, untouched: opening and closing it could change it."""
+    with Connection(path, timeout, "ro&immutable=1") as connection:
         if connection.value("PRAGMA application_id") != APPLICATION_ID:
-            raise _foreign(connection)
+            raise _foreign()
 
 
-def _foreign(connection: Connection) -> StorageError:
-    return connection.failure(
-        NotAStoreError, "the file is of another program. Check the path; the file was left as it is"
-    )
-
-
-def not_a_file(status: os.stat_result) -> str:
-    """Return why what is there cannot be a store, or nothing."""
-    if stat.S_ISDIR(status.st_mode):
-        return "is a folder: give the file in it, as in models.db"
-    if not stat.S_ISREG(status.st_mode):
-        return "is not a regular file"
-    if status.st_nlink > 1:
-        # The journal lies beside one of its names; whoever opens another does not see it.
-        return "has several names (hard links), which SQLite cannot share safely: keep one, or make a copy"
-    return ""
+def _foreign() -> NotAStoreError:
+    return NotAStoreError("the file belongs to another program", "Check the path; nothing was changed")
 
 
 def _recognise(connection: Connection) -> bool:
     """Return True for a store and False for an empty file; refuse anything else."""
-    _need_json()
+    if sqlite3.sqlite_version_info < (3, 38):
+        raise StorageError(
+            f"views_runs needs SQLite 3.38 or later, and this Python has {sqlite3.sqlite_version}", "Use a newer Python"
+        )
     with connection.snapshot():
         application = connection.value("PRAGMA application_id")
         version = connection.value("PRAGMA user_version")
@@ -247,44 +213,28 @@ def _recognise(connection: Connection) -> bool:
     if application == APPLICATION_ID and version == SCHEMA_VERSION:
         return True
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
-        raise connection.failure(
-            NotAStoreError,
-            f"the file has layout {version}, and this version of views_runs knows {SCHEMA_VERSION}: a newer one "
-            "made it. Upgrade with `pip install --upgrade views_runs`; the file was left as it is",
+        raise NotAStoreError(
+            f"the file has layout {version}, and this version of views_runs supports layout {SCHEMA_VERSION}",
+            "A newer version created it: upgrade views_runs; nothing was changed",
         )
     if is_empty:
         return False
-    raise _foreign(connection)
+    raise _foreign()
 
 
 def _is_empty(connection: Connection) -> bool:
-    """Whether the file has no bytes, or is a store that somebody has only begun to make."""
+    """Return whether the file has no bytes, or is a store that somebody has only begun to create."""
     # SQLite has read the file by now, and rolled back what a program that died had begun.
-    status = _status(connection.path, connection.doing)
+    status = get_status(connection.path)
     if status is None or status.st_size == 0:
         return True
-    # NEW_FILE writes a first page of its own accord, before the transaction that makes the tables.
+    # NEW_FILE writes a first page of its own accord, before the transaction that creates the tables.
     settings = [connection.value(f"PRAGMA {name}") for name in ("page_size", "auto_vacuum")]
     return settings == [16384, 2] and not connection.value("SELECT count(*) FROM sqlite_schema")
 
 
-def _need_json() -> None:
-    if sqlite3.sqlite_version_info < (3, 38):
-        raise StorageError(
-            f"views_runs needs SQLite 3.38 or newer, and this Python has {sqlite3.sqlite_version}: use a newer Python"
-        )
-
-
-def _create(connection: Connection, new: bool) -> None:
-    path = connection.path
-    if new:
-        open_to_group(path)
-    lay_out(connection)
-    log.info("made a new store, %s", path)
-
-
 def lay_out(connection: Connection) -> None:
-    """Make an empty file a store."""
+    """Turn an empty file into a store."""
     connection.script(NEW_FILE)
     try:
         connection.script(SCHEMA)
@@ -293,20 +243,19 @@ def lay_out(connection: Connection) -> None:
         raise
 
 
-def open_to_group(path: Path) -> None:
-    """Let the group write what lies in a folder that the group may write; the journal gets the file's mode."""
+def _share_with_group(path: Path) -> None:
+    """Let the group write a file in a folder that the group can write; the journal gets the file's mode."""
     with suppress(OSError):
         if path.parent.stat().st_mode & stat.S_IWGRP:
             path.chmod(path.stat().st_mode | stat.S_IRGRP | stat.S_IWGRP)
 
 
-def _reserve(connection: Connection) -> None:
-    """Give the journal its space now, so that a full disk later has it; other programs may have taken it away."""
-    journal = companion(connection.path, "-journal")
+def _reserve_journal(connection: Connection, journal: Path) -> None:
+    """Allocate the journal now, so that it can be written on a full disk later; another program may have removed it."""
     with suppress(OSError, StorageError):
         if journal.exists() and journal.stat().st_size >= JOURNAL_SIZE:
             return
-        # Nobody else writes to the journal now, and SQLite reads none of what is beyond its own bytes.
+        # Nobody else writes to the journal now, and SQLite reads nothing beyond its own bytes.
         with connection.transaction(), journal.open("ab") as file:
             with suppress(OSError):
                 journal.chmod(connection.path.stat().st_mode & 0o666)
@@ -315,8 +264,8 @@ def _reserve(connection: Connection) -> None:
             os.fsync(file.fileno())
 
 
-def default_path() -> Path:
-    """Return the path of the store that is used when none is given.
+def find_default_path() -> Path:
+    """Return the path of the default store.
 
     Raises:
         StorageError: there is no home folder.
@@ -329,22 +278,22 @@ def default_path() -> Path:
         path = Path("~")
     if not path.is_absolute():
         raise StorageError(
-            "there is no home folder to keep a store in: give a path, as in Storage('models.db') or "
-            "--store models.db, or set VIEWS_RUNS_STORE"
+            "there is no home folder for the default store",
+            "Give a path, as in Storage('models.db') or --store models.db, or set VIEWS_RUNS_STORE",
         )
     return path
 
 
-def make_folder(folder: Path, doing: str) -> None:
-    """Make the folder of the default store.
+def create_folder(folder: Path) -> None:
+    """Create the folder of the default store.
 
     Raises:
-        StoreReadOnlyError: it cannot be made.
+        StoreReadOnlyError: it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StoreReadOnlyError(
-            f"cannot {doing}: the folder {folder} cannot be made ({error.strerror}): give another path, as in "
-            "Storage('models.db') or --store models.db, or set VIEWS_RUNS_STORE"
-        ) from error
+            f"the folder cannot be created ({error.strerror})",
+            "Give another path, as in Storage('models.db') or --store models.db, or set VIEWS_RUNS_STORE",
+        ).locate(path=folder) from error

@@ -886,3 +886,18 @@ for _ops, _handler in (
 ):
     for _op in _ops:
         _HANDLERS[_op] = _handler
+
+
+#: temporary
+MOST_IMPORTS = 300
+
+
+def imported(reading: Reading) -> dict[str, Any]:
+    """Return what a record tells of what a pickle imports."""
+    found = sorted(map(str, reading.imports))
+    more = (f"more imports than these, {len(found):,} in all",) if len(found) > MOST_IMPORTS else ()
+    return {
+        "imports": tuple(found[:MOST_IMPORTS]),
+        "troubles": (*reading.troubles, *more),
+        "has_code": reading.has_code,
+    }

@@ -9,7 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from views_runs import filesystems
-from views_runs.database.connection import Connection
 from views_runs.files import companion
 from views_runs.exceptions import OpenPermissionsError
 
@@ -50,17 +49,15 @@ def _folders_above(path: Path) -> list[Path]:
     return [*dict.fromkeys(one for one in (*path.parents, *real.parents) if one != real.parent and os.path.exists(one))]
 
 
-def refuse_open(connection: Connection) -> None:
+def refuse_open(path: Path) -> None:
     """Refuse a store that everyone on the system may write.
 
     Raises:
         OpenPermissionsError: with what mends it.
     """
-    path = connection.path
     for place, mend in open_to_everyone(path):
         if _has_modes(path):
-            raise connection.failure(
-                OpenPermissionsError,
+            raise OpenPermissionsError(
                 f"everyone on this system may write {place}, and so run code as whoever fetches. Nothing was loaded. "
                 f"Mend it with `{mend}` (or move the store, if that folder is the system's, as /tmp is), or pin the model "
                 "with sha256=, or allow it with Storage(..., allow_open_permissions=True)",

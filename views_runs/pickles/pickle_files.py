@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from views_runs.database import rows
 from views_runs.pickles import opcodes
 from views_runs.exceptions import UploadError
-from views_runs.pickles.pickling import PART_SIZE, Part, PartWriter
+PART_SIZE = 1<<20
 
 #: How files of other kinds begin that hold models too, and what they are.
 _OTHERS = {
@@ -21,47 +20,24 @@ _OTHERS = {
 }
 
 
-def copy(
-    file: str | os.PathLike[str], store: Path, sink: Callable[[Part], None], doing: str
-) -> tuple[PartWriter, opcodes.Reading]:
-    """Copy a pickle into parts; return the writer, and what was read on the way.
-
-    Args:
-        file: its path.
-        store: that of the store, which must not be opened here: to close it again would drop SQLite's locks.
-        sink: called with each part, in order.
-        doing: what for; for messages.
-
-    Raises:
-        UploadError: it is no pickle, or cannot be read; the sink may have got some parts.
-    """
-    reader, writer = opcodes.Reader(), PartWriter(sink)
+def copy(file, writer) -> None:
     start = b""
+    doing = f"{file}"
     try:
         path = Path(os.path.expanduser(file))
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UploadError(f"cannot {doing}: {path}: it is not a regular file. Check the path; nothing was stored")
-        if store.exists() and path.samefile(store):
-            raise UploadError(f"cannot {doing}: {path}: it is the store itself. Give another file; nothing was stored")
+            raise UploadError("it is not a regular file. Check the path; nothing was stored")
         with path.open("rb") as stream:
             while piece := stream.read(PART_SIZE):
                 start = start or piece[:16]
-                reader.feed(piece)
-                if reader.is_broken:
-                    break
                 writer.write(piece)
+                if writer.reader.is_broken:
+                    break
     except (OSError, ValueError, TypeError) as error:
+        if isinstance(error, UploadError): raise
         trouble = getattr(error, "strerror", None) or error
-        raise UploadError(f"cannot {doing}: {file}: {trouble}. Check the path; nothing was stored") from error
-    reading = reader.result()
-    _refuse(reading, start, f"cannot {doing}: {path}")
-    writer.close()
-    return writer, reading
-
-
-def description(reading: opcodes.Reading) -> dict[str, Any]:
-    """Return what to record of a pickle that was not made here: of its type and its libraries nothing is known."""
-    return {"protocol": reading.protocol or 0, **rows.imported(reading)}
+        raise UploadError(f"{file}: {trouble}. Check the path; nothing was stored") from error
+    _refuse(writer.reader.result(), start, f"{path}")
 
 
 def _refuse(reading: opcodes.Reading, start: bytes, doing: str) -> None:

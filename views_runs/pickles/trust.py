@@ -107,7 +107,7 @@ def add(imports: Iterable[Import]) -> list[Import]:
             lines = [*_lines(), *map(str, new)]
         except OSError as error:
             raise StorageError(f"cannot {doing}: {file}: {error.strerror}") from error
-        with files.written(file, True, StorageError, doing) as beside:
+        with files.written(file, StorageError, overwrite=True) as beside:
             beside.write_text("\n".join(lines) + "\n", "utf-8")
     return new
 

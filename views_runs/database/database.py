@@ -1,0 +1,111 @@
+"""An open store: the file, opened when it is first needed, and its models."""
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from views_runs.database import schema, uploads
+from views_runs.database.connection import Connection
+from views_runs.database.models import Models
+from views_runs.exceptions import ModelNotFoundError, StorageError, StoreNotFoundError
+from views_runs.records import Reference
+
+log = logging.getLogger("views_runs")
+
+
+class Database:
+    """A store that is open for one operation; use it as a context manager.
+
+    A `StorageError` that leaves the block gets the operation and the path, so that its message names both.
+
+    Args:
+        path: the file, as an absolute path.
+        timeout: seconds to wait for a lock.
+        operation: what it is opened for, as in ``fetch 'my-model'``.
+        create: create the file if it does not exist.
+        lenient: take a file that does not exist for an empty store, and log a warning; its folder must exist.
+        is_default: this is the default store: its folder is created if need be, and it may be missing without a warning.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        timeout: float,
+        operation: str,
+        *,
+        create: bool = False,
+        lenient: bool = False,
+        is_default: bool = False,
+    ) -> None:
+        self.path = path
+        self.operation = operation
+        self._timeout = timeout
+        self._create = create
+        self._lenient = lenient
+        self._is_default = is_default
+        #: Whether the file existed, and had content, when the block was entered.
+        self.exists = self.has_content = False
+
+    def __enter__(self) -> "Database":
+        try:
+            status = schema.get_status(self.path)
+            self.exists = status is not None
+            self.has_content = status is not None and status.st_size > 0
+            if not self.exists:
+                self._handle_missing()
+        except StorageError as error:
+            error.locate(self.operation, self.path)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if "connection" in self.__dict__:
+            self.connection.close()
+        if isinstance(error, StorageError):
+            error.locate(self.operation, self.path)
+
+    def _handle_missing(self) -> None:
+        if self._is_default or self._create:
+            if not self._create and not self._lenient:
+                raise ModelNotFoundError("there is no store yet", "The first model stored creates it")
+            return
+        if schema.get_status(self.path.parent) is None:
+            # A share that is not mounted is a missing folder: it must not read as an empty store.
+            advice = "Check the path, and that the share is mounted"
+            raise StoreNotFoundError("the folder does not exist", advice).locate(path=self.path.parent)
+        if not self._lenient:
+            raise ModelNotFoundError("there is no store yet", "Check the path; the first model stored creates it")
+        log.warning("%s does not exist yet: the first model stored creates it", self.path)
+
+    @cached_property
+    def connection(self) -> Connection:
+        """The connection, opened at first use.
+
+        Raises:
+            StorageError: the file cannot be opened, or is not a store.
+        """
+        if self._create and self._is_default:
+            schema.create_folder(self.path.parent)
+        return schema.connect(self.path, self._timeout, self._create)
+
+    @cached_property
+    def models(self) -> Models:
+        """The models."""
+        return Models(self.connection)
+
+    def delete(self, reference: Reference) -> None:
+        """Delete a model with all its versions, or one version, and give its space back.
+
+        Raises:
+            ModelNotFoundError: it does not exist.
+        """
+        self.models.delete(reference)
+        try:
+            uploads.clear_leftovers(self.connection)
+            uploads.give_back(self.connection)
+        except StorageError as error:
+            # The models are gone; what is left of them is cleared by the next store or delete.
+            log.warning("deleted %s, but could not give all its space back: %s", reference, error)

@@ -1,0 +1,132 @@
+"""What SQLite's error codes mean for a store, and what to do about each."""
+
+import os
+import sqlite3
+from pathlib import Path
+from typing import NamedTuple
+
+from views_runs.exceptions import (
+    NotAStoreError,
+    StorageError,
+    StoreAccessError,
+    StoreDamagedError,
+    StoreFullError,
+    StoreReadOnlyError,
+)
+from views_runs.files import companion
+
+
+class Meaning(NamedTuple):
+    """What an SQLite error code means."""
+
+    kind: type[StorageError]
+    trouble: str
+    advice: str
+
+
+#: The file at the path is another one than was opened, or there is none.
+MOVED = Meaning(
+    StoreAccessError,
+    "the file was deleted, moved or replaced while it was in use, or its share was disconnected",
+    "Check the path, and that the share is mounted, and try again",
+)
+
+DAMAGED = Meaning(StoreDamagedError, "a string in the file is damaged", "Restore the file from a backup")
+
+MEANINGS = {
+    sqlite3.SQLITE_FULL: Meaning(
+        StoreFullError,
+        "the disk is full",
+        "Free some space (`viewser model delete` works on a full disk) and try again",
+    ),
+    sqlite3.SQLITE_READONLY: Meaning(
+        StoreReadOnlyError,
+        "write permission was denied",
+        "Ask for write permission on the file, its -journal and their folder",
+    ),
+    sqlite3.SQLITE_CANTOPEN: Meaning(
+        StoreReadOnlyError,
+        "the file cannot be opened",
+        "Check the permissions of the file, its -journal and their folder, and that this program does not have too many "
+        "files open",
+    ),
+    sqlite3.SQLITE_PERM: Meaning(
+        StoreReadOnlyError,
+        "permission was denied",
+        "Check the permissions of the file, its -journal and their folder",
+    ),
+    sqlite3.SQLITE_NOTADB: Meaning(
+        NotAStoreError,
+        "the file is not an SQLite database",
+        "Check the path; nothing was changed",
+    ),
+    sqlite3.SQLITE_READONLY_DBMOVED: MOVED,
+    sqlite3.SQLITE_READONLY_ROLLBACK: Meaning(
+        StoreReadOnlyError,
+        "a process was killed while writing",
+        "Ask someone with write permission to run `viewser model list` once; that rolls the unfinished change back",
+    ),
+    # Rolling back removes the journal, and only then is the file as it was.
+    sqlite3.SQLITE_IOERR_DELETE: Meaning(
+        StoreReadOnlyError,
+        "a process was killed while writing, and its journal cannot be removed",
+        "Ask someone who can write to the folder (in a sticky folder: the journal's owner) to run `viewser model list` "
+        "once, and try again",
+    ),
+    sqlite3.SQLITE_ERROR: Meaning(
+        StoreDamagedError,
+        "the file lacks one of a store's tables or columns",
+        "Restore the file from a backup",
+    ),
+    sqlite3.SQLITE_CONSTRAINT: Meaning(
+        StoreDamagedError,
+        "a row violates its table's constraints: it is damaged, or another program wrote it",
+        "Restore the file from a backup",
+    ),
+    # SQLite says the same when a read fails with EIO.
+    sqlite3.SQLITE_CORRUPT: Meaning(
+        StoreDamagedError,
+        "the file is damaged, or the disk or share failed to read it",
+        "Try again; if the error persists, restore the file from a backup, and save what can still be read with "
+        "`viewser model download`",
+    ),
+    sqlite3.SQLITE_IOERR: Meaning(
+        StoreAccessError,
+        "the file system failed to read or write the file",
+        "Check that the disk or share is connected, and try again",
+    ),
+}
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """Return the primary code of an error: the low byte of SQLite's extended codes."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def explain(error: sqlite3.Error, path: Path) -> StorageError:
+    """Return the error that tells a user what an SQLite error on this file means."""
+    kind, trouble, advice = _find_meaning(error, path)
+    name = getattr(error, "sqlite_errorname", type(error).__name__)
+    return kind(f"{trouble} ({name}: {error})", advice)
+
+
+def _find_meaning(error: sqlite3.Error, path: Path) -> Meaning:
+    if str(error).startswith("Could not decode to UTF-8"):
+        # Python says this, and SQLite has no code for it.
+        return DAMAGED
+    code = getattr(error, "sqlite_errorcode", 0)
+    unknown = Meaning(StorageError, "SQLite failed", "")
+    meaning = MEANINGS.get(code) or MEANINGS.get(primary_code(error), unknown)
+    if meaning.kind not in (StoreAccessError, StoreReadOnlyError):
+        return meaning
+    # A file that cannot be made is not there either; its folder is.
+    if not os.path.exists(path if meaning.kind is StoreAccessError else path.parent):
+        return MOVED
+    if not os.access(path, os.W_OK):
+        # A permission that was there when the file was opened may be gone; SQLite calls that a "disk I/O error".
+        return MEANINGS[sqlite3.SQLITE_READONLY] if code == sqlite3.SQLITE_IOERR_WRITE else meaning
+    journal = companion(path, "-journal")
+    if os.path.exists(journal) and not os.access(journal, os.W_OK):
+        trouble = f"write permission on {journal.name} was denied"
+        return Meaning(StoreReadOnlyError, trouble, "Give it the mode of the store file, for example with chmod g+w")
+    return meaning

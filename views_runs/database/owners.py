@@ -1,0 +1,159 @@
+"""Which process writes an upload, and whether it has certainly ended."""
+
+import getpass
+import hashlib
+import json
+import os
+import platform
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from views_runs.database.connection import Connection
+
+#: The tokens of the uploads that this process is writing.
+active_tokens: set[str] = set()
+
+
+def this_user() -> str:
+    """Return ``user@host``."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        # Python 3.13 raises OSError, older ones KeyError, for a user id without a name.
+        user = str(os.getuid()) if hasattr(os, "getuid") else "?"
+    # A name that is not UTF-8 must not lose a model that was trained for hours.
+    return f"{user}@{platform.node()}".encode("utf-8", "backslashreplace").decode()
+
+
+def this_host() -> str:
+    """Return what identifies this host among those that share a store: two computers may have one name."""
+    return f"{platform.node()} {kernel() or ''}"
+
+
+def this_process(token: str = "") -> str:
+    """Return the identity of this process as JSON: user and host, process id and, on Linux, what makes them unique.
+
+    Args:
+        token: which of its uploads this is about.
+    """
+    pid = os.getpid()
+    process = {"user": this_user(), "pid": pid, "kernel": kernel(), "start": start_time(pid), "token": token}
+    return json.dumps(process)
+
+
+def has_ended(owner: str) -> bool:
+    """Return whether a process has certainly ended: it ran under this kernel, among these process ids, and is gone.
+
+    An upload of this very process that it no longer writes counts as ended too. Of a process elsewhere, and on
+    systems that cannot tell, nothing is certain.
+    """
+    try:
+        process: dict[str, Any] = json.loads(owner)
+        pid, start = process["pid"], process["start"]
+        if process["kernel"] is None or process["kernel"] != kernel() or start is None:
+            return False
+        if (pid, start) == (os.getpid(), start_time(os.getpid())):
+            return process["token"] not in active_tokens
+        return _is_gone(pid, start)
+    except (ValueError, TypeError, LookupError):
+        return False
+
+
+def _is_gone(pid: int, start: int) -> bool:
+    found = start_time(pid)
+    if found is not None:
+        return found != start
+    try:
+        # Where /proc hides the processes of others, a hidden one exists but may not be signalled.
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    # A zombie.
+    return True
+
+
+def is_own(owner: str) -> bool:
+    """Return whether this very process is writing the upload."""
+    try:
+        return json.loads(owner)["token"] in active_tokens
+    except (ValueError, TypeError, LookupError):
+        return False
+
+
+def process_tag() -> str:
+    """Return the identity of this process as a part of a file's name."""
+    pid = os.getpid()
+    return f"backup-{_kernel_tag()}-{pid}-{start_time(pid)}"
+
+
+def has_tag_ended(tag: str) -> bool:
+    """Return whether the process of a `process_tag` has certainly ended."""
+    try:
+        kind, kernel_tag, pid, start = tag.split("-")
+        return kind == "backup" and kernel() is not None and kernel_tag == _kernel_tag() and _is_gone(int(pid), int(start))
+    except ValueError:
+        return False
+
+
+def _kernel_tag() -> str:
+    return hashlib.sha256((kernel() or "").encode()).hexdigest()[:12]
+
+
+@cache
+def kernel() -> str | None:
+    """Return what identifies this boot of this kernel and this set of process ids; None where nothing does."""
+    try:
+        return f"{boot()} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return None
+
+
+def boot() -> str:
+    """Return what identifies this boot of this kernel, whatever the container.
+
+    Raises:
+        OSError: nothing does.
+    """
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+def start_time(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since the boot; None when there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+            # The name in brackets may contain spaces and brackets; what follows does not.
+            fields = file.read().rpartition(")")[2].split()
+            return None if fields[0] in "ZX" else int(fields[19])
+    except (OSError, ValueError):
+        return None
+
+
+def describe_writers(connection: Connection) -> list[str]:
+    """Say who else is writing a model of several parts, and since when, as far as that can be read without waiting."""
+    found = connection.glance("SELECT owner, started_at FROM uploads WHERE NOT condemned ORDER BY id")
+    return [_describe(owner, started_at) for owner, started_at in found if not is_own(owner)]
+
+
+def describe_uploads(connection: Connection) -> tuple[list[str], list[str]]:
+    """Describe the uploads that nobody will finish, and those that somebody may."""
+    dead, alive = [], []
+    for owner, started_at, condemned in connection.rows("SELECT owner, started_at, condemned FROM uploads ORDER BY id"):
+        text = _describe(owner, started_at)
+        if condemned or has_ended(owner):
+            dead.append(text)
+        else:
+            alive.append(f"{text}, unless that computer was stopped")
+    return dead, alive
+
+
+def _describe(owner: str, started_at: str) -> str:
+    try:
+        process = json.loads(owner)
+        since = datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M:%S UTC")
+        return f"{process['user']} (process {process['pid']}) has been storing a model since {since}"
+    except (ValueError, TypeError, LookupError):
+        return "an unknown process has been storing a model"

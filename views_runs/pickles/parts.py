@@ -1,0 +1,311 @@
+"""Objects to streams of parts, and parts back to the bytes of a pickle.
+
+A pickle of less than `PART_SIZE` bytes is one part; a longer one is cut into parts of at most that. A running SHA-256
+gives each part the digest of all bytes up to its end, so that the last part's digest is the whole pickle's, and a
+reader verifies each part before the unpickler sees it.
+"""
+
+import hashlib
+import json
+import logging
+import pickle
+import platform
+import sys
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from typing import Any, NamedTuple
+
+from views_runs.exceptions import CorruptModelError, ModelPickleError, StorageError
+from views_runs.pickles import culprit, opcodes, packages
+
+log = logging.getLogger("views_runs")
+
+#: Every Python that runs this package reads protocol 5, and it hands on large arrays without a copy.
+PROTOCOL = 5
+
+#: Bytes in a part, at most: with the row's other columns just under 1 MiB, and 64 pages of the file.
+PART_SIZE = 63 * 16384
+
+#: Bytes in the first part of a pickle that has several. It lies beside the metadata, and is written again with it.
+FIRST_PART_SIZE = 4096
+
+#: The names of a script while it runs, and of a script in the processes that multiprocessing spawns.
+MAIN = ("__main__", "__mp_main__")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a pickle, and the SHA-256 of the pickle up to its end."""
+
+    data: bytes | bytearray
+    digest: bytes
+
+
+@dataclass(frozen=True)
+class Pickled:
+    """A pickle that was written: what its row has of it."""
+
+    #: Of the whole, in bytes.
+    size: int
+    #: Of the whole, in hexadecimal.
+    sha256: str
+    #: The part that lies in the row.
+    first: Part
+    #: What is recorded of how it was made and what it needs: a JSON object.
+    environment: str
+
+
+class PickleWriter:
+    """A file to write a pickle to: it hashes the bytes, cuts them into parts, and notes what they import.
+
+    Args:
+        sink: called with each part after the first, in order.
+        reader: follows what is written, to note the imports; None to note nothing.
+
+    >>> parts = []
+    >>> writer = PickleWriter(parts.append)
+    >>> writer.dump(b"x" * 2_000_000)
+    >>> pickled = writer.finish()
+    >>> len(pickled.first.data), [len(part.data) for part in parts], pickled.size
+    (4096, [1028096, 967817], 2000009)
+    """
+
+    def __init__(self, sink: Callable[[Part], None], reader: opcodes.Reader | None = None) -> None:
+        #: Bytes written so far.
+        self.size = 0
+        self.reader = reader
+        self._sink = sink
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray(PART_SIZE)
+        self._used = 0
+        self._first: Part | None = None
+        self._made_here: dict[str, Any] = {}
+
+    def write(self, data: Any) -> int:
+        """Take bytes, or anything with a buffer, of any size, without keeping a reference to it."""
+        view = pickle.PickleBuffer(data).raw()
+        if self.reader is not None:
+            self.reader.feed(view)
+        start = 0
+        while start < len(view):
+            piece = view[start : start + PART_SIZE - self._used]
+            self._buffer[self._used : self._used + len(piece)] = piece
+            self._used += len(piece)
+            start += len(piece)
+            if self._used < PART_SIZE:
+                break
+            full, self._buffer, self._used = self._buffer, bytearray(PART_SIZE), 0
+            if self._first is None:
+                self._hash.update(full[:FIRST_PART_SIZE])
+                self._first = Part(full[:FIRST_PART_SIZE], self._hash.digest())
+                del full[:FIRST_PART_SIZE]
+            self._hash.update(full)
+            self._sink(Part(full, self._hash.digest()))
+        self.size += len(view)
+        return len(view)
+
+    def dump(self, model: Any) -> None:
+        """Pickle an object.
+
+        Raises:
+            ModelPickleError: the object cannot be pickled; the sink may have received some parts.
+        """
+        try:
+            pickle.Pickler(self, PROTOCOL).dump(model)
+        except StorageError:
+            raise
+        except Exception as error:
+            raise _explain_failure(model, error) from error
+        self._made_here = {
+            "type": type_name(model),
+            "python": f"{platform.python_implementation()} {platform.python_version()}",
+            "platform": f"{sys.platform}-{platform.machine()}",
+        }
+
+    def finish(self) -> Pickled:
+        """Hand on what is left, and return what is to be noted of the whole."""
+        if self._used or self._first is None:
+            del self._buffer[self._used :]
+            self._hash.update(self._buffer)
+            last = Part(self._buffer, self._hash.digest())
+            if self._first is None:
+                self._first = last
+            else:
+                self._sink(last)
+        return Pickled(self.size, self._hash.hexdigest(), self._first, json.dumps(self._describe()))
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what is recorded; of the type and the libraries of a pickle that was not made here nothing is known."""
+        if self.reader is None:
+            return {}
+        reading = self.reader.result()
+        environment = {"protocol": reading.protocol or 0, **opcodes.imported(reading)}
+        names = ", ".join(sorted(found.name for found in reading.imports if found.module in MAIN))
+        if not self._made_here:
+            if names:
+                log.warning("the pickle needs %s of __main__: it can be fetched only where that is defined", names)
+            return environment
+        if names:
+            warnings.warn(
+                f"the model needs {names}, defined in the running script: it can be fetched only where __main__ has the "
+                "same. Move it to a module that can be imported, and store the model again",
+                # The caller of Storage.store.
+                stacklevel=5,
+            )
+        suppliers = packages.suppliers({found.module.split(".")[0] for found in reading.imports})
+        made = {"packages": packages.versions(suppliers.values()), "suppliers": suppliers}
+        return {**self._made_here, **environment, **made}
+
+
+def _explain_failure(model: Any, error: Exception) -> ModelPickleError:
+    """Return the error that names what keeps an object from being pickled."""
+    # Of what is nested too deeply no single part is to blame.
+    place, value = ("", model) if isinstance(error, RecursionError) else culprit.find_culprit(model)
+    whose = f" because of {place}, a {type_name(value)}" if place else ""
+    # From Python 3.14 on the pickler itself says where it failed.
+    notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
+    return ModelPickleError(
+        f"a {type_name(model)} cannot be pickled{whose}: {type(error).__name__}: {error}{notes}",
+        "Remove what cannot be pickled (a lambda, an open file, a lock, a database connection) and store it again; "
+        "nothing was stored",
+    )
+
+
+class PickleReader:
+    """A file for an unpickler to read from, over the verified bytes of a pickle.
+
+    Since protocol 4 an unpickler asks for whole frames and whole arrays. An `io.BufferedReader` in between, which would
+    serve the single bytes that it asks for in older ones, costs a tenth of the time.
+    """
+
+    def __init__(self, pieces: Iterator[memoryview]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as there are bytes; return how many there were."""
+        view, done = memoryview(buffer), 0
+        while done < len(view):
+            if not self._rest:
+                self._rest = next(self._pieces, self._rest)
+                if not self._rest:
+                    break
+            count = min(len(view) - done, len(self._rest))
+            view[done : done + count] = self._rest[:count]
+            self._rest = self._rest[count:]
+            done += count
+        return done
+
+    def read(self, size: int) -> bytes:
+        """Return this many bytes, or all that are left."""
+        if size <= len(self._rest):
+            piece, self._rest = self._rest[:size], self._rest[size:]
+            return bytes(piece)
+        buffer = bytearray(size)
+        count = self.readinto(buffer)
+        return bytes(memoryview(buffer)[:count])
+
+    def readline(self) -> bytes:
+        """Return the bytes up to the end of a line, including it."""
+        line = bytearray()
+        while not line.endswith(b"\n") and (byte := self.read(1)):
+            line += byte
+        return bytes(line)
+
+
+class StoredPart(NamedTuple):
+    """A part as it lies in the file: its digest, and how to read it into memory, which returns its size."""
+
+    digest: Any
+    read: Callable[[memoryview], int]
+
+
+def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[memoryview, None, None]:
+    """Yield the bytes of a pickle, each part after its digest was verified.
+
+    A thread takes the digest of one part, which needs no interpreter, while the unpickler works with the part before.
+    Reading it from the file there too was slower: the two threads waited for each other.
+
+    Args:
+        parts: in order, at least to the pickle's end.
+        size: of the whole pickle, in bytes.
+        sha256: of the whole pickle, in hexadecimal.
+
+    Yields:
+        Memory that is used again: it holds these bytes until the next ones are asked for.
+
+    Raises:
+        CorruptModelError: a part is not as it was stored.
+    """
+    if not isinstance(size, int) or size <= 0:
+        raise damaged(f"its size is {size!r}")
+    # Imported when it is needed: listing starts without it.
+    from concurrent.futures import ThreadPoolExecutor
+
+    running = hashlib.sha256()
+    done = 0
+    buffers = cycle([memoryview(bytearray(PART_SIZE)) for _ in range(2)])
+    waiting: Callable[[], memoryview] | None = None
+    with ThreadPoolExecutor(1, "views_runs-digest") as thread:
+        for number, part in enumerate(parts):
+            memory = next(buffers)
+            view = memory[: part.read(memory)]
+            done += len(view)
+            if not view or done > size:
+                break
+            check: Callable[[], memoryview]
+            try:
+                check = thread.submit(_verify, running, view, part.digest, number).result
+            except RuntimeError:
+                # No thread can be started while the interpreter shuts down.
+                check = partial(_verify, running, view, part.digest, number)
+            if waiting:
+                yield waiting()
+            waiting = check
+            if done == size:
+                break
+        if waiting:
+            last = waiting()
+            if done == size and running.hexdigest() != sha256:
+                raise damaged("the digest of the whole is not that of its last part")
+            yield last
+    if done != size:
+        raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
+
+
+def _verify(running: "hashlib._Hash", view: memoryview, digest: Any, number: int) -> memoryview:
+    running.update(view)
+    if running.digest() != digest:
+        raise damaged(f"part {number} of its pickle does not match its digest")
+    return view
+
+
+def verified_whole(data: Any, size: int, sha256: str) -> bytes:
+    """Return the bytes of a pickle of one part after they were verified.
+
+    Raises:
+        CorruptModelError: it is not as it was stored.
+    """
+    if not isinstance(data, bytes) or len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
+        raise damaged("its pickle does not match its digest")
+    return data
+
+
+def damaged(trouble: str) -> CorruptModelError:
+    """Return the error for a model whose bytes are damaged."""
+    return CorruptModelError(
+        f"the model is damaged: {trouble}; nothing after the damage was read",
+        "Store the model again, or restore the file from a backup",
+    )
+
+
+def type_name(value: object) -> str:
+    """Return the name of the object's type, with its module.
+
+    >>> type_name(1.0)
+    'builtins.float'
+    """
+    return f"{type(value).__module__}.{type(value).__qualname__}"

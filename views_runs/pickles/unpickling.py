@@ -1,0 +1,155 @@
+"""Unpickling a stored model: what is refused before, and what is said when it fails."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any
+
+from views_runs.exceptions import DigestMismatchError, ModelLoadError, StorageError, UntrustedModelError
+from views_runs.pickles import loadability, opcodes, packages
+from views_runs.pickles.loadability import Needs
+from views_runs.pickles.opcodes import Import
+from views_runs.pickles.parts import PickleReader
+
+#: Untrusted imports that are named in a message, at most.
+MOST_NAMED = 10
+
+#: Opens the verified bytes of a pickle, from their start.
+Opens = Callable[[], AbstractContextManager[Iterator[memoryview]]]
+
+
+def load(
+    opens: Opens,
+    needs: Needs,
+    trusted: frozenset[Import] | None = None,
+    sha256: str | None = None,
+    trust_command: str = "",
+) -> Any:
+    """Return the object that a pickle makes.
+
+    Args:
+        opens: opens the pickle; called twice when it has to be read to its end first.
+        needs: what was recorded of what the pickle needs.
+        trusted: what it may import, and nothing else; None for anything.
+        sha256: what its digest must be, in hexadecimal; None for any.
+        trust_command: what to run to trust this model; for the message.
+
+    Raises:
+        UntrustedModelError: it would import something else, or that cannot be determined; nothing was imported.
+        DigestMismatchError: its digest is another; nothing was imported.
+        ModelLoadError: a module is missing, and nothing was imported; or unpickling failed.
+    """
+    if trusted is None and sha256 is None:
+        _refuse_missing(needs)
+        with opens() as pieces:
+            return _unpickle(pieces, needs, None)
+    reading, found, digests = _read_through(opens)
+    # What was read counts, and not what was recorded: an attacker could have written that.
+    needs = replace(needs, imports=tuple(sorted(reading.imports)), troubles=reading.troubles)
+    if sha256 is not None:
+        _refuse_other_digest(found, sha256)
+    if trusted is not None:
+        _refuse_strangers(reading, trusted, trust_command)
+    _refuse_missing(needs)
+    with opens() as pieces:
+        allowed = None if trusted is None else reading.asked
+        return _unpickle(_compare_digests(pieces, digests), needs, allowed)
+
+
+def _read_through(opens: Opens) -> tuple[opcodes.Reading, str, list[bytes]]:
+    """Read a pickle to its end: what it imports, its digest, and that of each piece.
+
+    The digests stored in the file are not enough: an attacker could have written them.
+    """
+    reader, whole, digests = opcodes.Reader(), hashlib.sha256(), []
+    with opens() as pieces:
+        for piece in pieces:
+            reader.feed(piece)
+            whole.update(piece)
+            digests.append(hashlib.sha256(piece).digest())
+    return reader.result(), whole.hexdigest(), digests
+
+
+def _compare_digests(pieces: Iterator[memoryview], digests: list[bytes]) -> Iterator[memoryview]:
+    """Yield the pieces of a second pass, each after it was found to be as in the first."""
+    for number, piece in enumerate(pieces):
+        if digests[number : number + 1] != [hashlib.sha256(piece).digest()]:
+            raise DigestMismatchError(
+                "the pickle was changed while it was read", "Ask who writes to this store, and why"
+            )
+        yield piece
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    """Imports only what it may."""
+
+    def __init__(self, file: PickleReader, allowed: frozenset[Import]) -> None:
+        super().__init__(file)
+        self._allowed = allowed
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self._allowed:
+            raise UntrustedModelError(f"the pickle asks for {module}.{name}, which is not on the list")
+        return super().find_class(module, name)
+
+
+def _unpickle(pieces: Iterator[memoryview], needs: Needs, allowed: frozenset[Import] | None) -> Any:
+    reader = PickleReader(pieces)
+    unpickler = pickle.Unpickler(reader) if allowed is None else _RestrictedUnpickler(reader, allowed)
+    try:
+        return unpickler.load()
+    except StorageError:
+        raise
+    except Exception as error:
+        raise ModelLoadError(
+            f"its bytes are whole, but unpickling them failed: {type(error).__name__}: {error}", _advise(needs)
+        ) from error
+
+
+def _advise(needs: Needs) -> str:
+    """Return how this machine differs from the one that stored a model."""
+    packages.forget()
+    verdict = loadability.verdict(needs)
+    if not verdict.reasons:
+        return "As far as was recorded, this machine has what the model needs; ask whoever stored it"
+    lines = [f"\n  {reason}" for reason in verdict.reasons]
+    return f"Possible reasons:{''.join(lines)}" + (f"\nTry: {verdict.fix}" if verdict.fix else "")
+
+
+def _refuse_missing(needs: Needs) -> None:
+    missing = loadability.missing_modules([found.module for found in needs.imports])
+    if not missing:
+        return
+    line = loadability.install(missing, needs)
+    unknown = [module for module in missing if not loadability.suppliers([module], needs)]
+    advice = [f"Try: {line}"] if line else []
+    if unknown:
+        advice.append(
+            f"The package that provides {', '.join(unknown)} was not recorded; ask whoever stored the model"
+        )
+    which = f"the module {missing[0]}, which is" if len(missing) == 1 else f"the modules {', '.join(missing)}, which are"
+    raise ModelLoadError(f"it needs {which} not installed here; nothing was loaded", ". ".join(advice))
+
+
+def _refuse_other_digest(found: str, sha256: str) -> None:
+    if not isinstance(sha256, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise DigestMismatchError(f"{sha256!r} is not a SHA-256 digest (64 hexadecimal digits)")
+    if found != sha256.lower():
+        raise DigestMismatchError(
+            f"the SHA-256 of its bytes is {found}, not {sha256.lower()}; nothing was loaded",
+            "It is another model, or was changed: ask whoever stored it",
+        )
+
+
+def _refuse_strangers(reading: opcodes.Reading, trusted: frozenset[Import], trust_command: str) -> None:
+    strangers = sorted(map(str, reading.imports - trusted))
+    reasons = [f"it imports {', '.join(strangers[:MOST_NAMED])}" + (", ..." if strangers[MOST_NAMED:] else "")]
+    reasons = [*(reasons if strangers else []), *map(str, reading.troubles)]
+    if reasons:
+        raise UntrustedModelError(
+            f"{'; '.join(reasons)}, which is not on the list; nothing was loaded",
+            f"If you trust whoever stored it, see `{trust_command}`",
+        )
