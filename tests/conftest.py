@@ -2,6 +2,8 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.support.machine import need
 from views_runs import Storage
 from views_runs.cli import main
-
 
 #: What must not come from the environment of whoever runs the tests.
 UNWANTED = (
@@ -68,27 +70,15 @@ def viewser(store: Storage, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Re
     return run
 
 
-def need(condition: object, reason: str) -> None:
-    """Skip a test where the machine cannot run it; in continuous integration that is a failure."""
-    if not condition:
-        if os.environ.get("CI"):
-            pytest.fail(f"cannot be skipped here: {reason}")
-        pytest.skip(reason)
-
-
-def leftovers(store: Storage) -> dict[str, int]:
-    """Count what should not be in the file: parts that no model has, and uploads."""
-    connection = sqlite3.connect(store.path)
-    try:
-        orphans = (
-            "SELECT count(*) FROM model_parts WHERE upload NOT IN (SELECT upload FROM models WHERE upload NOT NULL)"
-        )
-        return {
-            "parts": connection.execute(orphans).fetchone()[0],
-            "uploads": connection.execute("SELECT count(*) FROM uploads").fetchone()[0],
-        }
-    finally:
-        connection.close()
-
-
-NOTHING = {"parts": 0, "uploads": 0}
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 12 MB."""
+    need(sys.platform == "linux" and os.geteuid() == 0, "only root on Linux can mount a small disk")
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "views_runs_test", folder], capture_output=True
+    )
+    need(mounted.returncode == 0, f"mount failed: {mounted.stderr!r}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

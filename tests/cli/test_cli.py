@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.unit.test_parts import damage
+from tests.support.stores import damage
 from views_runs import Storage, rendering
 from views_runs.version import __version__
 

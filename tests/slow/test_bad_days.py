@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import NOTHING, leftovers, need
-from tests.store.test_files import NOBODY, as_nobody
+from tests.support.machine import NOBODY, as_nobody, need
+from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     NotAStoreError,
     Storage,

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from tests.support import history
-from tests.conftest import NOTHING, leftovers, need
 from tests.support.history import Expected, Worker
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
 from views_runs.database import uploads
 from views_runs.files import companion

@@ -27,8 +27,9 @@ import pytest
 
 import views_runs
 from tests.support import history
-from tests.conftest import NOTHING, leftovers, need
 from tests.support.history import Expected, Worker
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
 
 pytestmark = pytest.mark.faults

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support import history
-from tests.conftest import NOTHING, leftovers
+from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     DownloadError,
     InvalidMetadataError,

@@ -17,7 +17,8 @@ import joblib
 import pytest
 
 from tests.support import history
-from tests.conftest import NOTHING, leftovers, need
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage, StoreBusyError, StoreNotFoundError
 from views_runs.database import uploads
 

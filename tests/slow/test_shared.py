@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support import gluster, history
-from tests.conftest import need
 from tests.support.gluster import Client, Rig, wait_until
+from tests.support.machine import need
 
 pytestmark = pytest.mark.shared
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import need
+from tests.support.machine import need
 
 pytestmark = pytest.mark.versions
 

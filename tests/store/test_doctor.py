@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.conftest import need
-from tests.store.test_interrupted import start_storing
+from tests.support.machine import need
+from tests.support.stores import start_storing
 from views_runs import Finding, Storage, filesystems
 from views_runs.database import locks
 

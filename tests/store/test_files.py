@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need
+from tests.support.machine import as_nobody, need
 from views_runs import (
     DownloadError,
     InvalidMetadataError,
@@ -27,8 +27,6 @@ from views_runs import (
 )
 from views_runs.database import schema
 from views_runs.database.schema import APPLICATION_ID, SCHEMA_VERSION
-
-NOBODY = 65534
 
 
 def every_operation(store: Storage) -> list[Callable[[], object]]:
@@ -173,25 +171,6 @@ def test_a_link_to_nowhere(tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(tmp_path / "gone" / "models.db")
     with pytest.raises(StoreNotFoundError):
         Storage(tmp_path / "link.db").list()
-
-
-def as_nobody(code: str, store: Storage, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run Python as a user without rights; root ignores mode bits."""
-    need(os.name == "posix" and os.geteuid() == 0, "only root can drop its privileges")
-    # All is imported before the privileges go, by using it once: Python's folder may be closed to others.
-    code = (
-        "import os, sys, tempfile, difflib, platformdirs\nfrom views_runs import *\n"
-        "with tempfile.TemporaryDirectory() as folder:\n"
-        "    other = Storage(folder + '/other.db')\n"
-        "    other.store('m', 'x' * 3_000_000), other.fetch('m'), other.store_metadata('m', {}), other.delete('m')\n"
-        f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\nstore = Storage(sys.argv[1])\n{code}"
-    )
-    for folder in [store.path.parent, *store.path.parent.parents][:-1]:
-        folder.chmod(folder.stat().st_mode | stat.S_IXOTH | stat.S_IROTH)
-    environment = {**os.environ, "PYTHONPATH": str(Path(schema.__file__).parents[2]), **environment}
-    return subprocess.run(
-        [sys.executable, "-c", code, str(store.path)], capture_output=True, text=True, env=environment
-    )
 
 
 READ = "print(store.list(), store.fetch('m'), store.inspect('m').version)"

@@ -12,25 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import NOTHING, leftovers, need
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers, start_storing
 from views_runs import Storage, StoreBusyError, StoreFullError, UploadLostError
 from views_runs.database import uploads
 from views_runs.database.connection import Connection
 from views_runs.pickles.pickling import PART_SIZE
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 12 MB."""
-    need(sys.platform == "linux" and os.geteuid() == 0, "only root on Linux can mount a small disk")
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=12m,mode=700", "views_runs_test", folder], capture_output=True
-    )
-    need(mounted.returncode == 0, f"mount failed: {mounted.stderr!r}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def fill(folder: Path) -> None:
@@ -73,34 +60,6 @@ def test_many_versions_on_a_full_disk(small_disk: Path) -> None:
     fill(small_disk)
     store.delete("m")
     assert store.list() == []
-
-
-STORING = """
-import os, sys
-from views_runs import Storage
-class Model(list):
-    def __reduce__(self):
-        def parts():
-            for number in range(400):
-                if number == 20:
-                    print("under way", flush=True)
-                yield os.urandom(1_000_000)
-        return list, (), None, parts()
-Storage(sys.argv[1]).store("m", Model())
-"""
-
-
-def start_storing(store: Storage) -> "subprocess.Popen[str]":
-    """Start a store of 400 MB in a process, and return when it has written parts."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", STORING, str(store.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout and process.stdout.readline() == "under way\n"
-    deadline = time.monotonic() + 30
-    while not leftovers(store)["parts"] and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert leftovers(store)["parts"]
-    return process
 
 
 def test_ctrl_c(store: Storage) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.conftest import NOTHING, leftovers, need
-from tests.store.test_interrupted import small_disk  # noqa: F401
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     Backup,
     BackupError,
@@ -384,7 +384,7 @@ def test_a_store_that_is_gone_when_it_is_copied(filled: Storage) -> None:
     assert not filled.path.exists() and Storage("copy.db").verify().versions == 4
 
 
-def test_a_backup_on_a_full_disk(filled: Storage, small_disk: Path) -> None:  # noqa: F811
+def test_a_backup_on_a_full_disk(filled: Storage, small_disk: Path) -> None:
     """It says so, and leaves nothing."""
     filled.store("larger", LARGE + LARGE)
     with pytest.raises(BackupError, match=f"cannot back up {filled.path}: {small_disk}/copy.db: the disk is full"):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need
+from tests.support.machine import need
 from views_runs import Storage, StoreNotFoundError, StoreReadOnlyError
 from views_runs.database import uploads
 from views_runs.health import peer

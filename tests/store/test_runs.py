@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from tests.conftest import NOTHING, leftovers
+from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     InvalidMetadataError,
     InvalidNameError,

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import views_runs
-from tests.conftest import NOTHING, leftovers
+from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     InvalidMetadataError,
     InvalidNameError,
@@ -32,8 +32,8 @@ from views_runs import (
     StorageError,
     StoreNotFoundError,
 )
-from views_runs.database import rows
 from views_runs import storage as storage_module
+from views_runs.database import rows
 
 METADATA = {"author": "testuser", "training_date": datetime(2026, 11, 23, 8, 0, 0, 123)}
 

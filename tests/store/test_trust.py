@@ -24,9 +24,9 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.conftest import NOTHING, leftovers
 from tests.hostile import catalogue, extension
 from tests.support.planted import lie, plant
+from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     DigestMismatchError,
     OpenPermissionsError,
@@ -36,8 +36,8 @@ from views_runs import (
     UploadError,
     filesystems,
 )
-from views_runs.pickles import loading, opcodes, permissions, trust
 from views_runs.cli import main
+from views_runs.pickles import loading, opcodes, permissions, trust
 from views_runs.pickles.opcodes import Import
 
 Viewser = Callable[..., Result]

@@ -21,8 +21,9 @@ import pytest
 from click.testing import Result
 from sklearn.ensemble import RandomForestRegressor
 
-from tests.conftest import NOTHING, leftovers, need
 from tests.hostile import catalogue
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
 from views_runs import InvalidMetadataError, InvalidNameError, ModelExistsError, Storage, StorageError, UploadError
 from views_runs.pickles import opcodes
 from views_runs.pickles.pickling import FIRST_PART_SIZE, PART_SIZE, PartWriter

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import need
-from tests.store.test_interrupted import start_storing
+from tests.support.machine import need
+from tests.support.stores import start_storing
 from views_runs import Storage, StoreBusyError
 from views_runs.database import locks, uploads
 

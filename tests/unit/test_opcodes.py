@@ -37,8 +37,8 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from tests.conftest import need
 from tests.hostile import CODE, catalogue
+from tests.support.machine import need
 from views_runs.pickles.opcodes import (
     MAX_IMPORTS,
     MAX_NAMES,

@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from tests.conftest import NOTHING, leftovers
+from tests.support.stores import NOTHING, damage, leftovers
 from views_runs import (
     CorruptModelError,
     ModelLoadError,
@@ -27,13 +25,7 @@ from views_runs import (
 )
 from views_runs.database import uploads
 from views_runs.database.connection import Connection
-from views_runs.pickles.pickling import (
-    FIRST_PART_SIZE,
-    GROUP_PARTS,
-    PART_SIZE,
-    Part,
-    PartWriter,
-)
+from views_runs.pickles.pickling import GROUP_PARTS, PART_SIZE
 
 #: What `Told` objects said when they were unpickled.
 told: list[int] = []
@@ -57,29 +49,6 @@ class Told:
 def telling(parts: int) -> list[Told]:
     """Return a model of so many parts, one object in each."""
     return [Told(number, os.urandom(PART_SIZE - 100)) for number in range(parts)]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(0, 2 * PART_SIZE + 2), max_size=8), st.randoms(use_true_random=False))
-def test_parts_are_the_stream(sizes: list[int], random: Any) -> None:
-    """Whatever is written in whatever pieces, the parts are it, each with the digest of all up to its end."""
-    pieces = [random.randbytes(min(size, 1000)) * (size // 1000) + random.randbytes(size % 1000) for size in sizes]
-    parts: list[Part] = []
-    writer = PartWriter(parts.append)
-    for piece in pieces:
-        assert writer.write(piece) == len(piece)
-    writer.close()
-    whole = b"".join(pieces)
-    assert b"".join(part.data for part in parts) == whole
-    lengths = [len(part.data) for part in parts]
-    if len(whole) >= PART_SIZE:
-        assert lengths[:2] == [FIRST_PART_SIZE, PART_SIZE - FIRST_PART_SIZE]
-        assert set(lengths[2:-1]) <= {PART_SIZE} and lengths[-1] <= PART_SIZE
-    else:
-        assert len(lengths) <= 1
-    assert (writer.size, writer.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
-    for number, part in enumerate(parts):
-        assert part.digest == hashlib.sha256(whole[: sum(lengths[: number + 1])]).digest()
 
 
 @pytest.mark.parametrize("size", [0, 1, PART_SIZE - 100, PART_SIZE, PART_SIZE + 1, 3 * PART_SIZE, 20 * PART_SIZE + 7])
@@ -114,15 +83,6 @@ def test_read_without_this_package(store: Storage, sql: sqlite3.Connection) -> N
     first, upload = sql.execute("SELECT pickle, upload FROM models").fetchone()
     rest = sql.execute("SELECT data FROM model_parts WHERE upload = ? ORDER BY part", (upload,)).fetchall()
     assert pickle.loads(first + b"".join(data for (data,) in rest)) == model
-
-
-def damage(sql: sqlite3.Connection, part: int) -> None:
-    """Flip one byte in the middle of a part, as a disk would."""
-    table, column, where = ("models", "pickle", "1") if part == 0 else ("model_parts", "data", f"part = {part}")
-    row, data = sql.execute(f"SELECT rowid, {column} FROM {table} WHERE {where}").fetchone()
-    middle = len(data) // 2
-    broken = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-    sql.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (broken, row))
 
 
 @pytest.mark.parametrize("part", [0, 1, 2, GROUP_PARTS - 1, GROUP_PARTS, GROUP_PARTS + 3, GROUP_PARTS * 2 + 1])
@@ -283,45 +243,6 @@ def test_space_is_used_again_and_given_back(store: Storage) -> None:
     assert leftovers(store) == NOTHING
     journal = store.path.with_name("models.db-journal")
     assert journal.stat().st_size == 1 << 20
-
-
-def test_the_part_sizes_of_a_step_adapt() -> None:
-    """Transactions that are short get larger, those that are long smaller, never less than one."""
-    pace = uploads.Pace(first=4, most=10)
-    for _ in range(3):
-        with pace.step():
-            pass
-    assert pace.count == 10
-    pace._started = -1e9
-    for took, expected in ((1.2, 5), (0.6, 2), (0.3, 1), (0.12, 2), (0.24, 2), (0.5, 1)):
-        transaction(pace, took)
-        assert pace.count == expected
-    assert pace.slow_down() and not pace.slow_down()
-
-
-def transaction(pace: uploads.Pace, took: float) -> None:
-    """Let the pace see a transaction that took so many seconds."""
-    pace.__enter__()
-    pace._started -= took
-    pace.__exit__(None, None, None)
-
-
-@pytest.mark.parametrize(("fixed", "fewest"), [(0.09, 1), (0.2, 1), (0.4, 16)])
-def test_a_disk_that_is_slow_to_write_anything(fixed: float, fewest: int) -> None:
-    """Where a transaction takes long however little it does, each does much: smaller ones would help nobody."""
-    pace = uploads.Pace(first=fewest, most=100 * fewest, fewest=fewest)
-    for _ in range(20):
-        transaction(pace, fixed + 0.001 * pace.count / fewest)
-    assert pace.count > 50 * fewest
-
-
-def test_a_wait_for_the_lock_is_not_work() -> None:
-    """Transactions do not get smaller because others kept the lock."""
-    pace = uploads.Pace(first=4, most=10)
-    with pace.step():
-        pace._started -= 5
-        pace.begin()
-    assert pace.count == 8
 
 
 def test_space_is_given_back_though_others_read(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,32 @@
+"""A pickle is cut into parts, each with the digest of all up to its end."""
+
+import hashlib
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from views_runs.pickles.pickling import FIRST_PART_SIZE, PART_SIZE, Part, PartWriter
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 2 * PART_SIZE + 2), max_size=8), st.randoms(use_true_random=False))
+def test_parts_are_the_stream(sizes: list[int], random: Any) -> None:
+    """Whatever is written in whatever pieces, the parts are it, each with the digest of all up to its end."""
+    pieces = [random.randbytes(min(size, 1000)) * (size // 1000) + random.randbytes(size % 1000) for size in sizes]
+    parts: list[Part] = []
+    writer = PartWriter(parts.append)
+    for piece in pieces:
+        assert writer.write(piece) == len(piece)
+    writer.close()
+    whole = b"".join(pieces)
+    assert b"".join(part.data for part in parts) == whole
+    lengths = [len(part.data) for part in parts]
+    if len(whole) >= PART_SIZE:
+        assert lengths[:2] == [FIRST_PART_SIZE, PART_SIZE - FIRST_PART_SIZE]
+        assert set(lengths[2:-1]) <= {PART_SIZE} and lengths[-1] <= PART_SIZE
+    else:
+        assert len(lengths) <= 1
+    assert (writer.size, writer.sha256) == (len(whole), hashlib.sha256(whole).hexdigest())
+    for number, part in enumerate(parts):
+        assert part.digest == hashlib.sha256(whole[: sum(lengths[: number + 1])]).digest()
