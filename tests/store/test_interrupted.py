@@ -17,7 +17,7 @@ from tests.support.stores import NOTHING, leftovers, start_storing
 from views_runs import Storage, StoreBusyError, StoreFullError, UploadLostError
 from views_runs.database import uploads
 from views_runs.database.connection import Connection
-from views_runs.pickles.pickling import PART_SIZE
+from views_runs.pickles.parts import PART_SIZE
 
 
 def fill(folder: Path) -> None:

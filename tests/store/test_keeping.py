@@ -26,7 +26,7 @@ from views_runs import (
     StoreBusyError,
 )
 from views_runs.database.connection import JOURNAL_SIZE
-from views_runs.pickles.pickling import PART_SIZE
+from views_runs.pickles.parts import PART_SIZE
 
 LARGE = os.urandom(5 * PART_SIZE)
 

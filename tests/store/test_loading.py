@@ -30,8 +30,8 @@ from sklearn.linear_model import Ridge
 from tests.hostile import catalogue
 from tests.support.planted import lie, plant
 from views_runs import ModelLoadError, ModelPickleError, Storage, StoreDamagedError
-from views_runs.database import rows
-from views_runs.pickles import loadability, packages, pickling
+from views_runs import records
+from views_runs.pickles import culprit, loadability, packages
 from views_runs.pickles.loadability import LOADS, MAY_NOT, WILL_NOT
 
 Viewser = Callable[..., Result]
@@ -466,7 +466,7 @@ def endless() -> Iterator[Any]:
 )
 def test_the_look_takes_bounded_time(store: Storage, model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long it would take to find what is to blame, the error comes."""
-    monkeypatch.setattr(pickling, "LOOK", 0.1)
+    monkeypatch.setattr(culprit, "LOOK", 0.1)
     started = time.monotonic()
     with pytest.raises(ModelPickleError):
         store.store("m", model)
@@ -476,7 +476,7 @@ def test_the_look_takes_bounded_time(store: Storage, model: Any, monkeypatch: py
 
 def test_what_never_ends(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Items without end are looked at for a while only."""
-    monkeypatch.setattr(pickling, "LOOK", 0.1)
+    monkeypatch.setattr(culprit, "LOOK", 0.1)
     iterator = endless()
     with pytest.raises(ModelPickleError):
         store.store("m", Odd(list, (), None, iterator))
@@ -792,7 +792,7 @@ def test_many_imports_are_not_all_recorded(store: Storage, tmp_path: Path) -> No
     data = b"".join(b"cjson\nname%d\n0" % number for number in range(1000)) + b"N."
     (tmp_path / "many.pickle").write_bytes(data)
     record = store.upload(tmp_path / "many.pickle", "many")
-    assert len(record.imports or ()) == rows.MOST_IMPORTS
+    assert len(record.imports or ()) == records.MOST_IMPORTS
     assert record.troubles == ("more imports than these, 1,000 in all",)
     assert record == store.inspect("many") and record.loadable().verdict == MAY_NOT
 

@@ -25,7 +25,7 @@ from views_runs import (
 )
 from views_runs.database import uploads
 from views_runs.database.connection import Connection
-from views_runs.pickles.pickling import GROUP_PARTS, PART_SIZE
+from views_runs.pickles.parts import PART_SIZE
 
 #: What `Told` objects said when they were unpickled.
 told: list[int] = []
@@ -85,11 +85,10 @@ def test_read_without_this_package(store: Storage, sql: sqlite3.Connection) -> N
     assert pickle.loads(first + b"".join(data for (data,) in rest)) == model
 
 
-@pytest.mark.parametrize("part", [0, 1, 2, GROUP_PARTS - 1, GROUP_PARTS, GROUP_PARTS + 3, GROUP_PARTS * 2 + 1])
+@pytest.mark.parametrize("part", [0, 1, 2, 3, 6])
 def test_nothing_from_the_damage_on_is_unpickled(store: Storage, sql: sqlite3.Connection, part: int) -> None:
     """One flipped byte: what is before it may be unpickled, what is after it never is."""
-    count = GROUP_PARTS * 2 + 2
-    store.store("m", telling(count))
+    store.store("m", telling(7))
     damage(sql, part)
     told.clear()
     with pytest.raises(CorruptModelError) as caught:
@@ -132,21 +131,21 @@ def test_any_flipped_byte_of_the_file(store: Storage, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change, said",
     [
-        ("DELETE FROM model_parts WHERE part = 2", "a part of its pickle cannot be read"),
-        ("UPDATE model_parts SET data = 5 WHERE part = 2", "a part of its pickle cannot be read"),
-        ("UPDATE model_parts SET data = zeroblob(2000000) WHERE part = 2", "fewer were stored"),
-        ("UPDATE model_parts SET data = x'00' WHERE part = 2", "a part of its pickle cannot be read"),
+        ("DELETE FROM model_parts WHERE part = 2", "part 2 of its pickle"),
+        ("UPDATE model_parts SET data = 5 WHERE part = 2", "a part cannot be read"),
+        ("UPDATE model_parts SET data = zeroblob(2000000) WHERE part = 2", "more than were stored"),
+        ("UPDATE model_parts SET data = x'00' WHERE part = 2", "part 2 of its pickle"),
         ("UPDATE model_parts SET digest = NULL WHERE part = 2", "NOT NULL"),
         (
             "UPDATE model_parts SET digest = 'text' WHERE part = (SELECT max(part) FROM model_parts)",
-            "is not what was stored",
+            "does not match its digest",
         ),
         ("UPDATE models SET size = size - 1", "bytes, not"),
-        ("UPDATE models SET size = size + 1", "a part of its pickle cannot be read"),
+        ("UPDATE models SET size = size + 1", "bytes, not"),
         ("UPDATE models SET sha256 = 'other'", "the digest of the whole"),
-        ("UPDATE models SET pickle = 'text'", "cannot be read"),
+        ("UPDATE models SET pickle = 'text'", "part 0 of its pickle"),
         ("UPDATE models SET upload = NULL", "is damaged"),
-        ("UPDATE models SET upload = 77", "cannot be read"),
+        ("UPDATE models SET upload = 77", "bytes, not"),
     ],
 )
 def test_rows_that_do_not_fit(store: Storage, sql: sqlite3.Connection, change: str, said: str) -> None:
@@ -194,7 +193,7 @@ def test_overwritten_while_it_is_read(store: Storage) -> None:
 def test_what_cannot_be_pickled_leaves_nothing(store: Storage, parts: int) -> None:
     """However much of it was written when that came out."""
     store.store("first", 1)
-    with pytest.raises(ModelPickleError, match="cannot store 'm': a builtins.list cannot be pickled") as caught:
+    with pytest.raises(ModelPickleError, match="a builtins.list cannot be pickled because of") as caught:
         store.store("m", [os.urandom(parts * PART_SIZE), lambda: None])
     assert caught.value.__cause__ is not None
     assert store.list() == ["first"]

@@ -26,7 +26,7 @@ from views_runs import (
     Storage,
     StoreNotFoundError,
 )
-from views_runs.pickles.pickling import PART_SIZE
+from views_runs.pickles.parts import PART_SIZE
 
 Viewser = Callable[..., Result]
 

@@ -33,7 +33,7 @@ from views_runs import (
     StoreNotFoundError,
 )
 from views_runs import storage as storage_module
-from views_runs.database import rows
+from views_runs.database import models
 
 METADATA = {"author": "testuser", "training_date": datetime(2026, 11, 23, 8, 0, 0, 123)}
 
@@ -320,7 +320,7 @@ def test_read_without_this_package(store: Storage, sql: sqlite3.Connection) -> N
 def test_listing_reads_no_pickle(store: Storage, sql: sqlite3.Connection) -> None:
     """The records are read from an index that holds everything but the pickles."""
     store.store("m", b"x" * 5000)
-    plan = sql.execute(f"EXPLAIN QUERY PLAN {rows.SELECT} ORDER BY id DESC").fetchall()
+    plan = sql.execute(f"EXPLAIN QUERY PLAN {models.SELECT} ORDER BY id DESC").fetchall()
     assert "SCAN models USING COVERING INDEX models_record" in [step[3] for step in plan]
     assert not any(step[3] == "SCAN models" for step in plan)
 

@@ -26,7 +26,7 @@ from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import InvalidMetadataError, InvalidNameError, ModelExistsError, Storage, StorageError, UploadError
 from views_runs.pickles import opcodes
-from views_runs.pickles.pickling import FIRST_PART_SIZE, PART_SIZE, PartWriter
+from views_runs.pickles.parts import FIRST_PART_SIZE, PART_SIZE, PickleWriter
 
 Viewser = Callable[..., Result]
 
@@ -318,7 +318,7 @@ def test_a_file_that_changes(store: Storage, file: Path, monkeypatch: pytest.Mon
 def test_what_is_no_pickle_is_not_read_to_its_end(store: Storage, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the beginning tells that it is no pickle, nothing of it is taken in."""
     file.write_bytes(b"year,month\n" * 1_000_000)
-    monkeypatch.setattr(PartWriter, "write", None)
+    monkeypatch.setattr(PickleWriter, "write", None)
     with pytest.raises(UploadError, match="not a pickle"):
         store.upload(file, "m")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from views_runs import Storage
-from views_runs.pickles.pickling import FIRST_PART_SIZE, PART_SIZE
+from views_runs.pickles.parts import FIRST_PART_SIZE, PART_SIZE
 
 
 def plant(store: Storage, name: str, data: bytes) -> None:

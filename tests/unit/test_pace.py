@@ -1,44 +1,60 @@
 """How much a transaction does is adapted to how long the one before took."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from views_runs.database import uploads
 
 
-def test_the_part_sizes_of_a_step_adapt() -> None:
-    """Transactions that are short get larger, those that are long smaller, never less than one."""
-    pace = uploads.Pace(first=4, most=10)
-    for _ in range(3):
-        with pace.step():
-            pass
-    assert pace.count == 10
-    pace._started = -1e9
-    for took, expected in ((1.2, 5), (0.6, 2), (0.3, 1), (0.12, 2), (0.24, 2), (0.5, 1)):
-        transaction(pace, took)
+def test_the_size_adapts() -> None:
+    """After short transactions the next are larger, after long ones smaller, within the bounds."""
+    pace = uploads.Pace(count=4, most=10)
+    for took, expected in ((0.05, 8), (0.01, 10), (0.2, 5), (1.0, 1), (0.01, 10), (0.1, 10)):
+        pace.adapt(took)
         assert pace.count == expected
-    assert pace.slow_down() and not pace.slow_down()
-
-
-def transaction(pace: uploads.Pace, took: float) -> None:
-    """Let the pace see a transaction that took so many seconds."""
-    pace.__enter__()
-    pace._started -= took
-    pace.__exit__(None, None, None)
 
 
 @pytest.mark.parametrize(("fixed", "fewest"), [(0.09, 1), (0.2, 1), (0.4, 16)])
 def test_a_disk_that_is_slow_to_write_anything(fixed: float, fewest: int) -> None:
     """Where a transaction takes long however little it does, each does much: smaller ones would help nobody."""
-    pace = uploads.Pace(first=fewest, most=100 * fewest, fewest=fewest)
+    pace = uploads.Pace(count=fewest, most=100 * fewest, fewest=fewest)
     for _ in range(20):
-        transaction(pace, fixed + 0.001 * pace.count / fewest)
+        pace.adapt(fixed + 0.001 * pace.count / fewest)
     assert pace.count > 50 * fewest
 
 
-def test_a_wait_for_the_lock_is_not_work() -> None:
-    """Transactions do not get smaller because others kept the lock."""
-    pace = uploads.Pace(first=4, most=10)
-    with pace.step():
-        pace._started -= 5
-        pace.begin()
-    assert pace.count == 8
+@pytest.mark.parametrize("each", [0.05, 0.1, 0.5])
+def test_a_disk_that_writes_slowly(each: float) -> None:
+    """Where each part takes long, a transaction has few."""
+    pace = uploads.Pace(count=4, most=12)
+    for _ in range(20):
+        pace.adapt(each * pace.count)
+    assert pace.count <= 2
+
+
+def test_a_wait_for_the_lock_is_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transactions do not get smaller because others kept the lock, and there is a pause between two."""
+    clock = SimpleNamespace(now=100.0, slept=0.0)
+
+    def sleep(seconds: float) -> None:
+        clock.slept += seconds
+
+    monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+
+    @contextmanager
+    def transaction(bulk: bool) -> Iterator[None]:
+        assert bulk
+        clock.now += 5
+        yield
+
+    connection: Any = SimpleNamespace(transaction=transaction)
+    pace = uploads.Pace(count=4, most=10)
+    for _ in range(2):
+        with pace.transaction(connection):
+            clock.now += 0.05
+    assert pace.count == 10
+    assert clock.slept == pytest.approx(uploads.PAUSE)

@@ -64,11 +64,14 @@ class Pace:
             started = time.monotonic()
             yield
         self._ended = time.monotonic()
-        took = max(self._ended - started, 1e-6)
+        self.adapt(self._ended - started)
+
+    def adapt(self, took: float) -> None:
+        """Choose the size of the next transaction by the seconds that the last one took."""
         # On a disk that is slow to write anything, doing less at once would not help those who wait: they would wait
         # as long, and many times more often.
         self._least = took if self.count <= self.fewest else min(self._least, took)
-        self.count = max(self.fewest, min(int(self.count * max(SHORT, 2 * self._least) / took), self.most))
+        self.count = max(self.fewest, min(int(self.count * max(SHORT, 2 * self._least) / max(took, 1e-6)), self.most))
 
 
 class Upload:

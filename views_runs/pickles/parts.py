@@ -13,6 +13,7 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
@@ -242,38 +243,37 @@ def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[m
     """
     if not isinstance(size, int) or size <= 0:
         raise damaged(f"its size is {size!r}")
-    # Imported when it is needed: listing starts without it.
-    from concurrent.futures import ThreadPoolExecutor
-
     running = hashlib.sha256()
     done = 0
     buffers = cycle([memoryview(bytearray(PART_SIZE)) for _ in range(2)])
     waiting: Callable[[], memoryview] | None = None
-    with ThreadPoolExecutor(1, "views_runs-digest") as thread:
+    with ExitStack() as stack:
+        thread = None
+        # While the interpreter shuts down, no thread can be started: each digest is then taken when it is waited for.
+        with suppress(RuntimeError):
+            from concurrent.futures import ThreadPoolExecutor
+
+            thread = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
         for number, part in enumerate(parts):
             memory = next(buffers)
             view = memory[: part.read(memory)]
             done += len(view)
             if not view or done > size:
                 break
-            check: Callable[[], memoryview]
-            try:
-                check = thread.submit(_verify, running, view, part.digest, number).result
-            except RuntimeError:
-                # No thread can be started while the interpreter shuts down.
-                check = partial(_verify, running, view, part.digest, number)
+            check: Callable[[], memoryview] = partial(_verify, running, view, part.digest, number)
+            with suppress(RuntimeError):
+                check = thread.submit(check).result if thread else check
             if waiting:
                 yield waiting()
             waiting = check
             if done == size:
                 break
-        if waiting:
-            last = waiting()
-            if done == size and running.hexdigest() != sha256:
-                raise damaged("the digest of the whole is not that of its last part")
-            yield last
-    if done != size:
-        raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
+        last = waiting() if waiting else memoryview(b"")
+        if done != size:
+            raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
+        if running.hexdigest() != sha256:
+            raise damaged("the digest of the whole is not that of its last part")
+        yield last
 
 
 def _verify(running: "hashlib._Hash", view: memoryview, digest: Any, number: int) -> memoryview:
