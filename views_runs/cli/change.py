@@ -1,0 +1,64 @@
+"""Verbs that change models, or delete them."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from views_runs.cli.command import restate, verb
+from views_runs.cli.options import MODEL_NAME, WORDS, metadata, metadata_options, yes_option
+
+if TYPE_CHECKING:
+    from views_runs.rendering.views import Change, Deletion
+    from views_runs.storage import Storage
+
+
+@verb()
+@click.argument("name", type=MODEL_NAME)
+@metadata_options
+@click.option("--unset", metavar="KEY", type=WORDS, multiple=True, help="Remove a field; repeatable.")
+def annotate(
+    storage: "Storage", name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fields: Any
+) -> "Change":
+    """Change some of a model's metadata and keep the rest.
+
+    A VALUE that looks like a number, true or false, a date or a time is one. A VALUE that begins with [ or { is JSON,
+    any other is text.
+
+    \b
+    Examples:
+      viewser model annotate my-model --author me --train-end 2019-12
+      viewser model annotate my-model:1 --set note='too few countries' --unset draft
+    """
+    from views_runs.rendering.views import Change
+
+    changes = metadata(fields, settings)
+    if not changes and not unset:
+        raise click.UsageError("nothing to change; give a field, --set or --unset.")
+    with restate(f"annotate {name!r}"):
+        before = storage.versions(name)[0]
+    return Change(before, storage.annotate_fields(before.name, changes, unset, before.version))
+
+
+@verb()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=MODEL_NAME)
+@yes_option
+def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> "Deletion":
+    """Delete models with all their versions, or single versions.
+
+    \b
+    Examples:
+      viewser model delete my-model
+      viewser model delete my-model:1 my-model:2 --yes
+    """
+    from views_runs.rendering.views import Deletion, show_deletion_plan
+
+    found = {}
+    for name in names:
+        with restate(f"delete {name!r}"):
+            # A model may be named twice, with a version and without.
+            found.update({(record.name, record.version): record for record in storage.versions(name)})
+    records = [*found.values()]
+    if not yes:
+        show_deletion_plan(records)
+        click.confirm("Delete them?" if len(records) > 1 else "Delete it?", abort=True, err=True)
+    return Deletion(records, {record.name: storage.delete(record.name, record.version) for record in records})

@@ -1,0 +1,88 @@
+"""Verbs that check models, and the store."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from views_runs.cli.command import Unreadable, verb
+from views_runs.cli.options import MODEL_NAME
+from views_runs.cli.standins import reported
+
+if TYPE_CHECKING:
+    from views_runs.rendering.views import Checks, Diagnosis, Verified
+    from views_runs.storage import Storage
+
+
+def will_not_load(checks: "Checks") -> bool:
+    """Whether a model will not load, or could not be checked."""
+    from views_runs.pickles.loadability import WILL_NOT
+
+    return bool(checks.damaged) or any(one.verdict == WILL_NOT for one in checks.models)
+
+
+@verb(fails=will_not_load)
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
+@click.option("--all", "everything", is_flag=True, help="Check the current versions of all models.")
+def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> "Checks":
+    """Check whether models will load on this machine.
+
+    Compares what each model needs with what is installed here, without loading it. Run it in a new environment before
+    you move there. Exits with 1 if a model will not load.
+
+    \b
+    Examples:
+      viewser model check my-model
+      viewser model check --all
+    """
+    from views_runs.rendering.views import Check, Checks
+
+    if bool(names) == everything:
+        raise click.UsageError("give NAMEs or --all.")
+    damaged = Unreadable()
+    checked = storage.check(*names, **reported(storage.check, damaged.add))
+    models = [Check(one.name, one.version, found.verdict, found.reasons, found.fix) for one, found in checked]
+    return Checks(models, damaged)
+
+
+@verb(fails=lambda verified: verified.found.damaged)
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
+def verify(storage: "Storage", names: tuple[str, ...]) -> "Verified":
+    """Check that models are, byte for byte, what was stored.
+
+    Reads all models, or the given ones, to the end without loading them; others can store meanwhile. Exits with 1 if a
+    model is damaged.
+
+    \b
+    Examples:
+      viewser model verify
+      viewser model verify my-model my-model:1
+    """
+    from views_runs.rendering.console import progress
+    from views_runs.rendering.views import Verified
+
+    with progress("Verifying") as report:
+        return Verified(storage.verify(*names, progress=report), storage.path)
+
+
+def has_failed(diagnosis: "Diagnosis") -> bool:
+    """Whether a finding is a failure."""
+    return any(finding.state == "failure" for finding in diagnosis.findings)
+
+
+@verb(may_be_missing=True, fails=has_failed)
+@click.option("--peer", is_flag=True, help="Test the share together with another computer that runs this too.")
+def doctor(storage: "Storage", peer: bool) -> "Diagnosis":
+    """Check the store, its permissions and its file system.
+
+    Reads no models; `viewser model verify` does. Only two computers together can tell whether a share keeps what both
+    write: run this with --peer on both within a minute. Exits with 1 on a failure.
+
+    \b
+    Examples:
+      viewser model doctor
+      viewser model doctor --peer --store /shared/models/models.db
+    """
+    from views_runs.rendering.console import show_message
+    from views_runs.rendering.views import Diagnosis
+
+    return Diagnosis(storage.doctor(peer, show_message))

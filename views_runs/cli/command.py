@@ -1,0 +1,218 @@
+"""What all verbs share: the store, the options ``--store`` and ``--json``, how a value is shown, and how a command ends."""
+
+import errno
+import functools
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from views_runs.exceptions import StorageError, StoreNotFoundError
+
+if TYPE_CHECKING:
+    from views_runs.records import Damage
+    from views_runs.storage import Storage
+
+LOG = logging.getLogger("views_runs")
+
+C = TypeVar("C", bound=click.Command)
+
+
+class Main(click.Group):
+    """The whole command line, and the one place where an error becomes a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except (StorageError, OSError) as error:
+            if getattr(error, "errno", None) == errno.EPIPE:
+                # Whoever read the output has enough; click ends quietly.
+                raise
+            from views_runs.rendering import console
+
+            console.show_error(str(error))
+            ctx.exit(1)
+        except (KeyboardInterrupt, click.Abort) as error:
+            # A prompt turns Ctrl-C into the same exception as the answer no.
+            if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            click.echo("\nAborted!", err=True)
+            ctx.exit(130)
+
+
+class Verbs(click.Group):
+    """A group of verbs whose modules are imported when they are needed.
+
+    Args:
+        families: the names of the verbs, by module of this package.
+    """
+
+    def __init__(self, *args: Any, families: Mapping[str, tuple[str, ...]], **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.families = families
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names of the verbs."""
+        return [verb for verbs in self.families.values() for verb in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module that a verb is in, and return the verb."""
+        for family, verbs in self.families.items():
+            if cmd_name in verbs:
+                found = vars(import_module(f"views_runs.cli.{family}")).values()
+                return next(one for one in found if isinstance(one, click.Command) and one.name == cmd_name)
+        return None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs into the help, by family."""
+        widest = max(map(len, self.list_commands(ctx)))
+        for family, verbs in self.families.items():
+            commands = [(verb, self.get_command(ctx, verb)) for verb in verbs]
+            with formatter.section(family.capitalize()):
+                formatter.write_dl(
+                    [(verb.ljust(widest), command.get_short_help_str(100)) for verb, command in commands if command]
+                )
+
+
+def verb(
+    name: str | None = None,
+    *,
+    opens: bool = True,
+    may_be_missing: bool = False,
+    fails: Callable[[Any], object] = lambda value: False,
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command of a function that takes a store and the arguments of the line.
+
+    What the function returns is printed, as its view or as JSON; None is not.
+
+    Args:
+        name: of the verb; without it, that of the function.
+        opens: pass the store to the function.
+        may_be_missing: take a path where there is no file yet.
+        fails: whether the value says that something failed; then the command exits with 1.
+    """
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @functools.wraps(function)
+        def run(**arguments: Any) -> None:
+            value = function(open_store(may_be_missing), **arguments) if opens else function(**arguments)
+            if value is not None:
+                show(value)
+            if fails(value):
+                click.get_current_context().exit(1)
+
+        return shared_options(click.command(name)(run))
+
+    return decorate
+
+
+def open_store(may_be_missing: bool) -> "Storage":
+    """Return the store that the line names; --help comes without it."""
+    from views_runs.cli.standins import exists_file
+    from views_runs.storage import Storage
+
+    storage = Storage(given_store())
+    is_named = given_store() is not None or os.environ.get("VIEWS_RUNS_STORE")
+    if is_named and not may_be_missing and not exists_file(storage):
+        # The library takes a missing file for an empty store; a path on the line is more often a mistake.
+        has_folder = storage.path.parent.is_dir()
+        raise StoreNotFoundError(
+            "there is no such file" if has_folder else "there is no such folder",
+            "Check the path" if has_folder else "Check the path, and that the share is mounted",
+        ).locate("open the store", storage.path if has_folder else storage.path.parent)
+    return storage
+
+
+def show(value: Any) -> None:
+    """Print what a verb returned."""
+    from views_runs.rendering import console, views
+
+    if click.get_current_context().meta.get("views_runs.json"):
+        console.show_json(views.as_json(value))
+    else:
+        views.show(value)
+
+
+def given_store() -> str | None:
+    """Return the path that was given with ``--store``."""
+    return click.get_current_context().meta.get("views_runs.store")
+
+
+def shared_options(command: C) -> C:
+    """Add the options that are taken anywhere on the line: ``--store`` and ``--json``."""
+
+    def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+        # All contexts of a line share `meta`, so it does not matter which command took the option.
+        if value not in (None, False):
+            ctx.meta[f"views_runs.{parameter.name}"] = value
+
+    store = "The store file. Default: $VIEWS_RUNS_STORE, or models.db in your data folder."
+    json = "Print JSON instead of text."
+    command.params += [
+        click.Option(["--store"], metavar="PATH", expose_value=False, callback=remember, help=store),
+        click.Option(["--json"], is_flag=True, expose_value=False, callback=remember, help=json),
+    ]
+    return command
+
+
+@contextmanager
+def show_log() -> Iterator[None]:
+    """Show what the library logs: that it waits for a lock, or has made a file."""
+    handler, level = logging.Handler(), LOG.level
+
+    def emit(record: logging.LogRecord) -> None:
+        from views_runs.rendering import console
+
+        console.show_message(record.getMessage())
+
+    handler.emit = emit  # type: ignore[method-assign]
+    LOG.setLevel(logging.INFO)
+    LOG.addHandler(handler)
+    try:
+        yield
+    finally:
+        LOG.removeHandler(handler)
+        LOG.setLevel(level)
+
+
+@contextmanager
+def handle_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a command as Ctrl-C does: it removes what it has half written."""
+    # Only the main thread can; a handler of somebody else's stays.
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+class Unreadable(list["Damage"]):
+    """The rows of a store that could not be read."""
+
+    def add(self, damage: "Damage") -> None:
+        """Name a row on stderr, and remember it."""
+        from views_runs.rendering import console
+
+        console.show_error(f"cannot read {damage.name}:{damage.version}: {damage.trouble}")
+        self.append(damage)
+
+
+@contextmanager
+def restate(operation: str) -> Iterator[None]:
+    """Let an error say what the user asked for, where a verb looks something up before it does that."""
+    try:
+        yield
+    except StorageError as error:
+        error.operation = error.operation and operation
+        raise

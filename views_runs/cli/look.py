@@ -1,0 +1,126 @@
+"""Verbs that look at models, and at the guide."""
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from views_runs.cli.command import Unreadable, given_store, verb
+from views_runs.cli.options import MODEL_NAME, WORDS, field_options, given
+from views_runs.cli.standins import exists_file, reported
+from views_runs.known_fields import MONTH, TEXT
+
+if TYPE_CHECKING:
+    from views_runs.records import ModelRecord
+    from views_runs.rendering.views import Differences, Listing, Topic, Topics
+    from views_runs.storage import Storage
+
+
+@verb("list", fails=lambda listing: listing.damaged)
+@click.argument("name", metavar="[GLOB]", required=False, type=WORDS)
+@field_options(TEXT, MONTH, multiple=True)
+@click.option(
+    "-w", "--where", metavar="CONDITION", type=WORDS, multiple=True, help="FIELD OP VALUE, FIELD or !FIELD; repeatable."
+)
+@click.option("--since", metavar="TIME", type=WORDS, help="Stored at this time or later, as 2026-11-01.")
+@click.option("--until", metavar="TIME", type=WORDS, help="Stored at this time or earlier; a date is its whole day.")
+@click.option("--all-versions", is_flag=True, help="Include older versions.")
+@click.option("--sort", metavar="FIELD", type=WORDS, help="Sort by FIELD; -FIELD for descending order.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
+@click.option("-q", "--quiet", is_flag=True, help="Print names only, one per line; with --all-versions NAME:VERSION.")
+def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **options: Any) -> "Listing":
+    """List models, the most recently stored first.
+
+    A model is listed if it meets all conditions. GLOB selects by name: * stands for any characters, ? for any one. An
+    option for a field can be repeated, to match any of several values.
+
+    The operators of a CONDITION are = != < <= > >= and ~ (glob). FIELD alone selects models that have the field, !FIELD
+    those that lack it. A VALUE is a number, true or false, a date or a time, a month for train_start and train_end, or
+    text, which is quoted if it looks like something else. A dot leads into nested metadata. size, stored_at, stored_by,
+    version, current and type are what the store recorded; metadata.size is your own field. Quote globs and conditions
+    to protect them from the shell. `viewser model guide conditions` says more.
+
+    \b
+    Examples:
+      viewser model list --author me --run-id 2026-11
+      viewser model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
+      viewser model list --since 2026-11-01 --sort -train_end --limit 20
+    """
+    from views_runs.rendering.views import Listing
+
+    damaged = Unreadable()
+    records = storage.find(*where, **given(options), **reported(storage.find, damaged.add))
+    references = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
+    return Listing(records, explain_empty(storage, where, options), references if quiet else None, damaged)
+
+
+def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str, Any]) -> str:
+    """Return what to say when there is nothing to list."""
+    example = f"\n\n    from views_runs import Storage\n    Storage({'' if given_store() is None else repr(given_store())})"
+    example += ".store('my-model', my_model, {'author': 'me'})"
+    if options["limit"] == 0:
+        return "Nothing is listed with --limit 0."
+    if not exists_file(storage):
+        return f"There is no store yet at {storage.path}; `viewser model upload` or Storage().store() creates it:{example}"
+    if where or given(options).keys() - {"all_versions", "sort", "limit"}:
+        return f"No model in {storage.path} meets these conditions. `viewser model list` lists all models."
+    return f"No models yet in {storage.path}. Store one from Python:{example}"
+
+
+@verb()
+@click.argument("name", type=MODEL_NAME)
+def inspect(storage: "Storage", name: str) -> "ModelRecord":
+    """Show what is known of a model, without loading it.
+
+    \b
+    Examples:
+      viewser model inspect my-model
+      viewser model inspect my-model:2 --json
+    """
+    return storage.inspect(name)
+
+
+@verb()
+@click.argument("name", type=MODEL_NAME)
+@click.argument("other", required=False, type=MODEL_NAME)
+@click.option("--all", "everything", is_flag=True, help="Also show equal fields.")
+def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> "Differences":
+    """Compare two models, or a model with its previous version.
+
+    \b
+    Examples:
+      viewser model diff my-model
+      viewser model diff my-model:1 my-model:3 --all
+      viewser model diff my-model another-model
+    """
+    from views_runs.records import compared
+    from views_runs.rendering.views import Differences
+
+    records = storage.diff(name, other)
+    return Differences(*records, compared(*records, everything))
+
+
+@verb(opens=False)
+@click.argument("topic", required=False)
+def guide(topic: str | None) -> "Topic | Topics":
+    """Show a page of the guide, or list its topics.
+
+    \b
+    Examples:
+      viewser model guide
+      viewser model guide conditions
+    """
+    from views_runs.rendering.views import Topic, Topics
+
+    folder = resources.files("views_runs") / "guide"
+    texts = {one.name.removesuffix(".rst"): one.read_text("utf-8") for one in folder.iterdir() if one.name.endswith(".rst")}
+    # A title is the first line that has a letter and is neither a comment nor a target.
+    pages = {
+        name: Topic(name, next(line for line in texts[name].splitlines() if line[:1].isalnum()), texts[name])
+        for name in sorted(texts)
+    }
+    if topic is None:
+        return Topics([*pages.values()])
+    if topic not in pages:
+        raise click.UsageError(f"there is no topic {topic!r}. The topics are {', '.join(pages)}.")
+    return pages[topic]

@@ -1,0 +1,105 @@
+"""Verbs that move models into a store, and out of it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from views_runs.cli.command import verb
+from views_runs.cli.options import MODEL_NAME, WORDS, metadata, metadata_options
+from views_runs.exceptions import InvalidNameError
+
+if TYPE_CHECKING:
+    from views_runs.records import Backup
+    from views_runs.rendering.views import Download, Stored
+    from views_runs.storage import Storage
+
+
+@verb(may_be_missing=True)
+@click.argument("file", type=click.Path())
+@click.argument("name", required=False, type=WORDS)
+@metadata_options
+@click.option("-f", "--overwrite", is_flag=True, help="Add a version if there is a model of this name.")
+def upload(
+    storage: "Storage", file: str, name: str | None, overwrite: bool, settings: tuple[str, ...], **fields: Any
+) -> "Stored":
+    """Store a pickle FILE from elsewhere, without loading it.
+
+    Its bytes are stored as they are. NAME defaults to the name of the file without its extension.
+
+    \b
+    Examples:
+      viewser model upload forest.pickle --author me --train-end 2019-12
+      viewser model upload forest.pickle my-model --set note='of 2019'
+    """
+    from views_runs.rendering.views import Stored
+
+    if name is not None and os.path.isfile(name):
+        raise click.UsageError(
+            f"NAME is a file, {name!r}, and only one FILE is uploaded at a time. To upload several:\n"
+            '  for file in *.pickle; do viewser model upload "$file"; done\n'
+            f"To give a model this name, upload it from a folder that has no such file."
+        )
+    name = WORDS.convert(Path(file).stem, None, None) if name is None else name
+    return Stored(storage.upload(file, name, metadata(fields, settings) or None, overwrite))
+
+
+@verb()
+@click.argument("name", type=MODEL_NAME)
+@click.argument("file", required=False)
+@click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
+def download(storage: "Storage", name: str, file: str | None, force: bool) -> "Download | None":
+    """Write a model's pickle to FILE, without loading it.
+
+    FILE defaults to NAME.pickle in the current folder; - is the standard output.
+
+    \b
+    Examples:
+      viewser model download my-model
+      viewser model download my-model:2 old.pickle
+      viewser model download my-model - | sha256sum
+    """
+    from views_runs.rendering.views import Download
+
+    if file == "-":
+        if sys.stdout is None or sys.stdout.isatty():
+            raise click.UsageError("refusing to write a pickle to the terminal; give a FILE or redirect the output.")
+        storage.write_pickle(name, sys.stdout.buffer)
+        return None
+    if file and names_a_model(storage, file):
+        raise click.UsageError(
+            f"FILE is the name of a model, {file!r}, and only one model is downloaded at a time. To download several:\n"
+            f'  for name in {name} {file}; do viewser model download "$name"; done\n'
+            f"To write to a file of this name, give it as .{os.sep}{file}"
+        )
+    path = storage.download(name, file, overwrite=force)
+    return Download(name, path, path.stat().st_size)
+
+
+def names_a_model(storage: "Storage", file: str) -> bool:
+    """Whether a file's name, without a folder, is that of a model: it was hardly meant as a file."""
+    try:
+        return not os.path.dirname(file) and not os.path.isdir(file) and storage.exists(WORDS.convert(file, None, None))
+    except InvalidNameError:
+        return False
+
+
+@verb(fails=lambda made: made.damaged)
+@click.argument("file")
+def backup(storage: "Storage", file: str) -> "Backup":
+    """Copy the whole store to a new FILE, and verify the copy.
+
+    The copy is a store with everything as it is at one moment; others can store and delete meanwhile. Exits with 1 if a
+    damaged model could not be copied.
+
+    \b
+    Examples:
+      viewser model backup /backups/models.db
+      viewser model --store /backups/models.db list
+    """
+    from views_runs.rendering.console import progress
+
+    with progress("Copying and verifying") as report:
+        return storage.backup(file, progress=report)

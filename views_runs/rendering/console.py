@@ -1,0 +1,158 @@
+"""The two streams of a command: data goes to stdout, messages and progress to stderr."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from io import StringIO, TextIOWrapper
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+from rich.filesize import decimal
+
+from views_runs.known_fields import KNOWN_FIELDS, MONTH
+from views_runs.metadata import month_name, plain
+
+# rich.console takes as long to import as everything that `list` needs besides click, so only views that need it do.
+if TYPE_CHECKING:
+    from rich.console import Console
+
+#: How wide a page is that is not read on a terminal.
+PAGE_WIDTH = 100
+
+#: The width of what must stay on one line, however long.
+UNLIMITED = 100_000
+
+
+def stream(err: bool = False) -> TextIO:
+    """Return stdout, or stderr."""
+    found = sys.stderr if err else sys.stdout
+    if found is None:
+        # The shell closed it, as with >&-.
+        return StringIO()
+    if isinstance(found, TextIOWrapper):
+        # Characters that the encoding lacks are shown as escapes.
+        found.reconfigure(errors="backslashreplace")
+    return found
+
+
+def width() -> int:
+    """Return how many columns of text fit on a line of stdout."""
+    return get_terminal_size().columns if stream().isatty() else UNLIMITED
+
+
+def page(err: bool = False, wrap: bool = True) -> "Console":
+    """Return a rich console for a stream.
+
+    Args:
+        err: for messages instead of data.
+        wrap: wrap lines at `PAGE_WIDTH` when they are not read on a terminal.
+    """
+    from rich.console import Console
+
+    file = stream(err)
+    columns = None if file.isatty() else PAGE_WIDTH if wrap else UNLIMITED
+    # Without `file`, rich takes every encoding for UTF-8, and draws lines that are written as escapes.
+    return Console(file=file, width=columns, highlight=False, emoji=False, markup=False)
+
+
+def write(text: str, err: bool = False) -> None:
+    """Write text and a line break at once; styles show on a terminal only."""
+    click.echo(text, file=stream(err), color=False if os.environ.get("NO_COLOR") else None)
+
+
+def show_lines(lines: Iterable[str]) -> None:
+    """Print texts, one per line."""
+    if text := "\n".join(lines):
+        write(text)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    try:
+        text.encode(stream().encoding or "ascii")
+    except UnicodeEncodeError:
+        text = json.dumps(value, indent=2)
+    write(text)
+
+
+def show_page(text: str) -> None:
+    """Print a long text, through a pager on a terminal."""
+    if stream().isatty():
+        click.echo_via_pager(text)
+    else:
+        write(text.rstrip("\n"))
+
+
+def show_message(message: str) -> None:
+    """Print a message for people."""
+    write(printable_lines(message.split("\n")), err=True)
+
+
+def show_error(message: str) -> None:
+    """Print what went wrong."""
+    write(click.style("Error: ", fg="red", bold=True) + printable_lines(message.split("\n")), err=True)
+
+
+@contextmanager
+def progress(task: str) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how far a task is; yield what to call with the bytes done and their total."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+    console = page(err=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        number = shown.add_task(task, total=None)
+        yield lambda done, total: shown.update(number, completed=done, total=total)
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as people read it.
+
+    >>> size(1_200_000_000)
+    '1.2 GB'
+    """
+    return decimal(count)
+
+
+def local_time(moment: datetime) -> str:
+    """Return a time as the clocks here show it, with their offset from UTC."""
+    return moment.astimezone().isoformat(" ", "minutes")
+
+
+def text(field: str, value: Any) -> str:
+    """Return the value of a metadata field as people read it.
+
+    >>> text("train_end", 480), text("tuned", True), text("steps", [1, 2])
+    ('480 (Dec 2019)', 'true', '[1, 2]')
+    """
+    if value is None:
+        return ""
+    is_month = field in KNOWN_FIELDS and KNOWN_FIELDS[field].kind == MONTH
+    if is_month and type(value) is int and value > 0:
+        return f"{value} ({month_name(value)})"
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    return printable(json.dumps(plain(value), ensure_ascii=False).strip('"'))
+
+
+def printable(value: str) -> str:
+    """Return text with escapes for whatever would move the cursor or change the terminal.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    if value.isprintable():
+        return value
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
+
+
+def printable_lines(lines: Iterable[str]) -> str:
+    """Return texts one below the other, each `printable`."""
+    return "\n".join(map(printable, lines))

@@ -1,0 +1,560 @@
+"""One view for each kind of value that a verb returns: `show` prints it for people, `as_json` makes it JSON.
+
+To add one, write a function that prints the value and register it. A value that is not a record of the library is a
+dataclass here: its fields are those of the JSON object, or ``JSON`` names the field that stands for all.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from functools import partial, singledispatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import click
+from rich.cells import cell_len, chop_cells
+
+from views_runs.known_fields import KNOWN_FIELDS, MONTH, TIME, KnownField
+from views_runs.metadata import differences, missing, plain
+from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
+from views_runs.rendering import console
+from views_runs.rendering.console import local_time, printable, printable_lines, show_lines, show_message, size, text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+#: Spaces between two columns.
+GAP = 2
+
+#: A name of up to this width stays on one line; a narrow terminal hides columns instead.
+NAME_WIDTH = 30
+
+#: How many imports of one package are shown; --json shows all.
+MOST_IMPORTS = 8
+
+#: How many models that lack a required field are named; --json names all.
+MOST_INCOMPLETE = 20
+
+#: The widest that a value gets in `diff` when it is not read on a terminal.
+VALUE_WIDTH = 100
+
+#: The styles of verdicts, and of the states of findings.
+STYLES = {
+    "loads": "green",
+    "may not load": "yellow",
+    "will not load": "bold red",
+    "ok": "green",
+    "warning": "yellow",
+    "failure": "bold red",
+}
+
+
+@singledispatch
+def show(value: Any) -> None:
+    """Print a value for people: data on stdout, what was done on stderr."""
+    raise TypeError(f"there is no view of {type(value).__name__}")
+
+
+def as_json(value: Any) -> Any:
+    """Return a value as `json.dumps` takes it.
+
+    >>> as_json(Damage("forest", 1, "a part is missing"))
+    {'name': 'forest', 'version': 1, 'trouble': 'a part is missing'}
+    """
+    if isinstance(value, ModelRecord):
+        return value.as_json()
+    if dataclasses.is_dataclass(value):
+        if field := getattr(value, "JSON", None):
+            return as_json(getattr(value, field))
+        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    return str(value) if isinstance(value, Path) else plain(value)
+
+
+# Many models.
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The models that meet some conditions."""
+
+    JSON: ClassVar[str] = "records"
+
+    records: Sequence[ModelRecord]
+    #: What to say if there are none.
+    if_empty: str
+    #: Their names, if only these are to be shown.
+    names: Sequence[str] | None = None
+    #: The rows that could not be read.
+    damaged: Sequence[Damage] = ()
+
+
+def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
+    """Return what a list shows of known fields that share a column: of two months, the period."""
+    metadata: dict[str, Any] = record.metadata or {}
+    values = [metadata.get(field.name) for field in fields]
+    if fields[0].kind == MONTH:
+        months = ["?" if value is None else printable(str(value)) for value in values]
+        return "-".join(months) if any(value is not None for value in values) else ""
+    if fields[0].kind == TIME and isinstance(values[0], date):
+        return values[0].strftime("%Y-%m-%d")
+    return text(fields[0].name, values[0])
+
+
+#: What a list shows of each model, by the title of the column.
+COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
+    "name": lambda record: printable(record.name),
+    "version": lambda record: str(record.version),
+    **{
+        title: partial(field_cell, [field for field in KNOWN_FIELDS.values() if field.column == title])
+        for title in dict.fromkeys(field.column for field in KNOWN_FIELDS.values())
+        if title
+    },
+    "size": lambda record: size(record.size),
+    "stored": lambda record: local_time(record.stored_at),
+}
+
+#: The columns that a narrow terminal hides last, beginning with the one that always stays.
+KEPT = ("name", "version", "stored", "size", "run", "author", "training period", "level of analysis", "trained")
+
+
+@show.register
+def show_listing(listing: Listing) -> None:
+    """Print a table of models, with the columns that the terminal has room for.
+
+    A `rich.table.Table` takes ten times as long for a thousand models.
+    """
+    if listing.names is not None:
+        show_lines(map(printable, listing.names) if console.stream().isatty() else listing.names)
+    elif not listing.records:
+        show_message(listing.if_empty)
+    else:
+        cells = {title: [cell(record) for record in listing.records] for title, cell in COLUMNS.items()}
+        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, console.width())
+        console.write(click.style(table_line(widths, widths), bold=True))
+        show_lines(table_lines({title: cells[title] for title in widths}, widths))
+        if len(widths) < len(COLUMNS):
+            show_message("Some columns are not shown; widen the terminal, or use `viewser model inspect NAME` or --json.")
+
+
+def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
+    """Return the widths of the columns that there is room for; a name that still does not fit is folded.
+
+    >>> fit({"name": 40, "version": 7, "size": 6}, 50), fit({"name": 40, "version": 7, "size": 6}, 40)
+    ({'name': 33, 'version': 7, 'size': 6}, {'name': 31, 'version': 7})
+    """
+    kept = {**widths, "name": min(widths["name"], NAME_WIDTH)}
+    _, *dispensable = sorted(widths, key=lambda title: KEPT.index(title) if title in KEPT else len(KEPT))
+    while dispensable and sum(kept.values()) + GAP * (len(kept) - 1) > room:
+        del kept[dispensable.pop()]
+    others = sum(kept.values()) - kept["name"] + GAP * (len(kept) - 1)
+    return {**kept, "name": max(1, min(widths["name"], room - others))}
+
+
+def table_lines(cells: Mapping[str, list[str]], widths: Mapping[str, int]) -> Iterator[str]:
+    """Yield a line for each model, and more where its name is folded."""
+    for name, *row in zip(*cells.values()):
+        first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
+        yield table_line([first, *row], widths)
+        yield from more
+
+
+def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
+    """Return the cells of a row in one line, each as wide as its column; numbers are aligned to the right."""
+    padded = []
+    for cell, (title, width) in zip(row, widths.items()):
+        space = " " * (width - cell_len(cell))
+        padded.append(space + cell if title in ("version", "size") else cell + space)
+    return (" " * GAP).join(padded).rstrip()
+
+
+# One model.
+
+
+@show.register
+def show_record(record: ModelRecord) -> None:
+    """Print a model in a panel: its metadata, then what the store recorded."""
+    from rich.console import Group
+    from rich.measure import Measurement
+    from rich.panel import Panel
+    from rich.rule import Rule
+    from rich.text import Text
+
+    page = console.page()
+    fields = {field: text(field, value) for field, _, value in differences({}, record.metadata, everything=True)}
+    given = Text("stored without metadata", style="dim") if record.metadata is None else pairs(fields, page.width)
+    verdict = record.loadable()
+    recorded = pairs(recorded_fields(record, [verdict.verdict, *verdict.reasons]), page.width)
+    title = Text(f"{printable(record.name)}, version {record.version}{'' if record.current else ' (not current)'}")
+    widest = Measurement.get(page, page.options, Group(given, recorded)).maximum + 4
+    content = Group(given, Rule(style="dim"), recorded)
+    page.print(Panel(content, title=title, width=min(page.width, max(widest, len(title) + 6))))
+    show_fixes([verdict.fix])
+
+
+def recorded_fields(record: ModelRecord, verdict: list[str]) -> dict[str, str]:
+    """Return what the store recorded of a model, and whether it will load on this machine."""
+    where = f"{record.python} on {record.platform}, " if record.python else ""
+    shown = {
+        "type": record.type or "unknown (uploaded as a pickle)",
+        "size": size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else ""),
+        "sha256": record.sha256,
+        "stored": f"{local_time(record.stored_at)} by {record.stored_by}",
+        "made with": f"{where}pickle protocol {record.protocol}",
+    }
+    lines = {"imports": imports_by_package(record, MOST_IMPORTS), "on this machine": verdict}
+    return {name: printable(value) for name, value in shown.items()} | {
+        name: printable_lines(value) for name, value in lines.items()
+    }
+
+
+def imports_by_package(record: ModelRecord, most: int) -> list[str]:
+    """Return what a pickle imports, at most so much of each package, and why that may not be all."""
+    by_module: dict[str, list[str]] = {}
+    for one in record.imports or ():
+        by_module.setdefault(one.replace(":", ".").split(".")[0], []).append(one)
+    lines = []
+    for module, found in by_module.items():
+        supplier = record.suppliers.get(module)
+        lines.append(f"{supplier} {record.packages.get(supplier, '')}:" if supplier else f"{module}:")
+        lines += [f"  {one}" for one in found[:most]]
+        lines += [f"  and {len(found) - most} more"] if len(found) > most else []
+    return [*lines, *record.troubles] or ["nothing"]
+
+
+def pairs(fields: Mapping[str, str], width: int) -> "Table":
+    """Return a table of names and values that folds where it is wider than that."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, GAP))
+    grid.add_column(style="bold", overflow="fold", max_width=max(8, width // 2))
+    grid.add_column(overflow="fold")
+    for name, value in fields.items():
+        grid.add_row(Text(printable(name)), Text(value))
+    return grid
+
+
+def show_fixes(lines: Iterable[str]) -> None:
+    """Print lines for the shell, once each and never folded, so that they can be copied."""
+    show_lines(printable(line) for line in dict.fromkeys(lines) if line)
+
+
+# Two models.
+
+
+@dataclass(frozen=True)
+class Differences:
+    """How two models differ, from `records.compared`."""
+
+    JSON: ClassVar[str] = "rows"
+
+    one: ModelRecord
+    other: ModelRecord
+    values: Sequence[tuple[Any, ...]]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The field and its two values, of each row."""
+        return [{"field": field, "values": values} for field, *values in self.values]
+
+
+@show.register
+def show_differences(differences: Differences) -> None:
+    """Print two models side by side."""
+    from rich.table import Table
+    from rich.text import Text
+
+    if not differences.values:
+        show_message("No differences. Use --all to show equal fields.")
+        return
+    page = console.page(wrap=False)
+    most = None if page.is_terminal else VALUE_WIDTH
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    table.add_column("", overflow="fold")
+    for record in (differences.one, differences.other):
+        table.add_column(Text(f"{printable(record.name)}:{record.version}"), overflow="fold", max_width=most)
+    for field, *values in differences.values:
+        table.add_row(Text(printable(field), style="bold"), *(Text(recorded_text(field, value)) for value in values))
+    page.print(table)
+
+
+def recorded_text(field: str, value: Any) -> str:
+    """Return a value of `diff` as people read it, of the metadata or of what the store recorded."""
+    if field == "size" and isinstance(value, int):
+        return size(value)
+    return local_time(value) if field == "stored_at" and isinstance(value, datetime) else text(field, value)
+
+
+# What was changed.
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A model that was stored."""
+
+    JSON: ClassVar[str] = "record"
+
+    record: ModelRecord
+
+
+@show.register
+def show_stored(stored: Stored) -> None:
+    """Say what was stored."""
+    record = stored.record
+    show_message(f"Stored {record.name}, version {record.version} ({size(record.size)}).")
+
+
+@dataclass(frozen=True)
+class Change:
+    """A model before and after its metadata was changed."""
+
+    JSON: ClassVar[str] = "after"
+
+    before: ModelRecord
+    after: ModelRecord
+
+
+@show.register
+def show_change(change: Change) -> None:
+    """Say which fields changed."""
+    changes = differences(change.before.metadata, change.after.metadata)
+    for field, *values in changes:
+        old, new = ("(none)" if value is None else text(field, value) or '""' for value in values)
+        show_message(f"{field} {old} -> {new}")
+    if not changes:
+        show_message(f"Nothing changed: {change.after.name} already has these values.")
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """Versions that were deleted, and by name the version that is current now."""
+
+    JSON: ClassVar[str] = "records"
+
+    records: Sequence[ModelRecord]
+    current: Mapping[str, ModelRecord | None]
+
+
+def show_deletion_plan(records: Sequence[ModelRecord]) -> None:
+    """Say what is going to be deleted, and how much space that frees."""
+    for record in records:
+        show_message(f"{record.name}, version {record.version}: {size(record.size)}")
+    show_message(f"Deleting frees {size(sum(record.size for record in records))}.")
+
+
+@show.register
+def show_deletion(deletion: Deletion) -> None:
+    """Say what was deleted, and which versions are current now."""
+    for record in deletion.records:
+        show_message(f"Deleted {record.name}, version {record.version} ({size(record.size)}).")
+    for left in filter(None, deletion.current.values()):
+        show_message(f"The current version of {left.name} is now {left.version}.")
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """The metadata fields that a store requires, and the models that lack one."""
+
+    required: list[str]
+    incomplete: Sequence[ModelRecord]
+
+
+@show.register
+def show_requirements(requirements: Requirements) -> None:
+    """Print the required fields, and say which models lack one."""
+    required, incomplete = requirements.required, requirements.incomplete
+    if not required:
+        show_message("This store requires no metadata. `viewser model require FIELD...` sets required fields.")
+    show_lines(map(printable, required))
+    if required and incomplete:
+        count = "1 version lacks" if len(incomplete) == 1 else f"{len(incomplete):,} versions lack"
+        show_message(f"{count} a required field; add it with `viewser model annotate`:")
+        for record in incomplete[:MOST_INCOMPLETE]:
+            lacks = ", ".join(missing(required, record.metadata))
+            show_message(f"  {record.name}:{record.version} has no {lacks}")
+        if len(incomplete) > MOST_INCOMPLETE:
+            show_message(f"  and {len(incomplete) - MOST_INCOMPLETE:,} more; --json lists them all")
+
+
+# Files.
+
+
+@dataclass(frozen=True)
+class Download:
+    """A model whose pickle was written to a file."""
+
+    name: str
+    file: Path
+    size: int
+
+
+@show.register
+def show_download(download: Download) -> None:
+    """Say what was written where."""
+    show_message(f"Wrote {download.name} to {download.file} ({size(download.size)}).")
+
+
+@show.register
+def show_backup(made: Backup) -> None:
+    """Say what was copied, and what was not."""
+    for damage in made.damaged:
+        console.show_error(f"not copied: {damage.name}:{damage.version}: {damage.trouble}")
+    for reference in made.deleted:
+        show_message(f"Not copied: {reference} was deleted during the backup.")
+    show_message(f"Copied and verified {versions(made.versions)} ({size(made.size)}) to {made.path}.")
+
+
+@dataclass(frozen=True)
+class Trust:
+    """The imports that were added to the user's list, and the file with the list."""
+
+    file: Path
+    added: Sequence[str]
+
+
+def show_imports(record: ModelRecord) -> None:
+    """Print everything that a model imports, before the question whether to trust it."""
+    page = console.page(err=True, wrap=False)
+    imports = imports_by_package(record, len(record.imports or ()))
+    page.print(pairs({"imports": printable_lines(imports)}, page.width))
+
+
+@show.register
+def show_trust(trust: Trust) -> None:
+    """Say what was added to the list."""
+    if trust.added:
+        show_message(f"Added {len(trust.added)} {'import' if len(trust.added) == 1 else 'imports'} to {trust.file}.")
+    else:
+        show_message("Nothing to add: every import is already on the list.")
+
+
+# What was checked.
+
+
+@dataclass(frozen=True)
+class Check:
+    """Whether a version of a model will load on this machine."""
+
+    name: str
+    version: int
+    verdict: str
+    reasons: Sequence[str]
+    fix: str
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Whether some models will load on this machine."""
+
+    JSON: ClassVar[str] = "models"
+
+    models: Sequence[Check]
+    #: The rows that could not be read.
+    damaged: Sequence[Damage] = ()
+
+
+@show.register
+def show_checks(checks: Checks) -> None:
+    """Print a line for each model, and once for all of them what installs what they need."""
+    show_states((one.verdict, f"{one.name}:{one.version}", one.reasons) for one in checks.models)
+    show_fixes(one.fix for one in checks.models)
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What `doctor` found."""
+
+    JSON: ClassVar[str] = "findings"
+
+    findings: Sequence[Finding]
+
+
+@show.register
+def show_diagnosis(diagnosis: Diagnosis) -> None:
+    """Print a line for each finding, and under it what to do."""
+    show_states(
+        (one.state, one.topic, [one.text, f"-> {one.advice}"] if one.advice else [one.text])
+        for one in diagnosis.findings
+    )
+
+
+def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
+    """Print a state, what it is of, and lines about it, in three columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, GAP, 0, 0))
+    for _ in range(3):
+        grid.add_column(overflow="fold")
+    for state, name, lines in rows:
+        grid.add_row(Text(state, style=STYLES[state]), Text(printable(name), style="bold"), Text(printable_lines(lines)))
+    if grid.rows:
+        console.page(wrap=False).print(grid)
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found in a store."""
+
+    JSON: ClassVar[str] = "found"
+
+    found: Verification
+    store: Path
+
+
+@show.register
+def show_verified(verified: Verified) -> None:
+    """Print a line for each damaged version, and say how many are intact."""
+    found = verified.found
+    show_lines(printable(f"{damage.name}:{damage.version}  {damage.trouble}") for damage in found.damaged)
+    intact = f"{found.versions - len(found.damaged):,} of " if found.damaged else ""
+    verb = "is" if found.versions == 1 else "are"
+    show_message(f"{intact}{versions(found.versions)} in {verified.store} {verb} intact; {size(found.size)} read.")
+
+
+def versions(count: int) -> str:
+    """Return a number of versions in words."""
+    return "1 version" if count == 1 else f"{count:,} versions"
+
+
+# The guide.
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A page of the guide."""
+
+    topic: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The pages of the guide."""
+
+    JSON: ClassVar[str] = "titles"
+
+    pages: Sequence[Topic]
+
+    @property
+    def titles(self) -> list[dict[str, str]]:
+        """The topic and the title of each page."""
+        return [{"topic": page.topic, "title": page.title} for page in self.pages]
+
+
+@show.register
+def show_topics(topics: Topics) -> None:
+    """Print a line for each page."""
+    widest = max((len(page.topic) for page in topics.pages), default=0)
+    show_lines(f"{page.topic.ljust(widest)}  {page.title}" for page in topics.pages)
+    show_message("`viewser model guide TOPIC` shows one.")
+
+
+@show.register
+def show_topic(page: Topic) -> None:
+    """Print a page, through a pager on a terminal."""
+    console.show_page(page.text)
