@@ -217,7 +217,7 @@ class Wait:
 
         connection = self._connection
         try:
-            refused = locks.refused(connection.path.parent)
+            refused = locks.find_trouble(connection.path.parent, processes=1)
         except OSError:
             # That cannot be known: the folder may not be written, or the share does not answer now.
             return
