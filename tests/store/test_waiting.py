@@ -86,27 +86,27 @@ def test_a_share_without_locks(store: Storage) -> None:
 
 
 def test_locks_that_work(tmp_path: Path) -> None:
-    """A file system that gives locks is not accused, and nothing is left beside the store."""
-    need(sys.platform != "win32", "there is no way to ask")
-    assert locks.refused(tmp_path) is None
-    assert locks.trouble(tmp_path) is None
+    """A file system that provides locks is not accused, and nothing is left beside the store."""
+    need(sys.platform != "win32", "locks cannot be requested")
+    assert locks.find_trouble(tmp_path, processes=1) is None
+    assert locks.find_trouble(tmp_path) is None
     assert not [*tmp_path.glob(f"{locks.PROBE}*")]
 
 
 def test_locks_that_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that get one lock are noticed."""
-    need(sys.platform != "win32", "there is no way to ask")
+    need(sys.platform != "win32", "locks cannot be requested")
     monkeypatch.setattr(locks, "_CHILD", "import sys; print(0, flush=True); sys.stdin.read()")
-    assert locks.trouble(tmp_path) == "two processes got the same lock, so it keeps nobody out"
+    assert locks.find_trouble(tmp_path) == "two processes got the same lock, so it keeps nobody out"
 
 
 def test_locks_that_are_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that hangs is given up, and nothing is claimed."""
-    need(sys.platform != "win32", "there is no way to ask")
+    need(sys.platform != "win32", "locks cannot be requested")
     monkeypatch.setattr(locks, "_CHILD", "import time; time.sleep(60)")
     monkeypatch.setattr(locks, "PATIENCE", 0.3)
-    with pytest.raises(OSError, match="not answered within"):
-        locks.trouble(tmp_path)
+    with pytest.raises(OSError, match="was not answered within"):
+        locks.find_trouble(tmp_path)
     assert not [*tmp_path.glob(f"{locks.PROBE}*")]
 
 
@@ -117,10 +117,10 @@ def test_a_folder_that_cannot_be_asked(
     store.store("m", 1)
     sql.execute("BEGIN EXCLUSIVE")
 
-    def fail(folder: Path) -> None:
+    def fail(folder: Path, processes: int) -> None:
         raise PermissionError("no")
 
-    monkeypatch.setattr(locks, "refused", fail)
+    monkeypatch.setattr(locks, "find_trouble", fail)
     with pytest.raises(StoreBusyError):
         Storage(store.path, timeout=0.2).fetch("m")
 
@@ -136,11 +136,11 @@ def test_a_program_that_python_is_a_part_of(
     with pytest.raises(StoreBusyError):
         Storage(store.path, timeout=0.1).list()
     with pytest.raises(OSError):
-        locks.refused(store.path.parent)
+        locks.find_trouble(store.path.parent)
 
 
 def test_a_frozen_program_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its executable is no Python."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with pytest.raises(OSError, match="no way to ask for a lock"):
-        locks.trouble(tmp_path)
+    with pytest.raises(OSError, match="locks cannot be requested"):
+        locks.find_trouble(tmp_path)

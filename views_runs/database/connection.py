@@ -127,7 +127,7 @@ class Wait:
         from views_runs.database import locks
 
         try:
-            refusal = locks.refused(self._connection.path.parent)
+            refusal = locks.find_trouble(self._connection.path.parent, processes=1)
         except OSError:
             # It cannot be known: the folder may be read-only, or the share does not answer now.
             return

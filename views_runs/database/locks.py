@@ -1,24 +1,25 @@
-"""Whether a file system gives the byte-range locks that SQLite needs.
+"""Find out whether a file system provides the byte-range locks that SQLite needs.
 
-Only child processes ask for a lock, on a file of their own beside the store: a request that hangs does not hang this
+Only child processes request a lock, on a file of their own beside the store: a request that hangs does not hang this
 process, and no descriptor is closed here on which SQLite holds a lock.
 """
 
 import os
+import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-#: Seconds that a child may take to start and to be answered.
+#: Seconds that a child may take to start and to get an answer.
 PATIENCE = 10.0
 
-#: What a name of a file for this begins with.
+#: The prefix of the files on which locks are requested.
 PROBE = ".views_runs-probe"
 
-# SQLite's own request: a byte at 1 GiB, without waiting. It prints nothing when it has the lock, or the error's number;
-# and holds it until its input ends.
+# SQLite's own request: a byte at 1 GiB, without waiting. The child prints 0 when it has the lock, or the error's number,
+# and holds the lock until its input ends.
 _CHILD = """
 import fcntl, sys
 with open(sys.argv[1], "r+b") as file:
@@ -31,77 +32,50 @@ with open(sys.argv[1], "r+b") as file:
 """
 
 
-def refused(folder: Path) -> str | None:
-    """Return why the file system that holds a folder refuses a lock; None when it gives it.
+def find_trouble(folder: Path, processes: int = 2) -> str | None:
+    """Return what is wrong with the locks of the file system that holds a folder, or None if nothing is.
+
+    Args:
+        folder: the store's folder.
+        processes: with 1, only find out whether a lock is refused; with 2, also whether it keeps a second process out.
 
     Raises:
-        OSError: that cannot be known: no file can be made there, or there is no answer.
+        OSError: that cannot be found out: no file can be created there, or nothing answers.
     """
-    with _probe(folder) as ask:
-        return _refusal(ask())
-
-
-def trouble(folder: Path) -> str | None:
-    """Return what is wrong with the locks of the file system that holds a folder; None when they keep others out.
-
-    Raises:
-        OSError: as `refused`.
-    """
-    with _probe(folder) as ask:
-        first, second = ask(), ask()
-    return _refusal(first) or (None if second else "two processes got the same lock, so it keeps nobody out")
-
-
-def _refusal(number: int) -> str | None:
-    return os.strerror(number) if number else None
-
-
-@contextmanager
-def _probe(folder: Path) -> Iterator[Callable[[], int]]:
-    """Make a file, and yield what asks for a lock on it in a new process, which holds it until the end."""
-    # A frozen program's executable is the program itself, which would begin anew.
+    # The executable of a frozen program is the program itself, which would start again.
     if sys.platform == "win32" or not sys.executable or getattr(sys, "frozen", False):
-        raise OSError("this system has no way to ask for a lock")
+        raise OSError("locks cannot be requested on this system")
     file = folder / f"{PROBE}-{os.getpid()}-{os.urandom(4).hex()}"
     file.touch(exist_ok=False)
     try:
         with ExitStack() as stack:
-            yield lambda: _ask(file, stack)
+            first, *others = [stack.enter_context(_request_lock(file)) for _ in range(processes)]
     finally:
         with suppress(OSError):
             file.unlink()
+    if first:
+        return os.strerror(first)
+    return None if all(others) else "two processes got the same lock, so it keeps nobody out"
 
 
-def _ask(file: Path, stack: ExitStack) -> int:
-    """Let a child ask for the lock and hold it until the stack ends; return the error's number, or 0."""
+@contextmanager
+def _request_lock(file: Path) -> Iterator[int]:
+    """Let a child request the lock and hold it; yield the error's number, or 0."""
     command = [sys.executable, "-I", "-S", "-c", _CHILD, str(file)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    stack.callback(_end, child)
+    assert child.stdin and child.stdout
     try:
-        return int(_line(child))
-    except ValueError as error:
-        # It is no Python: a program that Python is a part of.
-        raise OSError("a process that asks for a lock cannot be run") from error
-
-
-def _line(child: "subprocess.Popen[bytes]") -> bytes:
-    """Return the line that a child prints, if it does in time."""
-    import select
-
-    assert child.stdout
-    if not select.select([child.stdout], [], [], PATIENCE)[0]:
-        raise OSError(f"a request for a lock is not answered within {PATIENCE:.0f} s")
-    line = child.stdout.readline()
-    if not line:
-        raise OSError("a process that asks for a lock cannot be run")
-    return line
-
-
-def _end(child: "subprocess.Popen[bytes]") -> None:
-    child.kill()
-    for stream in (child.stdin, child.stdout):
-        if stream:
-            stream.close()
-    # A child that hangs in the system's lock request does not end: it is not waited for.
-    with suppress(subprocess.TimeoutExpired):
-        child.wait(1)
+        if not select.select([child.stdout], [], [], PATIENCE)[0]:
+            raise OSError(f"a request for a lock was not answered within {PATIENCE:.0f} s")
+        line = child.stdout.readline()
+        if not line.strip().isdigit():
+            # It is not Python: this is a program in which Python is embedded.
+            raise OSError(f"{sys.executable} cannot be run to request a lock")
+        yield int(line)
+    finally:
+        child.kill()
+        child.stdin.close()
+        child.stdout.close()
+        # A child that hangs in the system's lock request does not end: do not wait for it.
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(1)

@@ -133,7 +133,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         connection.script(SETTINGS)
         if not is_store:
             if is_new:
-                _share_with_group(path)
+                share_with_group(path)
             lay_out(connection)
             log.info("created a new store, %s", path)
         if create:
@@ -243,7 +243,7 @@ def lay_out(connection: Connection) -> None:
         raise
 
 
-def _share_with_group(path: Path) -> None:
+def share_with_group(path: Path) -> None:
     """Let the group write a file in a folder that the group can write; the journal gets the file's mode."""
     with suppress(OSError):
         if path.parent.stat().st_mode & stat.S_IWGRP:

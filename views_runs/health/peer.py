@@ -1,131 +1,101 @@
-"""Whether the share that holds a store keeps what two computers commit to it: they meet beside it and try.
+"""Test whether a share keeps what two computers commit to it at the same time.
 
-Each announces itself by a small file that it writes anew again and again, so that neither needs to know the other's
-address, and no clocks are compared: who is there is who is seen to count on. The two agree on a scratch database,
-commit to it at the same time just as a store is written, and count what has arrived of what was acknowledged.
-An integrity check does not notice a commit that is lost.
+Both run this beside the store. The first to create the file `HOST` is the host, the second creates `GUEST`, and a third
+is turned away. Each rewrites its file again and again with a counter that rises, so neither needs to know the other's
+address, and no clocks are compared: a computer whose counter stands still has died, and its file is replaced.
+The host creates a scratch database, both commit to it just as a store is written, and both count what has arrived of
+what was acknowledged. An integrity check does not notice a lost commit.
 """
 
-import errno
 import json
 import os
 import platform
 import random
-import re
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from views_runs.database import uploads
+from views_runs.database import owners, uploads
 from views_runs.database.connection import SETTINGS, Connection
+from views_runs.database.schema import NEW_FILE, share_with_group
+from views_runs.exceptions import StorageError, StoreAccessError, StoreDamagedError
 from views_runs.files import COMPANIONS
-from views_runs.exceptions import (
-    StorageError,
-    StoreAccessError,
-    StoreDamagedError,
-    StoreFullError,
-    StoreNotFoundError,
-    StoreReadOnlyError,
-)
 from views_runs.records import Encounter
-from views_runs.database.schema import NEW_FILE, open_to_group
 
-#: What the names of all files for this begin with.
+#: The prefix of every file that this creates, and the files of the two roles.
 PROBE = ".views_runs-peer"
+HOST, GUEST = f"{PROBE}.json", f"{PROBE}-guest.json"
 
-#: Seconds between two announcements. Each also changes the folder: so a network file system has to look at it again.
+#: Seconds between two announcements. Each also changes the folder, so that a network file system looks at it again.
 INTERVAL = 0.2
 
-#: Seconds after which one that does not count on is not chosen any more.
-RECENT = 5.0
-
-#: Seconds that one who knows everything stays, so that the other gets to know it too.
+#: Seconds to linger after finishing, so that the peer can read the result.
 LINGER = 5.0
 
 #: Commits in a row through one connection: a store opens one for each operation.
 BATCH = 5
 
-#: How many commits one may be ahead of the other: so they write at the same time.
+#: How many commits one computer may be ahead of the other, so that both write at the same time.
 LEAD = 2 * BATCH
 
-#: After so many errors it is known that this share does not work.
+#: Stop after this many errors: the share does not work.
 MOST_ERRORS = 5
 
-DOING = "commit together with another computer"
-
-# Two trees, and rows that soon need new pages: what goes wrong first is each computer's idea of how long the file is.
+# Two trees, and rows that soon need new pages: what fails first is each computer's idea of how long the file is.
 SCHEMA = f"""
 {NEW_FILE}
-CREATE TABLE commits (token TEXT NOT NULL, number INTEGER NOT NULL, filling BLOB NOT NULL, UNIQUE (token, number));
+CREATE TABLE commits (token INTEGER NOT NULL, number INTEGER NOT NULL, filling BLOB NOT NULL, UNIQUE (token, number));
 """
 FILLING = 6000
 
-#: How far somebody is.
-LOOKING, COMMITTING, DONE, COUNTED, PARTING = range(5)
-
-_TOKEN = re.compile(r"[0-9a-f]{16}")
-_DATABASE = re.compile(rf"{re.escape(PROBE)}-([0-9a-f]{{16}})-[0-9a-f]{{8}}\.db")
+#: The stages of a meeting.
+COMMITTING, DONE, COUNTED, PARTING = range(4)
 
 
 @dataclass
 class Announcement:
-    """What one says of itself to all."""
+    """What a computer says about itself in the file of its role."""
 
-    token: str
-    host: str
-    #: Equal where two share one kernel and one mount, and so one cache.
-    computer: str
-    #: As in the owner of an upload.
-    process: str
-    #: Raised each time.
+    #: 0 for nobody. A number, because the database is named after the host's: a number leads to no other folder.
+    token: int = 0
+    host: str = "an unknown computer"
+    #: Equal for two processes that share a kernel and a mount, and so a cache.
+    computer: str = ""
+    #: Rises with each announcement.
     beat: int = 0
-    state: int = LOOKING
-    #: The token of the one it would like to work with.
-    partner: str = ""
-    #: The scratch database that it offers, or has agreed to.
-    database: str = ""
-    #: How many of its commits have returned.
+    #: The token of the computer that it works with; 0 until there is one.
+    partner: int = 0
+    stage: int = COMMITTING
+    #: How many of its commits returned without an error.
     acknowledged: int = 0
-    #: How many it counted in the end, by token.
-    arrived: dict[str, int] = field(default_factory=dict)
+    #: How many acknowledged commits it counted in the end: its own, and the other's.
+    arrived: list[int] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
-@dataclass
-class Sighting:
-    """What is known of somebody else."""
-
-    said: Announcement
-    since: float
-    #: When it was last seen to have counted on.
-    changed: float | None = None
-
-
 def meet(folder: Path, say: Callable[[str], object], patience: float = 60.0, commits: int = 50) -> Encounter:
-    """Wait for somebody who does the same elsewhere, commit at the same time, and count what arrived.
+    """Wait for another computer that runs this, commit at the same time, and count what arrived.
 
     The store itself is not touched, and nothing is left beside it.
 
     Args:
-        folder: where the store is.
-        say: is told in a sentence what goes on.
-        patience: for how many seconds to wait for somebody, and for a sign of life.
-        commits: how many commits this side tries; a slow share may not get so far in `patience` seconds more.
+        folder: the store's folder.
+        say: called with a sentence at each stage.
+        patience: how many seconds to wait for another computer. One whose counter stands still for half as long has
+            died: nothing that a live one does takes that long.
+        commits: how many commits this side tries; on a slow share it stops after `patience` seconds.
 
     Raises:
-        StorageError: nothing can be written there.
+        StorageError: two computers are already running this, or no file can be created in the folder.
+        OSError: the folder does not exist.
     """
     return Meeting(folder.absolute(), say, patience).hold(commits)
 
 
 class Meeting:
-    """One side of a meeting.
-
-    Args:
-        folder, say, patience: as for `meet`.
-    """
+    """One side of a meeting; the arguments are those of `meet`."""
 
     def __init__(self, folder: Path, say: Callable[[str], object], patience: float) -> None:
         self._folder = folder
@@ -133,360 +103,267 @@ class Meeting:
         self._patience = patience
         self._began = time.monotonic()
         self._announced = float("-inf")
-        #: Everybody else who was ever seen, by token.
-        self._seen: dict[str, Sighting] = {}
-        #: The scratch databases that were there before.
-        self._old: set[str] = set()
-        #: Why nothing more is to be expected of the partner.
+        #: The files of this side's role and of the other role, and the scratch database; known once there is a role.
+        self._file = self._other_file = self._database = folder / PROBE
+        self._mine = Announcement(int.from_bytes(os.urandom(7)), platform.node(), identify_computer(folder))
+        #: The latest announcement of the other computer, and when its counter was last seen to rise.
+        self._other = Announcement()
+        self._changed = self._began
+        #: Why nothing more can come from it.
         self._lost = ""
-        #: How often something failed here.
         self._failed = 0
-        #: How often a read did not show what had been acknowledged before it, and by how many commits at most.
+        #: How many reads missed commits that were acknowledged before, and how many commits at most.
         self._stale = self._behind = 0
-        self._mine = Announcement(os.urandom(8).hex(), platform.node(), _computer(folder), uploads.this_process())
 
     def hold(self, commits: int) -> Encounter:
-        """Do it all, and leave nothing."""
+        """Do everything, and leave nothing in the folder."""
         try:
-            try:
-                self._announce()
-            except OSError as error:
-                raise _failure(self._folder, error) from error
-            self._old = {name for name in self._names() if _DATABASE.fullmatch(name)}
-            self._say(
-                "waiting for another computer: run `viewser model doctor --peer` there, on the same store, within "
-                f"{self._patience:.0f} s"
-            )
-            if self._find():
-                self._say(f"found {self._other.host}; both commit {commits} times")
-                self._commit(commits)
-                self._say("counting what arrived")
-                self._count()
-                self._part()
-            return self._encounter()
+            if self.find():
+                self.commit(commits)
+                self.count()
+                self.part()
+            return self.summarize()
         finally:
-            self._clear()
+            self.clear()
 
-    # Who is there
-
-    @property
-    def _other(self) -> Announcement:
-        """What the partner said last."""
-        return self._seen[self._mine.partner].said
-
-    def _turn(self) -> set[str]:
-        """Announce what is new here, see what the others say after a while, and return the tokens of those there."""
-        with suppress(OSError):
-            # A share that fails at times is what is looked for; one that stays away is noticed by its silence.
-            self._announce()
-        time.sleep(INTERVAL * random.uniform(0.5, 1))
-        return self._look()
-
-    def _announce(self) -> None:
-        self._mine.beat += 1
-        temporary = self._path(self._mine.token, "tmp")
-        temporary.write_text(json.dumps(asdict(self._mine)), "utf-8")
-        with suppress(OSError):
-            # Whatever the umask, it is meant for others.
-            temporary.chmod(0o644)
-        temporary.replace(self._path(self._mine.token))
-        self._announced = time.monotonic()
-
-    def _look(self) -> set[str]:
-        there = set()
-        for name in self._names():
-            token = name.removeprefix(f"{PROBE}-").removesuffix(".json")
-            if _TOKEN.fullmatch(token) and name.endswith(".json") and token != self._mine.token:
-                there.add(token)
-                with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
-                    self._note(_read(self._path(token), token))
-        return there
-
-    def _note(self, said: Announcement) -> None:
-        known = self._seen.get(said.token)
-        if known is None:
-            self._seen[said.token] = Sighting(said, time.monotonic())
-        # A cache may show what was said before.
-        elif said.beat > known.said.beat:
-            known.said, known.changed = said, time.monotonic()
-
-    def _silence(self, token: str) -> float:
-        """Return for how many seconds somebody has not been seen to count on."""
-        changed = self._seen[token].changed
-        return float("inf") if changed is None else time.monotonic() - changed
-
-    def _names(self) -> list[str]:
-        try:
-            return os.listdir(self._folder)
-        except OSError:
-            return []
-
-    def _path(self, token: str, ending: str = "json") -> Path:
-        return self._folder / f"{PROBE}-{token}.{ending}"
-
-    # Finding a partner: the one with the smaller token offers a database, the other agrees, the first begins
-
-    def _find(self) -> bool:
-        """Agree with somebody on a scratch database; return False if nobody came."""
+    def find(self) -> bool:
+        """Take a role and wait for the other computer; return False if there is none."""
         mine = self._mine
-        while mine.database or time.monotonic() < self._began + self._patience:
-            self._turn()
-            self._choose()
-            if not mine.partner or self._other.partner != mine.token:
-                continue
-            if mine.token < mine.partner:
-                if not mine.database:
-                    self._offer()
-                elif self._other.database == mine.database:
-                    mine.state = COMMITTING
-                    return True
-            else:
-                mine.database = self._other.database
-                if mine.database and self._other.state >= COMMITTING:
-                    mine.state = COMMITTING
-                    return True
-        self._withdraw()
-        return False
+        host = self._take(HOST, GUEST)
+        mine.partner = host.token if host else 0
+        if host and (host.partner or self._take(GUEST, HOST)):
+            trouble = f"two computers are already running this test, one of them {host.host}"
+            raise StorageError(trouble, "Try again when they are done")
+        self._database = self._folder / f"{PROBE}-{(host or mine).token:014x}.db"
+        if not host:
+            return self._wait_for_guest()
+        self._other, self._changed = host, time.monotonic()
+        self._wait_until(lambda: self._other.partner == mine.token)
+        return not self._lost
 
-    def _choose(self) -> None:
-        """Take the smallest token that is free, or has taken this one; keep to an agreement while the other does."""
+    def commit(self, commits: int) -> None:
+        """Commit as a store does until everything is acknowledged, too much has failed, or the time is up."""
         mine = self._mine
-        free = [
-            token
-            for token, one in self._seen.items()
-            if self._silence(token) < RECENT and one.said.partner in ("", mine.token)
-        ]
-        if mine.database:
-            if mine.partner in free and self._other.partner:
-                return
-            self._withdraw()
-        mine.partner = min(free, default="")
-
-    def _offer(self) -> None:
-        self._mine.database = f"{PROBE}-{self._mine.token}-{os.urandom(4).hex()}.db"
-        with self._try(), self._connect(create=True) as connection:
-            open_to_group(connection.path)
-            connection.script(SCHEMA)
-
-    def _withdraw(self) -> None:
-        if self._mine.database.startswith(f"{PROBE}-{self._mine.token}"):
-            self._remove_database(self._mine.database)
-        self._mine.database = self._mine.partner = ""
-        self._mine.errors.clear()
-        self._failed = 0
-
-    # Writing
-
-    def _commit(self, commits: int) -> None:
-        """Commit in the manner of a store until all is acknowledged, or too much has failed."""
-        mine = self._mine
+        self._say(f"found {self._other.host}; both commit {commits} times")
         ends = time.monotonic() + self._patience
         while mine.acknowledged < commits and self._failed < MOST_ERRORS and not self._lost:
             self._wait_until(
-                lambda there: self._other.acknowledged + LEAD >= mine.acknowledged or self._other.state >= DONE
+                lambda: self._other.acknowledged + LEAD >= mine.acknowledged or self._other.stage >= DONE
             )
-            with self._try(), self._connect() as connection:
-                for _ in range(min(BATCH, commits - mine.acknowledged)):
-                    self._check(connection)
-                    time.sleep(uploads.PAUSE)
-                    self._commit_once(connection)
-                    if time.monotonic() > self._announced + INTERVAL:
-                        with suppress(OSError):
-                            self._announce()
+            batch = min(BATCH, commits - mine.acknowledged)
+            self._use_database(lambda connection: self._commit_batch(connection, batch))
             if time.monotonic() > ends:
                 break
-        mine.state = DONE
-        self._wait_until(lambda there: self._other.state >= DONE)
+        mine.stage = DONE
+        self._wait_until(lambda: self._other.stage >= DONE)
+
+    def count(self) -> None:
+        """Count what arrived, and wait until the other computer has counted too."""
+        mine = self._mine
+        self._say("counting what arrived")
+        if self._stale:
+            missed = f"{self._stale} reads missed commits that were acknowledged before"
+            mine.errors.append(f"{missed}, up to {self._behind} of them")
+        self._use_database(self._count_commits)
+        mine.stage = COUNTED
+        self._wait_until(lambda: self._other.stage >= COUNTED)
+
+    def part(self) -> None:
+        """Linger until the other computer has seen the counts, or has left."""
+        self._mine.stage = PARTING
+        ends = time.monotonic() + LINGER
+        self._wait_until(
+            lambda: self._other.stage >= PARTING
+            or read(self._other_file).token != self._other.token
+            or time.monotonic() > ends
+        )
+
+    def summarize(self) -> Encounter:
+        """Return what both sides found."""
+        mine, other = self._mine, self._other
+        errors = [*mine.errors, *(f"{other.host}: {error}" for error in other.errors), *filter(None, [self._lost])]
+        if other.arrived and other.arrived != mine.arrived[::-1]:
+            there, here = other.arrived
+            errors.append(f"{other.host} counted {there} of its own commits and {here} of those from {mine.host}")
+        arrived_here, arrived_there = mine.arrived or (0, 0)
+        return Encounter(
+            host=mine.host,
+            other_host=other.host if other.token else None,
+            acknowledged_here=mine.acknowledged,
+            acknowledged_there=other.acknowledged,
+            arrived_here=arrived_here,
+            arrived_there=arrived_there,
+            errors=tuple(errors),
+            same_computer=mine.computer == other.computer,
+            took=time.monotonic() - self._began,
+        )
+
+    def clear(self) -> None:
+        """Delete the scratch database and this side's file; the other's too if it died."""
+        gone = [self._database.with_name(self._database.name + ending) for ending in ("", *COMPANIONS)]
+        for file, said in [(self._file, self._mine), *([(self._other_file, self._other)] if self._lost else [])]:
+            # By now it may be the file of a third computer.
+            if read(file).token in (0, said.token):
+                gone += [file, file.with_name(f"{file.name}.tmp")]
+        for file in gone:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+
+    def _take(self, role: str, other_role: str) -> Announcement | None:
+        """Create the file of a role; if a living computer holds it, return what that one announces."""
+        file, until = self._folder / role, time.monotonic() + self._patience / 2
+        first = read(file)
+        if first.token:
+            self._say(f"{first.host} is or was running this test; waiting for a sign of life")
+        try:
+            while True:
+                with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
+                    self._file, self._other_file = file, self._folder / other_role
+                    json.dump(asdict(self._mine), opened)
+                    return None
+                said = read(file)
+                if said.token and said != first:
+                    return said
+                if time.monotonic() > until:
+                    file.unlink(missing_ok=True)
+                time.sleep(INTERVAL)
+        except OSError as error:
+            trouble = f"{file} cannot be created or replaced: {error.strerror}"
+            advice = "Storing models takes a folder that exists, can be written to and has free space"
+            raise StoreAccessError(trouble, advice) from error
+
+    def _wait_for_guest(self) -> bool:
+        """Wait for a guest, and create the database."""
+        for file in self._folder.glob(f"{PROBE}-*.db*"):
+            # Left by a host that died.
+            with suppress(OSError):
+                file.unlink()
+        within = f"within {self._patience:.0f} s"
+        self._say(f"waiting for another computer: run `viewser model doctor --peer` there, on the same store, {within}")
+        ends = time.monotonic() + self._patience
+        while not self._other.token and not self._lost and time.monotonic() < ends:
+            self._turn()
+        if self._other.token:
+            self._use_database(self._create_tables, "rwc")
+        self._mine.partner = self._other.token
+        return self._mine.partner != 0
+
+    def _turn(self) -> None:
+        """Announce what is new on this side, then read what the other has announced meanwhile."""
+        with suppress(OSError):
+            # A share that fails now and then is what this looks for; one that stays away is noticed by its silence.
+            self._announce()
+        time.sleep(INTERVAL * random.uniform(0.5, 1))
+        said, other = read(self._other_file), self._other
+        is_guest = not other.token and said.partner == self._mine.token
+        # A cache may show an older announcement.
+        if is_guest or (said.token == other.token and said.beat > other.beat):
+            self._other, self._changed = said, time.monotonic()
+
+    def _announce(self) -> None:
+        if read(self._file).token not in (0, self._mine.token):
+            self._lost = "this process stood still for so long that another computer took its place"
+            return
+        self._mine.beat += 1
+        temporary = self._file.with_name(f"{self._file.name}.tmp")
+        temporary.write_text(json.dumps(asdict(self._mine)), "utf-8")
+        with suppress(OSError):
+            # Others must be able to read it whatever the umask is.
+            temporary.chmod(0o644)
+        temporary.replace(self._file)
+        self._announced = time.monotonic()
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the other computer does, unless its counter stands still for too long."""
+        while not self._lost:
+            self._turn()
+            if condition():
+                return
+            silence = self._patience / 2
+            if time.monotonic() > self._changed + silence:
+                self._lost = (
+                    f"no sign of life from {self._other.host} for {silence:.0f} s: it was stopped or lost the share"
+                )
+
+    def _use_database(self, action: Callable[[Connection], object], mode: str = "rw") -> None:
+        """Open the scratch database as a store is opened and call `action` with the connection; note what fails."""
+        path = self._database
+        try:
+            # Nobody else needs this file: three waits in a row are not longer than the silence of the dead.
+            with Connection(path, self._patience / 6, mode) as connection:
+                connection.script(SETTINGS)
+                action(connection)
+        except StorageError as error:
+            self._failed += 1
+            # The advice on a damaged store is of no use here.
+            damage = f"the scratch database is damaged: {error.__cause__ or error.trouble}"
+            text = damage if isinstance(error, StoreDamagedError) else error.trouble
+            if text not in self._mine.errors:
+                self._mine.errors.append(text)
+
+    def _create_tables(self, connection: Connection) -> None:
+        share_with_group(connection.path)
+        connection.script(SCHEMA)
+
+    def _commit_batch(self, connection: Connection, batch: int) -> None:
+        for _ in range(batch):
+            self._check_reads(connection)
+            time.sleep(uploads.PAUSE)
+            self._commit_once(connection)
+            if time.monotonic() > self._announced + INTERVAL:
+                with suppress(OSError):
+                    self._announce()
 
     def _commit_once(self, connection: Connection) -> None:
         number = self._mine.acknowledged + 1
         with connection.transaction():
-            # One that failed may have arrived all the same, and is tried again.
+            # A commit that failed may have arrived all the same, and is tried again.
             connection.change(
                 "INSERT OR REPLACE INTO commits (token, number, filling) VALUES (?, ?, randomblob(?))",
                 (self._mine.token, number, FILLING),
             )
-        # Only here it is known; what the database says itself would be lost together with it.
+        # Noted here and not in the database, whose own record would be lost together with the commit.
         self._mine.acknowledged = number
 
-    def _check(self, connection: Connection) -> None:
-        """Note whether a read shows less than was acknowledged before it."""
-        expected = {one.token: one.acknowledged for one in (self._mine, self._other)}
+    def _check_reads(self, connection: Connection) -> None:
+        """Note whether a read misses commits that were acknowledged before it."""
+        expected = {said.token: said.acknowledged for said in (self._mine, self._other)}
         found = dict(connection.rows("SELECT token, count(*) FROM commits GROUP BY token"))
         behind = max(number - found.get(token, 0) for token, number in expected.items())
         if behind > 0:
             self._stale += 1
             self._behind = max(self._behind, behind)
 
-    # Counting
-
-    def _count(self) -> None:
-        mine = self._mine
-        if self._stale:
-            mine.errors.append(
-                f"{self._stale} reads did not show what had been committed before them, up to {self._behind} commits"
-            )
-        with self._try(), self._connect() as connection:
-            for one in (mine, self._other):
-                mine.arrived[one.token] = connection.value(
-                    "SELECT count(*) FROM commits WHERE token = ? AND number <= ?", (one.token, one.acknowledged)
-                )
-            trouble = connection.value("PRAGMA integrity_check(1)")
-            if trouble != "ok":
-                mine.errors.append(f"the scratch database is damaged: {trouble}")
-        mine.state = COUNTED
-        self._wait_until(lambda there: self._other.state >= COUNTED)
-
-    def _part(self) -> None:
-        """Stay until the other has seen the counts too."""
-        self._mine.state = PARTING
-        ends = time.monotonic() + LINGER
-        self._wait_until(
-            lambda there: self._other.state >= PARTING or self._mine.partner not in there or time.monotonic() > ends
-        )
-
-    def _encounter(self) -> Encounter:
-        mine = self._mine
-        if not mine.partner:
-            return Encounter(mine.host, None, 0, 0, 0, 0, (), False, time.monotonic() - self._began)
-        other = self._other
-        errors = [*mine.errors, *(f"{other.host}: {error}" for error in other.errors), *filter(None, [self._lost])]
-        if other.arrived and other.arrived != mine.arrived:
-            there, here = (other.arrived.get(token, 0) for token in (other.token, mine.token))
-            errors.append(f"{other.host} counts other commits: {there} of its own, {here} of {mine.host}")
-        return Encounter(
-            host=mine.host,
-            other_host=other.host,
-            acknowledged_here=mine.acknowledged,
-            acknowledged_there=other.acknowledged,
-            arrived_here=mine.arrived.get(mine.token, 0),
-            arrived_there=mine.arrived.get(other.token, 0),
-            errors=tuple(errors),
-            same_computer=mine.computer == other.computer,
-            took=time.monotonic() - self._began,
-        )
-
-    # What all of it needs
-
-    def _wait_until(self, condition: Callable[[set[str]], bool]) -> None:
-        """Wait for what the other does, unless it is silent for too long."""
-        while not self._lost and not condition(self._turn()):
-            if self._silence(self._mine.partner) > self._patience:
-                self._lost = (
-                    f"{self._other.host} was not heard of for {self._patience:.0f} s: it was stopped, or does not "
-                    "reach the share any more"
-                )
-
-    def _connect(self, create: bool = False) -> Connection:
-        path = self._folder / self._mine.database
-        # Nobody else needs this file: shorter than the other's patience with this side.
-        timeout = self._patience / 4
-        connection = Connection(f"{path.as_uri()}?mode={'rwc' if create else 'rw'}", path, DOING, timeout)
-        try:
-            connection.script(SETTINGS)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    @contextmanager
-    def _try(self) -> Iterator[None]:
-        """Note what fails."""
-        try:
-            yield
-        except StorageError as error:
-            self._failed += 1
-            self._note_error(_words(error, self._folder / self._mine.database))
-
-    def _note_error(self, text: str) -> None:
-        if text not in self._mine.errors:
-            self._mine.errors.append(text)
-
-    def _remove_database(self, name: str) -> None:
-        for ending in ("", *COMPANIONS):
-            with suppress(OSError):
-                (self._folder / (name + ending)).unlink()
-
-    def _remove_announcement(self, token: str) -> None:
-        for ending in ("tmp", "json"):
-            with suppress(OSError):
-                self._path(token, ending).unlink()
-
-    def _clear(self) -> None:
-        """Delete what was made here, and what others left who died."""
-        if self._mine.database:
-            self._remove_database(self._mine.database)
-        for token in [self._mine.token, *filter(self._is_gone, self._seen)]:
-            self._remove_announcement(token)
-        left = set(self._names())
-        for name in self._old & left:
-            found = _DATABASE.fullmatch(name)
-            if found and self._path(found[1]).name not in left:
-                self._remove_database(name)
-
-    def _is_gone(self, token: str) -> bool:
-        """Whether somebody has died, or stood still for long: if it wakes up it announces itself again."""
-        one = self._seen[token]
-        stood = time.monotonic() - (one.changed or one.since)
-        died = self._silence(token) > RECENT and uploads.is_gone(one.said.process)
-        return died or stood > self._patience / 2
+    def _count_commits(self, connection: Connection) -> None:
+        count = "SELECT count(*) FROM commits WHERE token = ? AND number <= ?"
+        both = (self._mine, self._other)
+        self._mine.arrived = [connection.value(count, (said.token, said.acknowledged)) for said in both]
+        trouble = connection.value("PRAGMA integrity_check(1)")
+        if trouble != "ok":
+            self._mine.errors.append(f"the scratch database is damaged: {trouble}")
 
 
-def _computer(folder: Path) -> str:
-    """Return what names this kernel and the mount that holds the folder."""
+def identify_computer(folder: Path) -> str:
+    """Return a text that names this kernel and the mount that holds the folder."""
+    device = os.stat(folder).st_dev
     try:
-        device = os.stat(folder).st_dev
-    except OSError as error:
-        raise _failure(folder, error) from error
-    try:
-        return f"{uploads.boot()} {device}"
+        return f"{owners.boot()} {device}"
     except OSError:
         return f"{platform.node()} {device}"
 
 
-def _read(path: Path, token: str) -> Announcement:
-    """Read what somebody announces; whoever may write the folder may have written it.
+def read(file: Path) -> Announcement:
+    """Return what a computer announces in a file, with nothing unprintable in its texts; nobody's if it holds nothing.
 
-    Raises:
-        OSError, ValueError, TypeError, RecursionError: it cannot be read, now or ever.
+    >>> file = Path("announcement.json")
+    >>> _ = file.write_text(json.dumps({"token": 7, "host": "a\\x1b[31mb"}))
+    >>> read(file).host, read(Path("missing.json")).token
+    ('a?[31mb', 0)
     """
-    said = Announcement(**json.loads(path.read_text("utf-8")))
-    if not isinstance(said.arrived, dict) or not isinstance(said.errors, list):
-        raise TypeError(f"{path} is not an announcement")
-    numbers = [said.beat, said.state, said.acknowledged, *said.arrived.values()]
-    texts = [said.token, said.host, said.computer, said.process, said.partner, said.database, *said.errors]
-    if not all(type(number) is int for number in numbers) or not all(type(text) is str for text in texts):
-        raise TypeError(f"{path} is not an announcement")
-    if said.token != token or not (said.database == "" or _DATABASE.fullmatch(said.database)):
-        raise ValueError(f"{path} is not an announcement")
-    said.host = _printable(said.host)
-    said.errors = [_printable(error) for error in said.errors[: 2 * MOST_ERRORS]]
-    return said
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
-
-
-def _words(error: StorageError, path: Path) -> str:
-    """Return what a person needs to know about an error with the scratch database."""
-    if isinstance(error, StoreDamagedError):
-        # What to do about a damaged store is of no use here.
-        return f"the scratch database is damaged: {error.__cause__ or error}"
-    return str(error).removeprefix(f"cannot {DOING}: {path}: ")
-
-
-def _failure(folder: Path, error: OSError) -> StorageError:
-    kinds: dict[int | None, type[StorageError]] = {
-        errno.ENOENT: StoreNotFoundError,
-        errno.ENOTDIR: StoreNotFoundError,
-        errno.EACCES: StoreReadOnlyError,
-        errno.EPERM: StoreReadOnlyError,
-        errno.EROFS: StoreReadOnlyError,
-        errno.ENOSPC: StoreFullError,
-        errno.EDQUOT: StoreFullError,
-    }
-    return kinds.get(error.errno, StoreAccessError)(
-        f"cannot {DOING}: {folder}: no file can be made there ({error.strerror or error}). Whoever stores models needs "
-        "a folder that is there, that may be written, and that has space"
-    )
+    try:
+        said = Announcement(**json.loads(file.read_text("utf-8")))
+        texts = (said.host, *said.errors[: 2 * MOST_ERRORS])
+        said.host, *said.errors = ("".join(one if one.isprintable() else "?" for one in text) for text in texts)
+        return said
+    except (OSError, ValueError, TypeError):
+        return Announcement()
