@@ -110,7 +110,9 @@ def test_errors_that_methods_raise_exist() -> None:
     assert {name for name in raised if not issubclass(getattr(views_runs, name, object), StorageError)} == set()
 
 
-@pytest.mark.parametrize("topic, title, kind", [("metadata", "Known fields", ModelMetadata), ("api", "Values", ModelRecord)])
+@pytest.mark.parametrize(
+    "topic, title, kind", [("metadata", "Known fields", ModelMetadata), ("api", "Values", ModelRecord)]
+)
 def test_every_field_is_listed(topic: str, title: str, kind: Any) -> None:
     """The guide names each field of a record, and of the metadata."""
     text = section(PAGES[topic], title)
