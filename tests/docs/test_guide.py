@@ -181,3 +181,25 @@ def test_places_that_pages_name_exist(topic: str) -> None:
     named = re.findall(rf"(?<![\w/~])((?:{'|'.join(FOLDERS)})/[\w/]*(?:\.\w+)?)", PAGES[topic])
     missing = [name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "views_runs"))]
     assert missing == []
+
+
+def test_wrong_output_is_noticed(reader: Path) -> None:
+    """A command, a statement and a comment that show something else than is printed are all found."""
+    page = """
+Page
+====
+
+    $ viewser --version
+    viewser, version 1.0
+
+>>> 1 + 1
+3
+
+.. code-block:: python
+
+    one = 1
+    [one]  # [2]
+    [one]  # [1]
+"""
+    assert [step.strip() for step, _, _ in run_page(page)] == ["viewser --version", "1 + 1", "[one]"]
+    assert list(run_page(page.replace("version 1.0", "...").replace("\n3", "\n2").replace("# [2]", "# [1]"))) == []
