@@ -110,7 +110,9 @@ def test_errors_that_methods_raise_exist() -> None:
     assert {name for name in raised if not issubclass(getattr(views_runs, name, object), StorageError)} == set()
 
 
-@pytest.mark.parametrize("topic, title, kind", [("metadata", "Known fields", ModelMetadata), ("api", "Values", ModelRecord)])
+@pytest.mark.parametrize(
+    "topic, title, kind", [("metadata", "Known fields", ModelMetadata), ("api", "Values", ModelRecord)]
+)
 def test_every_field_is_listed(topic: str, title: str, kind: Any) -> None:
     """The guide names each field of a record, and of the metadata."""
     text = section(PAGES[topic], title)
@@ -179,3 +181,25 @@ def test_places_that_pages_name_exist(topic: str) -> None:
     named = re.findall(rf"(?<![\w/~])((?:{'|'.join(FOLDERS)})/[\w/]*(?:\.\w+)?)", PAGES[topic])
     missing = [name for name in named if not any((root / name).exists() for root in (ROOT, ROOT / "views_runs"))]
     assert missing == []
+
+
+def test_wrong_output_is_noticed(reader: Path) -> None:
+    """A command, a statement and a comment that show something else than is printed are all found."""
+    page = """
+Page
+====
+
+    $ viewser --version
+    viewser, version 1.0
+
+>>> 1 + 1
+3
+
+.. code-block:: python
+
+    one = 1
+    [one]  # [2]
+    [one]  # [1]
+"""
+    assert [step.strip() for step, _, _ in run_page(page)] == ["viewser --version", "1 + 1", "[one]"]
+    assert list(run_page(page.replace("version 1.0", "...").replace("\n3", "\n2").replace("# [2]", "# [1]"))) == []
