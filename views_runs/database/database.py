@@ -1,7 +1,6 @@
 """An open store: the file, opened when it is first needed, and its models."""
 
 import logging
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -44,6 +43,7 @@ class Database:
         self._create = create
         self._lenient = lenient
         self._is_default = is_default
+        self._connection: Connection | None = None
         #: Whether the file existed, and had content, when the block was entered.
         self.exists = self.has_content = False
 
@@ -62,8 +62,8 @@ class Database:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if "connection" in self.__dict__:
-            self.connection.close()
+        if self._connection is not None:
+            self._connection.close()
         if isinstance(error, StorageError):
             error.locate(self.operation, self.path)
 
@@ -80,18 +80,21 @@ class Database:
             raise ModelNotFoundError("there is no store yet", "Check the path; the first model stored creates it")
         log.warning("%s does not exist yet: the first model stored creates it", self.path)
 
-    @cached_property
+    # Not functools.cached_property: until Python 3.12 its lock is shared by all instances, and a fork would copy it locked.
+    @property
     def connection(self) -> Connection:
         """The connection, opened at first use.
 
         Raises:
             StorageError: the file cannot be opened, or is not a store.
         """
-        if self._create and self._is_default:
-            schema.create_folder(self.path.parent)
-        return schema.connect(self.path, self._timeout, self._create)
+        if self._connection is None:
+            if self._create and self._is_default:
+                schema.create_folder(self.path.parent)
+            self._connection = schema.connect(self.path, self._timeout, self._create)
+        return self._connection
 
-    @cached_property
+    @property
     def models(self) -> Models:
         """The models."""
         return Models(self.connection)
