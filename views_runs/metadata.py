@@ -1,69 +1,113 @@
-"""What is known of a model: its fields, and a dict that comes back from JSON as it was given."""
+"""Metadata: the known fields and their types, and a JSON encoding from which every value comes back equal."""
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
 from views_runs.exceptions import InvalidMetadataError
 
-#: Deep enough for anybody's metadata, and far from where SQLite's JSON functions stop (1000).
+#: Deep enough for any metadata, and far from the depth at which SQLite's JSON functions stop (1000).
 MAX_DEPTH = 100
 
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The type of the values of a field."""
+
+    #: What a value must be, for messages.
+    expected: str
+    #: Tells whether a value is of this kind.
+    accepts: Callable[[Any], bool]
+
+
+def is_time(value: Any) -> bool:
+    """Return whether a value is a datetime, a date, or an ISO 8601 string of one."""
+    try:
+        # Without the forms that have no hyphens or count weeks: conditions cannot compare them.
+        return isinstance(value, date) or bool(re.match(r"\d{4}-\d\d-\d\d", value) and datetime.fromisoformat(value))
+    except (TypeError, ValueError):
+        return False
+
+
+TEXT = Kind("a string", lambda value: isinstance(value, str))
+MONTH = Kind("a views month (an integer; 1 is January 1980)", lambda value: type(value) is int)
+MONTHS = Kind("a list of integers", lambda value: isinstance(value, list) and all(type(item) is int for item in value))
+TIME = Kind("a datetime, a date, or an ISO 8601 string of one", is_time)
+
+
+@dataclass(frozen=True)
+class KnownField:
+    """A metadata field that every model can have, and how it appears elsewhere."""
+
+    name: str
+    #: `TEXT`, `MONTH`, `MONTHS` or `TIME`.
+    kind: Kind
+    #: What it means, in a few words.
+    help: str
+    #: The option of the command line that gives it.
+    option: str | None = None
+    #: The heading of its column in a list of models, if it has one of its own.
+    column: str | None = None
+
+
+def known(kind: Kind, help: str, option: str | None = None, column: str | None = None) -> Any:
+    """Declare a known field of `ModelMetadata`, with the attributes of its `KnownField`."""
+    return dataclasses.field(default=None, metadata={"kind": kind, "help": help, "option": option, "column": column})
 
 
 @dataclass(kw_only=True)
 class ModelMetadata:
     """The fields that every ViEWS model can have. All are optional, and a dict may hold more.
 
-    A store checks their types whenever they are given, in a dict too, and that the training data does not end before
-    it starts.
-
-    Attributes:
-        author: who trained the model; a text.
-        run_id: the run that it was trained for; a text, as in ``2026-11``.
-        queryset_name: the queryset that the training data came from; a text.
-        level_of_analysis: what a row of the data is; a text, as in ``country_month`` or ``priogrid_month``.
-        outcome: what is predicted; a text, as in ``ged_sb``.
-        train_start: the first month of the training data; a views month, which is an integer, 1 = January 1980.
-        train_end: the last month of the training data; a views month, which is an integer, 1 = January 1980.
-        training_date: when the model was trained; a datetime, a date, or an ISO 8601 text of one, which stays a text.
-        steps: how many months ahead the model predicts; a list of integers.
+    A store checks their types, also in a dict, and that the training data does not end before it starts.
 
     >>> ModelMetadata(author="testuser", train_start=121, train_end=480).train_end
     480
     """
 
-    author: str | None = None
-    run_id: str | None = None
-    queryset_name: str | None = None
-    level_of_analysis: str | None = None
-    outcome: str | None = None
-    train_start: int | None = None
-    train_end: int | None = None
-    training_date: datetime | date | str | None = None
-    steps: list[int] | None = None
+    # To add a field, add a line here: the checks, the command line and the columns of `list` use this table.
+    author: str | None = known(TEXT, "who trained the model", option="--author", column="author")
+    run_id: str | None = known(TEXT, "the run that trained it, as in 2026-11", option="--run-id", column="run")
+    queryset_name: str | None = known(TEXT, "the queryset of the training data", option="--queryset")
+    level_of_analysis: str | None = known(
+        TEXT, "what a row of the data is, as in country_month", option="--loa", column="level of analysis"
+    )
+    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", option="--outcome")
+    train_start: int | None = known(MONTH, "the first month of the training data", option="--train-start")
+    train_end: int | None = known(MONTH, "the last month of the training data", option="--train-end")
+    training_date: datetime | date | str | None = known(
+        TIME, "when the model was trained", option="--training-date", column="trained"
+    )
+    steps: list[int] | None = known(MONTHS, "how many months ahead the model predicts", option="--step")
 
 
-#: The names of the known fields, in the order in which they are shown.
-KNOWN_FIELDS = tuple(field.name for field in dataclasses.fields(ModelMetadata))
+#: The known fields by name, in the order in which they are shown.
+KNOWN_FIELDS: Mapping[str, KnownField] = {
+    field.name: KnownField(field.name, **field.metadata) for field in dataclasses.fields(ModelMetadata)
+}
 
+# What `help` shows.
+ModelMetadata.__doc__ = f"{ModelMetadata.__doc__}\n    Attributes:\n" + "".join(
+    f"        {field.name}: {field.help}; {field.kind.expected}.\n" for field in KNOWN_FIELDS.values()
+)
 
-#: The known fields that hold a text.
-TEXT_FIELDS = ("author", "run_id", "queryset_name", "level_of_analysis", "outcome")
-
-#: The known fields that hold a views month.
-MONTH_FIELDS = ("train_start", "train_end")
+#: The known fields that hold a string, and those that hold a views month.
+TEXT_FIELDS, MONTH_FIELDS = (
+    tuple(name for name, field in KNOWN_FIELDS.items() if field.kind is kind) for kind in (TEXT, MONTH)
+)
 
 
 class Metadata(dict[str, Any]):
     """The metadata of a stored model: a dict whose keys are attributes too.
 
-    A known field that was not given answers None as an attribute.
+    As an attribute, a known field that was not given is None.
 
     >>> metadata = Metadata(author="testuser")
     >>> metadata.author, metadata.train_end
@@ -75,7 +119,7 @@ class Metadata(dict[str, Any]):
             return self[name]
         if name in KNOWN_FIELDS:
             return None
-        raise AttributeError(f"the metadata has no {name!r}; it has {', '.join(self) or 'nothing'}")
+        raise AttributeError(f"the metadata has no {name!r}; it has {', '.join(self) or 'no fields'}")
 
     def __eq__(self, other: object) -> bool:
         # Scripts compare what they fetch with the pydantic model or dataclass that they stored.
@@ -92,46 +136,16 @@ class Metadata(dict[str, Any]):
     __hash__ = None
 
 
-def _is_model(value: object) -> bool:
-    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
-    return is_dataclass or callable(getattr(type(value), "model_dump", None))
+def encode(metadata: Any) -> tuple[str | None, str | None]:
+    """Encode metadata as the columns ``metadata`` and ``datetimes``.
 
-
-def as_dict(metadata: Any) -> dict[str, Any]:
-    """Return a dict, `ModelMetadata`, dataclass or pydantic model as a dict.
-
-    A field of `ModelMetadata` that is None counts as not given.
-
-    Raises:
-        InvalidMetadataError: it is something else, or cannot be turned into a dict.
-
-    >>> as_dict(ModelMetadata(author="testuser"))
-    {'author': 'testuser'}
-    """
-    if isinstance(metadata, dict):
-        return metadata
-    if not _is_model(metadata):
-        raise InvalidMetadataError(
-            f"metadata is a dict, a ModelMetadata, a dataclass or a pydantic model, not {_kind(metadata)}"
-        )
-    try:
-        if not dataclasses.is_dataclass(metadata):
-            return dict(metadata.model_dump())
-        fields = {field.name: getattr(metadata, field.name) for field in dataclasses.fields(metadata)}
-    except Exception as error:
-        # Serializers and properties are code of whoever wrote the model.
-        raise InvalidMetadataError(
-            f"the metadata, a {_kind(metadata)}, cannot be turned into a dict: {type(error).__name__}: {error}"
-        ) from error
-    return {key: value for key, value in fields.items() if value is not None or not isinstance(metadata, ModelMetadata)}
-
-
-def encode(metadata: Any) -> tuple[str, str | None]:
-    """Turn metadata into the columns ``metadata`` and ``datetimes``.
+    Args:
+        metadata: a dict, a `ModelMetadata` (whose fields that are None count as not given), a dataclass or a pydantic
+            model; None if there is none.
 
     Returns:
-        Plain JSON, in which datetimes and dates are ISO 8601 strings; and the JSON list of the paths where
-        these strings are (a path is a list of keys and indices), or None when there are none.
+        JSON text, in which datetimes and dates are ISO 8601 strings; and a JSON list of the paths of these strings (a
+        path is a list of keys and indices), or None if there are none. ``(None, None)`` for None.
 
     Raises:
         InvalidMetadataError: a value would not come back equal; the message and ``key`` say which.
@@ -139,14 +153,24 @@ def encode(metadata: Any) -> tuple[str, str | None]:
     >>> encode({"author": "testuser", "trained": [date(2026, 11, 23)]})
     ('{"author": "testuser", "trained": ["2026-11-23"]}', '[["trained", 0]]')
     """
-    datetimes: list[list[str | int]] = []
-    encoded = _encoded(as_dict(metadata), [], datetimes)
-    text = json.dumps(encoded, ensure_ascii=False, allow_nan=False)
-    return text, json.dumps(datetimes, ensure_ascii=False) if datetimes else None
+    if metadata is None:
+        return None, None
+    if not isinstance(metadata, dict) and not _is_model(metadata):
+        raise InvalidMetadataError(
+            f"metadata must be a dict, a ModelMetadata, a dataclass or a pydantic model, not {_type_name(metadata)}"
+        )
+    encoder = _Encoder()
+    try:
+        text = json.dumps(encoder.encode(metadata), ensure_ascii=False, allow_nan=False)
+    except InvalidMetadataError as error:
+        error.key = encoder.key()
+        error.trouble = f"{f'metadata field {error.key}' if error.key else 'the metadata'} {error.trouble}"
+        raise
+    return text, json.dumps(encoder.times, ensure_ascii=False) if encoder.times else None
 
 
-def decode(text: str, datetimes: str | None) -> Metadata:
-    """Turn the columns ``metadata`` and ``datetimes`` back into metadata.
+def decode(text: str | None, datetimes: str | None) -> Metadata:
+    """Decode the columns ``metadata`` and ``datetimes``; without a text, the metadata is empty.
 
     An entry of ``datetimes`` that no longer fits, because another program changed the metadata, is ignored.
 
@@ -157,19 +181,24 @@ def decode(text: str, datetimes: str | None) -> Metadata:
     {'trained': [datetime.date(2026, 11, 23)]}
     """
     try:
-        value = json.loads(text)
+        value = {} if text is None else json.loads(text)
         paths = json.loads(datetimes) if datetimes else []
     except (ValueError, TypeError, RecursionError) as error:
-        raise InvalidMetadataError(f"the metadata is not JSON: {error}") from error
+        raise InvalidMetadataError(f"the metadata is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidMetadataError(f"the metadata is a JSON {type(value).__name__}, not an object")
     for path in paths if isinstance(paths, list) else []:
-        _restore(value, path)
+        with suppress(LookupError, TypeError, ValueError):
+            *parents, last = path
+            place: Any = value
+            for step in parents:
+                place = place[step]
+            place[last] = _parse_time(place[last])
     return Metadata(value)
 
 
 def round_trip(metadata: Any) -> Metadata:
-    """Return metadata as it would come back from a store.
+    """Return metadata as it would come back from a store; empty for None.
 
     Raises:
         InvalidMetadataError: it would not come back equal.
@@ -180,121 +209,90 @@ def round_trip(metadata: Any) -> Metadata:
     return decode(*encode(metadata))
 
 
-def check(metadata: Metadata) -> None:
-    """Hold the known fields to their types; None counts as not given.
+def check(metadata: Mapping[str, Any] | None) -> None:
+    """Check the types of the known fields; None counts as not given.
 
     Raises:
         InvalidMetadataError: a field has another type, or the training data ends before it starts.
 
-    >>> check(Metadata(train_end="480"))
+    >>> check({"train_end": "480"})
     Traceback (most recent call last):
-    views_runs.exceptions.InvalidMetadataError: the metadata field train_end should be a views month, which is an \
-integer (1 = January 1980), and is the text '480'
+    views_runs.exceptions.InvalidMetadataError: metadata field train_end must be a views month (an integer; 1 is \
+January 1980), not '480'
     """
-    for field in KNOWN_FIELDS:
-        value = metadata.get(field)
-        expected = None if value is None else _mismatch(field, value)
-        if expected:
-            raise _refusal([field], f"should be {expected}, and is {_described(value)}")
-    start, end = (metadata.get(field) for field in MONTH_FIELDS)
+    given = {name: value for name, value in (metadata or {}).items() if value is not None and name in KNOWN_FIELDS}
+    for name, value in given.items():
+        if not KNOWN_FIELDS[name].kind.accepts(value):
+            raise InvalidMetadataError(
+                f"metadata field {name} must be {KNOWN_FIELDS[name].kind.expected}, not {value!r}", name
+            )
+    start, end = given.get("train_start"), given.get("train_end")
     if start is not None and end is not None and start > end:
-        raise _refusal(["train_start"], f"is {start} ({month_name(start)}), after train_end, {end} ({month_name(end)})")
-
-
-def _mismatch(field: str, value: Any) -> str:
-    """Return what a known field should be; empty when it is."""
-    if field in TEXT_FIELDS:
-        return "" if isinstance(value, str) else "a text"
-    if field in MONTH_FIELDS:
-        return "" if type(value) is int else "a views month, which is an integer (1 = January 1980)"
-    if field == "steps":
-        is_list = isinstance(value, list) and all(type(step) is int for step in value)
-        return "" if is_list else "a list of integers"
-    return "" if isinstance(value, date) or _is_iso(value) else "a datetime, a date, or an ISO 8601 text of one"
-
-
-def _is_iso(value: Any) -> bool:
-    try:
-        # Not the forms without hyphens or by weeks, which conditions do not compare.
-        return bool(datetime.fromisoformat(value)) and bool(re.match(r"\d{4}-\d\d-\d\d", value))
-    except (TypeError, ValueError):
-        return False
-
-
-def _described(value: Any) -> str:
-    return f"the text {value!r}" if isinstance(value, str) else f"{value!r}, {_article(value)}"
+        trouble = f"train_start, {start} ({month_name(start)}), is after train_end, {end} ({month_name(end)})"
+        raise InvalidMetadataError(f"the training data ends before it starts: {trouble}", "train_start")
 
 
 def differences(
-    old: dict[str, Any] | None, new: dict[str, Any] | None, everything: bool = False
+    old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, everything: bool = False
 ) -> list[tuple[str, Any, Any]]:
-    """Return (field, old value, new value) of all fields that differ, the known ones first; None = lacking.
+    """Return (field, old value, new value) for each field that differs, known fields first; None if it is missing.
 
     Args:
-        old, new: the metadata; None = there is none.
-        everything: fields that are equal too.
+        old, new: decoded metadata; None if there is none.
+        everything: include the fields that are equal.
 
     >>> differences({"author": "me", "train_end": 480}, {"author": "me", "train_end": 492})
     [('train_end', 480, 492)]
     """
     old, new = old or {}, new or {}
-    known = [field for field in KNOWN_FIELDS if field in old or field in new]
-    fields = [*known, *sorted((set(old) | set(new)) - set(known))]
+    present = old.keys() | new.keys()
+    fields = [*(name for name in KNOWN_FIELDS if name in present), *sorted(present - KNOWN_FIELDS.keys())]
     pairs = [(field, old.get(field), new.get(field)) for field in fields]
-    return [pair for pair in pairs if everything or not _same(*pair[1:])]
+    return [pair for pair in pairs if everything or not _are_same(*pair[1:])]
 
 
-def _same(old: Any, new: Any) -> bool:
-    # True is not 1, also when Python says that they are equal, and also in lists and dicts.
-    if isinstance(old, dict) and isinstance(new, dict):
-        return old.keys() == new.keys() and all(_same(old[key], new[key]) for key in old)
-    if isinstance(old, list) and isinstance(new, list):
-        return len(old) == len(new) and all(map(_same, old, new))
-    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
+def unmet_fields(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (field, stored value, wanted value) for each wanted field that is not equal, ``training_date`` aside.
+
+    Args:
+        stored, wanted: decoded metadata; None if there is none.
+
+    >>> unmet_fields(Metadata(author="testuser", train_end=480), {"train_end": 492})
+    [('train_end', 480, 492)]
+    """
+    compared = {name: value for name, value in (stored or {}).items() if name in wanted}
+    return [difference for difference in differences(compared, wanted) if difference[0] != "training_date"]
 
 
-def missing(required: list[str], metadata: Metadata | None) -> list[str]:
-    """Return the required fields that metadata lacks; None counts as lacking.
+def is_equivalent(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Return whether a model has metadata, and every wanted field in it, equal, ``training_date`` aside.
 
-    >>> missing(["author", "run_id"], Metadata(author="testuser", run_id=None))
+    >>> is_equivalent(Metadata(author="testuser", outcome="ged_sb"), {"author": "testuser"})
+    True
+    """
+    return stored is not None and not unmet_fields(stored, wanted)
+
+
+def missing_fields(required: Iterable[str], metadata: Mapping[str, Any] | None) -> list[str]:
+    """Return the required fields that metadata does not have; None counts as not given.
+
+    >>> missing_fields(["author", "run_id"], Metadata(author="testuser", run_id=None))
     ['run_id']
     """
-    return [field for field in required if metadata is None or metadata.get(field) is None]
+    return [name for name in required if metadata is None or metadata.get(name) is None]
 
 
-def plain(value: Any) -> Any:
-    """Return decoded metadata as `json.dumps` takes it: datetimes and dates become ISO 8601 strings.
+def to_jsonable(value: Any) -> Any:
+    """Convert decoded metadata to what `json.dumps` takes: datetimes and dates become ISO 8601 strings.
 
-    >>> plain(Metadata(trained=[date(2026, 11, 23)]))
+    >>> to_jsonable(Metadata(trained=[date(2026, 11, 23)]))
     {'trained': ['2026-11-23']}
     """
     if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     return value.isoformat() if isinstance(value, date) else value
-
-
-def equivalent(stored: Metadata | None, wanted: Any) -> bool:
-    """Whether stored metadata has every field that is wanted, equal, ``training_date`` aside.
-
-    >>> equivalent(Metadata(author="testuser", outcome="ged_sb"), {"author": "testuser"})
-    True
-    """
-    if stored is None:
-        return False
-    return not lacking(stored, wanted)
-
-
-def lacking(stored: Metadata | None, wanted: Any) -> list[tuple[str, Any, Any]]:
-    """Return (field, stored value, wanted value) of all that keep stored metadata from being `equivalent`.
-
-    >>> lacking(Metadata(author="testuser", train_end=480), {"train_end": 492})
-    [('train_end', 480, 492)]
-    """
-    fields = round_trip(wanted)
-    compared = {key: value for key, value in (stored or {}).items() if key in fields}
-    return [one for one in differences(compared, fields) if one[0] != "training_date"]
 
 
 def month_name(month: int) -> str:
@@ -304,7 +302,7 @@ def month_name(month: int) -> str:
     'Dec 2019'
     """
     years, months = divmod(month - 1, 12)
-    return f"{MONTHS[months]} {1980 + years}"
+    return f"{MONTH_NAMES[months]} {1980 + years}"
 
 
 def month_number(text: str) -> int:
@@ -318,139 +316,142 @@ def month_number(text: str) -> int:
     """
     match = re.fullmatch(r"(\d{4})-(\d{1,2})", text)
     if match is None:
-        raise ValueError("a month is a views month, as in 480, or a calendar month, as in 2019-12")
+        raise ValueError("expected a month, as in 480 or 2019-12")
     if not 1 <= int(match[2]) <= 12:
         raise ValueError(f"there is no month {match[2]}")
     return (int(match[1]) - 1980) * 12 + int(match[2])
 
 
-def _encoded(value: Any, path: list[str | int], datetimes: list[list[str | int]]) -> Any:
-    """Return the value as JSON has it, and note the path of each datetime and date."""
-    if len(path) > MAX_DEPTH:
-        raise _refusal(path[:3], f"goes more than {MAX_DEPTH} levels deep")
-    if _is_model(value):
-        value = as_dict(value)
-    if isinstance(value, dict):
-        keys = [_key(key, path) for key in value]
-        if len(set(keys)) < len(keys):
-            raise _refusal(path, "has two keys that are the same text")
-        return {key: _encoded(item, [*path, key], datetimes) for key, item in zip(keys, value.values())}
-    if isinstance(value, list):
-        return [_encoded(item, [*path, index], datetimes) for index, item in enumerate(value)]
-    if isinstance(value, date):
-        datetimes.append(path)
-        return _encoded_date(value, path)
-    return _encoded_scalar(value, path)
+class _Encoder:
+    """Converts metadata to what JSON can hold, and notes where datetimes and dates were.
+
+    The errors that it raises say what is wrong with the value at `path`, as in ``has duplicate keys``.
+    """
+
+    def __init__(self) -> None:
+        #: The keys and indices that lead to the current value.
+        self.path: list[str | int] = []
+        #: The paths of the datetimes and dates.
+        self.times: list[list[str | int]] = []
+
+    def encode(self, value: Any) -> Any:
+        if len(self.path) > MAX_DEPTH:
+            del self.path[3:]
+            raise InvalidMetadataError(f"is nested more than {MAX_DEPTH} levels deep")
+        if _is_model(value):
+            value = _as_dict(value)
+        if isinstance(value, dict):
+            keys = [_encode_key(key) for key in value]
+            if len(set(keys)) < len(keys):
+                raise InvalidMetadataError("has duplicate keys")
+            return {key: self.enter(key, item) for key, item in zip(keys, value.values())}
+        if isinstance(value, list):
+            return [self.enter(index, item) for index, item in enumerate(value)]
+        if isinstance(value, date):
+            self.times.append([*self.path])
+            return _encode_time(value)
+        return _encode_scalar(value)
+
+    def enter(self, step: str | int, value: Any) -> Any:
+        self.path.append(step)
+        encoded = self.encode(value)
+        self.path.pop()
+        return encoded
+
+    def key(self) -> str:
+        """Return the path of the current value as Python would write it, as in ``history[0].when``."""
+        steps = (f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in self.path)
+        return "".join(steps).removeprefix(".")
 
 
-def _key(key: Any, path: list[str | int]) -> str:
+def _is_model(value: object) -> bool:
+    is_dataclass = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return is_dataclass or callable(getattr(type(value), "model_dump", None))
+
+
+def _as_dict(model: Any) -> dict[str, Any]:
+    try:
+        if not dataclasses.is_dataclass(model):
+            return dict(model.model_dump())
+        fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
+    except Exception as error:
+        # Serializers and properties are the user's code, and may raise anything.
+        raise InvalidMetadataError(
+            f"is a {_type_name(model)}, and cannot be converted to a dict: {type(error).__name__}: {error}"
+        ) from error
+    return {name: value for name, value in fields.items() if value is not None or not isinstance(model, ModelMetadata)}
+
+
+def _encode_key(key: Any) -> str:
     if not isinstance(key, str):
-        raise _refusal(path, f"has the key {key!r}, {_article(key)}: keys are strings")
-    return _text(key, path)
+        raise InvalidMetadataError(f"has the key {key!r}, but keys must be strings")
+    return _encode_text(key)
 
 
-def _encoded_date(value: date, path: list[str | int]) -> str:
-    # pandas.Timestamp is a datetime with nanoseconds, pandas.NaT one that equals nothing, and a time that
-    # the clocks showed twice equals none in another time zone: whatever would not come back is refused.
-    text = value.isoformat()
-    nanoseconds: Any = getattr(value, "nanosecond", 0)
-    if value == value and nanoseconds:
-        raise _refusal(path, "has nanoseconds, which a datetime cannot hold: round it to microseconds")
-    try:
-        same = _parsed_date(text) == value
-    except ValueError:
-        same = False
-    if not same:
-        raise _refusal(
-            path, f"is {value!r}, a time that would not come back equal: give it in UTC, with .astimezone(timezone.utc)"
-        )
-    return text
-
-
-def _encoded_scalar(value: Any, path: list[str | int]) -> Any:
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = _from_numpy(value, path)
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return _text(value, path)
-    if isinstance(value, int):
-        return _integer(value, path)
-    if isinstance(value, float):
-        if value != value or value in (float("inf"), float("-inf")):
-            raise _refusal(path, f"is {float(value)!r}, which JSON cannot hold: leave it out, or use None")
-        return float(value)
-    raise _refusal(path, f"is {_article(value)}, which would not come back from JSON: {_instead(value)}")
-
-
-def _from_numpy(value: Any, path: list[str | int]) -> Any:
-    """Return a numpy integer, float, boolean or string as Python's own."""
-    item = value.item()
-    if value.dtype.kind in "biufU" and type(item) in (bool, int, float, str) and (item == value or item != item):
-        return item
-    raise _refusal(path, f"is {_article(value)}, which would not come back from JSON: {_instead(value)}")
-
-
-def _integer(value: int, path: list[str | int]) -> int:
-    try:
-        int.__repr__(value)
-    except ValueError as error:
-        raise _refusal(path, f"is too long an integer: {error}") from error
-    return int(value)
-
-
-def _text(value: str, path: list[str | int]) -> str:
+def _encode_text(value: str) -> str:
     text = str.__str__(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise _refusal(path, f"holds {value!r}, half of a character, which a file cannot hold") from error
+        surrogate = text[error.start]
+        raise InvalidMetadataError(f"contains an unpaired surrogate ({surrogate!r}), which cannot be stored") from error
     return text
 
 
-def _restore(metadata: dict[str, Any], path: Any) -> None:
-    """Put a datetime or date back in the place of its ISO string, where there still is one."""
-    try:
-        *parents, last = path
-        place: Any = metadata
-        for step in parents:
-            place = place[step]
-        place[last] = _parsed_date(place[last])
-    except (LookupError, TypeError, ValueError):
-        return
+def _encode_time(value: date) -> str:
+    # pandas.Timestamp is a datetime with nanoseconds, pandas.NaT a datetime that does not equal itself, and a time
+    # that clocks show twice in autumn does not equal the same time in another zone.
+    if value == value and getattr(value, "nanosecond", False):
+        raise InvalidMetadataError("has nanoseconds, which a datetime cannot hold", advice="Round it to microseconds")
+    text = value.isoformat()
+    with suppress(ValueError):
+        if _parse_time(text) == value:
+            return text
+    raise InvalidMetadataError(
+        f"is {value!r}, which would not come back equal", advice="Convert it with .astimezone(timezone.utc)"
+    )
 
 
-def _parsed_date(text: str) -> date:
+def _encode_scalar(value: Any) -> Any:
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and value.dtype.kind in "biufU":
+        item = value.item()
+        value = item if item == value or item != item else value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return _encode_text(value)
+    if isinstance(value, int):
+        try:
+            int.__repr__(value)
+        except ValueError as error:
+            raise InvalidMetadataError(f"is too large an integer: {error}") from error
+        return int(value)
+    if isinstance(value, float):
+        if value != value or value in (float("inf"), float("-inf")):
+            raise InvalidMetadataError(
+                f"is {float(value)!r}, which JSON cannot hold", advice="Leave it out, or use None"
+            )
+        return float(value)
+    is_sequence = isinstance(value, (tuple, set, frozenset)) or getattr(value, "shape", None) not in (None, ())
+    raise InvalidMetadataError(
+        f"is of type {_type_name(value)}, which would not come back equal from JSON",
+        advice="Use a list" if is_sequence else "Use a string, a number, a list, a dict, a date or a datetime",
+    )
+
+
+def _parse_time(text: str) -> date:
     return datetime.fromisoformat(text) if "T" in text else date.fromisoformat(text)
 
 
-def _refusal(path: list[str | int], trouble: str) -> InvalidMetadataError:
-    key = "".join(_written(path))
-    what = f"the metadata field {key}" if key else "the metadata"
-    return InvalidMetadataError(f"{what} {trouble}", key)
+def _are_same(old: Any, new: Any) -> bool:
+    # True is not 1, although Python says that they are equal; nor is it in lists and dicts.
+    if isinstance(old, dict) and isinstance(new, dict):
+        return old.keys() == new.keys() and all(_are_same(old[key], new[key]) for key in old)
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(_are_same, old, new))
+    return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
-def _written(path: list[str | int]) -> Iterator[str]:
-    for depth, step in enumerate(path):
-        if isinstance(step, int):
-            yield f"[{step}]"
-        elif step.isidentifier():
-            yield f".{step}" if depth else step
-        else:
-            yield f"[{step!r}]"
-
-
-def _kind(value: object) -> str:
+def _type_name(value: object) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _article(value: object) -> str:
-    kind = _kind(value)
-    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-
-
-def _instead(value: object) -> str:
-    if isinstance(value, (tuple, set, frozenset)) or type(value).__module__ == "numpy":
-        return "give a list" if not getattr(value, "shape", None) == () else "give a plain number or string"
-    return "give a string, a number, a list, a dict, a date or a datetime"

@@ -1,4 +1,4 @@
-"""Names of models: which are possible, what ``NAME:VERSION`` means, and which are nearly the same."""
+"""Names of models: which are valid, what ``NAME:VERSION`` means, and which are similar."""
 
 import operator
 import re
@@ -9,93 +9,97 @@ from views_runs.exceptions import InvalidNameError
 #: The longest name, in characters.
 MAX_NAME = 255
 
-#: The largest integer that SQLite knows.
+#: The largest integer that SQLite can hold.
 MAX_INTEGER = (1 << 63) - 1
 
-_REFERENCE = re.compile(r"(?s)(.*):([0-9]+)")
+#: A name that ends in a version.
+_VERSIONED = re.compile(r"(?s)(.*):([0-9]+)")
 
 
-def new_name(name: str) -> str:
-    """Return the name that a model is to be stored under.
+def check_new_name(name: str) -> str:
+    """Return the name to store a model under.
 
     Raises:
         InvalidNameError: a model cannot have this name.
     """
-    name = valid_name(name)
-    if _REFERENCE.fullmatch(name):
+    name = check_name(name)
+    if _VERSIONED.fullmatch(name):
         raise InvalidNameError(
-            f"{name!r} cannot be the name of a model: NAME:NUMBER names a version of NAME. Versions are numbered by "
-            "the store; give a name that does not end in a colon and a number"
+            f"{name!r} cannot be the name of a model, because NAME:NUMBER names a version of NAME",
+            "The store numbers the versions; use a name that does not end in a colon and a number",
         )
     return name
 
 
-def valid_name(name: str) -> str:
-    """Return a name that a model may have, or that a version may be asked for by.
+def check_name(name: str) -> str:
+    """Return the name of a model that is to be looked up, as a plain `str`.
 
     Raises:
         InvalidNameError: no model can have this name.
     """
     if not isinstance(name, str):
-        raise InvalidNameError(f"the name of a model is a string, not {name!r}")
-    # What a subclass of str calls itself is not what it is: an enum's member, for one.
+        raise InvalidNameError(f"the name of a model must be a string, not {name!r}")
+    # A subclass of str may print as something else: the member of an enum, for one.
     name = str.__str__(name)
+    categories = {unicodedata.category(character) for character in name}
     trouble = ""
     if not name:
         trouble = "it is empty"
     elif len(name) > MAX_NAME:
-        trouble = f"it has {len(name)} characters, and {MAX_NAME} are the most"
-    elif any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
-        trouble = "it holds a control character, such as a line break"
+        trouble = f"it has {len(name)} characters, and the limit is {MAX_NAME}"
+    elif "Cs" in categories:
+        trouble = "it contains a character that is not valid Unicode"
+    elif categories & {"Cc", "Zl", "Zp"}:
+        trouble = "it contains a control character, such as a line break"
     if trouble:
         raise InvalidNameError(f"{name[:60]!r} cannot be the name of a model: {trouble}")
     return name
 
 
 def reference(name: str, version: int | None) -> tuple[str, int | None]:
-    """Take ``NAME`` or ``NAME:VERSION`` apart.
+    """Split ``NAME`` or ``NAME:VERSION``.
 
     Raises:
-        InvalidNameError: no model can have this name, or two versions are named.
+        InvalidNameError: no model can have this name, or two versions are given.
 
     >>> reference("my-model:2", None), reference("my-model", None)
     (('my-model', 2), ('my-model', None))
     """
-    if isinstance(name, str) and (match := _REFERENCE.fullmatch(str.__str__(name))):
+    if isinstance(name, str) and (match := _VERSIONED.fullmatch(str.__str__(name))):
         name, named = match[1], int(match[2]) if len(match[2]) < 19 else MAX_INTEGER
         if version not in (None, named):
-            raise InvalidNameError(f"{match[0]!r} names version {named}, and version={version!r} another: give one")
+            raise InvalidNameError(f"{match[0]!r} names version {named}, and version={version!r} another", "Give one")
         version = named
     try:
-        return valid_name(name), None if version is None else max(0, min(operator.index(version), MAX_INTEGER))
+        return check_name(name), None if version is None else max(0, min(operator.index(version), MAX_INTEGER))
     except TypeError as error:
-        raise InvalidNameError(f"a version of {name!r} is a whole number, not {version!r}") from error
+        raise InvalidNameError(f"the version of {name!r} must be an integer, not {version!r}") from error
 
 
-def similar(name: str, names: list[str]) -> str:
-    """Return the end of a sentence that says which of the names are nearly this one.
+def suggest(name: str, names: list[str]) -> str:
+    """Return advice for a name that does not exist: which of the names that exist are similar.
 
-    >>> similar("my-modle", ["my-model", "another"])
-    "; did you mean 'my-model'?"
+    >>> suggest("my-modle", ["my-model", "another"])
+    "Did you mean 'my-model'?"
     """
     if not names:
-        return "; the store is empty"
+        return "The store is empty"
     from difflib import get_close_matches
 
     folded = {other.casefold(): other for other in reversed(names)}
     close = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
     if close:
-        return f"; did you mean {' or '.join(repr(other) for other in close)}?"
-    return "; `viewser model list` shows what is there"
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    return "Use `viewser model list` to see which models there are"
 
 
 def file_name(reference: str) -> str:
-    """Return the name of the file for a model's pickle: one that stays in its folder, on any system.
+    """Return a name for the file of a model's pickle; it is valid on every system, and names no other folder.
 
     >>> file_name("../my-model:2")
     '_._my-model_2.pickle'
     """
     name = re.sub(r'[/\\:*?"<>|]', "_", reference)
     name = "_" + name[1:] if name.startswith((".", "-")) else name
-    # File systems allow 255 bytes, and the file is written beside under a longer name first.
+    # File systems allow 255 bytes, and the file is first written beside its place, under a longer name.
     return name.encode("utf-8")[:200].decode("utf-8", "ignore") + ".pickle"
