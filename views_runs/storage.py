@@ -26,7 +26,6 @@ from views_runs.exceptions import (
     MetadataNotFoundError,
     ModelExistsError,
     ModelNotFoundError,
-    QueryError,
     StorageError,
     StoreDamagedError,
     UntrustedModelError,
@@ -38,10 +37,10 @@ from views_runs.metadata import (
     check,
     decode,
     encode,
-    equivalent,
-    lacking,
-    missing,
+    is_equivalent,
+    missing_fields,
     round_trip,
+    unmet_fields,
 )
 from views_runs.records import Backup, Finding, ModelRecord, Verification
 
@@ -53,9 +52,6 @@ T = TypeVar("T")
 MAIN = ("__main__", "__mp_main__")
 
 log = logging.getLogger("views_runs")
-
-#: With at least so many models an index no longer narrows the search: reading all in the order of storing does as well.
-MOST_HITS = 2000
 
 
 class Storage:
@@ -164,7 +160,8 @@ class Storage:
             log.info("training %s: it was deleted meanwhile", name)
         model = train()
         try:
-            self._store(name, model, metadata, lambda current: retrain or not equivalent(current.metadata, metadata))
+            wanted = round_trip(metadata)
+            self._store(name, model, metadata, lambda current: retrain or not is_equivalent(current.metadata, wanted))
         except ModelExistsError:
             log.info("another process stored an equivalent %s meanwhile; the one trained here is returned", name)
         except BaseException as error:
@@ -176,12 +173,13 @@ class Storage:
     def _equivalent_version(self, name: str, metadata: Any, retrain: bool) -> int | None:
         """Return the current version if it is equivalent; log what is going to happen, and why."""
         doing = f"store {name!r}"
-        name = names.new_name(name)
+        name = names.check_new_name(name)
         columns = _encode(metadata, doing)
         # The file is made and checked now: training may take hours.
         with self._connect(doing, create=True) as connection:
             record = None if retrain else rows.find(connection, name, None)
-            if record is not None and equivalent(record.metadata, metadata):
+            wanted = decode(*columns)
+            if record is not None and is_equivalent(record.metadata, wanted):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
                 return record.version
             with connection.transaction():
@@ -192,7 +190,7 @@ class Storage:
         elif record is None:
             log.info("training %s: there is no such model in %s", name, self.path)
         else:
-            shown = (f"{field} {old} -> {new}" for field, old, new in lacking(record.metadata, metadata))
+            shown = (f"{field} {old} -> {new}" for field, old, new in unmet_fields(record.metadata, wanted))
             log.info("training %s: %s", name, ", ".join(shown) or "it has no metadata")
         return None
 
@@ -227,7 +225,7 @@ class Storage:
             describe: returns what to record of it, by what its bytes say.
         """
         doing = f"store {name!r}"
-        name = names.new_name(name)
+        name = names.check_new_name(name)
         columns = _encode(metadata, doing)
         self._refuse_early(name, columns, may_replace, doing)
         with uploads.Upload(lambda: self._connect(doing, create=True)) as upload:
@@ -405,44 +403,26 @@ class Storage:
         >>> [record.name for record in store.find("train_end > 2019-12", author="testuser")]
         ['forest_492']
         """
-        wanted = query.conditions(where, fields) + query.stored_between(since, until)
-        order = query.order(sort)
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise QueryError(f"limit is how many records at most, 0 or more, not {limit!r}")
+        question = query.Question.of(
+            where,
+            fields,
+            name=name,
+            since=since,
+            until=until,
+            all_versions=all_versions,
+            sort=sort,
+            limit=limit,
+        )
         if self._reads_as_empty():
             return []
-        pieces = [condition.sql() for condition in wanted]
-        if name is not None:
-            pieces.append(query.glob_on_names(name))
-        if not all_versions:
-            pieces.append(query.SQL(f"models.version = {rows.NEWEST}"))
         with self._connect("find models") as connection:
             connection.function(query.compare_time, 3)
-            tables, hit = self._narrowed(connection, wanted)
-            where_all = query.all_of([*hit, *pieces])
-            found = connection.rows(
-                f"SELECT {rows.COLUMNS} FROM {tables}"
-                f"{' WHERE ' if where_all else ''}{where_all.text} ORDER BY {order.text} LIMIT ?",
-                (*where_all.parameters, *order.parameters, -1 if limit is None else min(limit, names.MAX_INTEGER)),
-            )
+            with query.refuse_beyond_limits():
+                found = connection.rows(
+                    f"{rows.SELECT} WHERE {question.where.text} ORDER BY {question.order.text} LIMIT ?",
+                    (*question.where.parameters, *question.order.parameters, question.limit),
+                )
         return [rows.as_record(row, self.path) for row in found]
-
-    def _narrowed(self, connection: Connection, wanted: "list[query.Condition]") -> "tuple[str, list[query.SQL]]":
-        """Choose the index that leaves the fewest models to look at; return the tables, and the condition on it.
-
-        SQLite would choose without knowing how many there are; and would read the rows, with their pickles, where the
-        index models_record has all that is asked for.
-        """
-        counts: list[tuple[int, int, query.SQL]] = []
-        for condition in wanted:
-            sql = condition.index_sql("hit")
-            if sql:
-                counted = f"SELECT count(*) FROM (SELECT 1 FROM models AS hit WHERE {sql.text} LIMIT {MOST_HITS})"
-                counts.append((connection.value(counted, sql.parameters), len(counts), sql))
-        fewest = min(counts, default=None, key=lambda one: one[:2])
-        if fewest is None or fewest[0] >= MOST_HITS:
-            return rows.TABLE, []
-        return f"models AS hit CROSS JOIN {rows.TABLE}", [fewest[2], query.SQL("models.id = hit.id")]
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, the highest first.
@@ -481,9 +461,9 @@ class Storage:
         >>> store.exists_with_metadata("forest", {"author": "testuser", "train_end": 492})
         False
         """
-        wanted = rows.decoded(*_encode({} if metadata is None else metadata, f"look up {name!r}"))
+        wanted = decode(*_encode(metadata, f"look up {name!r}"))
         record = self._existing(name)
-        return record is not None and equivalent(record.metadata, wanted)
+        return record is not None and is_equivalent(record.metadata, wanted)
 
     def has_metadata(self, name: str) -> bool:
         """Whether there is a model of this name, and metadata with it."""
@@ -624,7 +604,7 @@ class Storage:
         required = self.required()
         if not required:
             return []
-        return [record for record in self.find(all_versions=True) if missing(required, record.metadata)]
+        return [record for record in self.find(all_versions=True) if missing_fields(required, record.metadata)]
 
     def diff(self, name: str, other: str | None = None) -> tuple[ModelRecord, ModelRecord]:
         """Return the records of two models, or of a version and the one before it, to be compared.
@@ -880,9 +860,9 @@ class Storage:
 
     def _refuse_incomplete(self, connection: Connection, columns: tuple[str | None, str | None]) -> None:
         """Hold metadata to the fields that this file requires."""
-        metadata = None if columns[0] is None else decode(columns[0], columns[1])
+        metadata = decode(*columns)
         required = _required(connection)
-        lacks = missing(required, metadata)
+        lacks = missing_fields(required, metadata)
         if lacks:
             error = connection.failure(
                 InvalidMetadataError,

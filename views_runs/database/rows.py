@@ -130,7 +130,7 @@ def not_found(connection: Connection, name: str, version: int | None) -> Storage
         )
     others = connection.rows(f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?", (MAX_GUESSES,))
     return connection.failure(
-        ModelNotFoundError, f"there is no model {name!r}{names.similar(name, [row[0] for row in others])}"
+        ModelNotFoundError, f"there is no model {name!r}. {names.suggest(name, [row[0] for row in others])}"
     )
 
 

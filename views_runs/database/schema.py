@@ -64,17 +64,6 @@ CREATE INDEX IF NOT EXISTS models_record ON models (
     id, name, version, stored_at, stored_by, metadata, datetimes, environment, size, sha256
 );
 
--- To find models by the known fields of their metadata.
-CREATE INDEX IF NOT EXISTS models_author ON models (metadata ->> '$.author');
-CREATE INDEX IF NOT EXISTS models_run_id ON models (metadata ->> '$.run_id');
-CREATE INDEX IF NOT EXISTS models_queryset_name ON models (metadata ->> '$.queryset_name');
-CREATE INDEX IF NOT EXISTS models_level_of_analysis ON models (metadata ->> '$.level_of_analysis');
-CREATE INDEX IF NOT EXISTS models_outcome ON models (metadata ->> '$.outcome');
-CREATE INDEX IF NOT EXISTS models_train_start ON models (metadata ->> '$.train_start');
-CREATE INDEX IF NOT EXISTS models_train_end ON models (metadata ->> '$.train_end');
-CREATE INDEX IF NOT EXISTS models_training_date ON models (metadata ->> '$.training_date');
-CREATE INDEX IF NOT EXISTS models_steps ON models (metadata ->> '$.steps');
-
 -- The parts of a pickle after its first; never changed once written.
 CREATE TABLE IF NOT EXISTS model_parts (
     upload INTEGER NOT NULL,
