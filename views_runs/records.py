@@ -8,7 +8,7 @@ from typing import Any
 
 from views_runs.pickles import packages
 from views_runs.pickles.loadability import Needs, Verdict, verdict
-from views_runs.metadata import Metadata, differences, plain
+from views_runs.metadata import Metadata, differences, to_jsonable
 
 #: What a store records by itself, and may differ between two models.
 RECORDED = ("type", "size", "sha256", "stored_at", "stored_by", "python", "platform", "protocol")
@@ -83,7 +83,7 @@ class ModelRecord:
         fields["stored_at"] = self.stored_at.isoformat(timespec="microseconds")
         fields["imports"] = None if self.imports is None else [*self.imports]
         fields["troubles"] = [*self.troubles]
-        fields["metadata"] = None if self.metadata is None else plain(self.metadata)
+        fields["metadata"] = None if self.metadata is None else to_jsonable(self.metadata)
         return fields
 
 

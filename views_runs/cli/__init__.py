@@ -169,9 +169,10 @@ def _metadata(fields: dict[str, Any], settings: tuple[str, ...]) -> dict[str, An
     from views_runs import query
 
     given = {
-        field: query.typed(field, value) if isinstance(value, str) else value for field, value in _given(fields).items()
+        field: query.parse_value(field, value) if isinstance(value, str) else value
+        for field, value in _given(fields).items()
     }
-    return given | dict(query.assignment(text) for text in settings)
+    return given | dict(query.parse_assignment(text) for text in settings)
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -504,13 +505,13 @@ def diff(name: str, other: str | None, everything: bool) -> None:
       viewser model diff my-model another-model
     """
     from views_runs import rendering
-    from views_runs.metadata import plain
+    from views_runs.metadata import to_jsonable
     from views_runs.records import compared
 
     one, two = _storage().diff(name, other)
     rows = compared(one, two, everything)
     if _wants_json():
-        rendering.show_json([{"field": row[0], "values": plain(list(row[1:]))} for row in rows])
+        rendering.show_json([{"field": row[0], "values": to_jsonable(list(row[1:]))} for row in rows])
     else:
         rendering.show_differences(one, two, rows)
 

@@ -19,9 +19,9 @@ from views_runs.metadata import (
     KNOWN_FIELDS,
     MONTH_FIELDS,
     differences,
-    missing,
+    missing_fields,
     month_name,
-    plain,
+    to_jsonable,
 )
 from views_runs.records import Backup, Finding, ModelRecord, Verification
 
@@ -336,7 +336,7 @@ def show_required(fields: list[str], incomplete: list[ModelRecord]) -> None:
         show_message(f"{count} a required field; `viewser model annotate` adds it:")
         for record in incomplete[:MOST_INCOMPLETE]:
             show_message(
-                f"  {printable(record.name)}:{record.version} has no {', '.join(missing(fields, record.metadata))}"
+                f"  {printable(record.name)}:{record.version} has no {', '.join(missing_fields(fields, record.metadata))}"
             )
         if len(incomplete) > MOST_INCOMPLETE:
             show_message(f"  and {len(incomplete) - MOST_INCOMPLETE} more; --json shows all")
@@ -439,7 +439,7 @@ def text(field: str, value: Any) -> str:
         return printable(value)
     if isinstance(value, datetime):
         return value.isoformat(sep=" ", timespec="auto")
-    return printable(json.dumps(plain(value), ensure_ascii=False).strip('"'))
+    return printable(json.dumps(to_jsonable(value), ensure_ascii=False).strip('"'))
 
 
 def printable(value: str) -> str:
