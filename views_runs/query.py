@@ -1,7 +1,7 @@
 """Conditions on models: their values, their syntax, and the SQL that they become. Nothing here opens a file.
 
-A condition is ``FIELD OP VALUE``, ``FIELD`` (the model has it) or ``!FIELD`` (the model lacks it, or it is null). Whatever
-a user writes becomes a parameter, never SQL.
+A condition is ``FIELD OP VALUE``, ``FIELD`` (the model has it) or ``!FIELD`` (the model lacks it, or it is null).
+Whatever a user writes becomes a parameter, never SQL.
 """
 
 import json
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
+from types import NoneType
 from typing import Any, NoReturn
 
 from views_runs.exceptions import InvalidMetadataError, QueryError, StorageError
@@ -23,6 +24,9 @@ CURRENT = "models.version = (SELECT max(version) FROM models AS newest WHERE new
 NUMBER = Kind("a number", lambda value: type(value) in (int, float))
 SIZE = Kind("a number of bytes, as in 100MB", NUMBER.accepts)
 BOOLEAN = Kind("true or false", lambda value: isinstance(value, bool))
+COMPARABLE = Kind(
+    "a string, a number, a time, or a list of these", lambda value: not isinstance(value, (dict, list, NoneType))
+)
 
 #: The record's own fields: their kind, and their JSON type and value in SQL.
 OWN_FIELDS = {
@@ -50,7 +54,7 @@ _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*")
 
 #: What SQLite says when a statement is beyond one of its limits; its code is the one for any mistake in SQL.
-_LIMIT = re.compile(r"too (large|many|complex)|stack overflow|at most \d+ tables")
+_LIMIT = re.compile(r"too (large|many|complex)|at most \d+ tables")
 
 
 @dataclass(frozen=True)
@@ -131,12 +135,12 @@ class Field:
     def sql(self) -> tuple[SQL, SQL]:
         """Return the field's JSON type and its value; both are NULL if a model lacks it."""
         if self.own:
-            _, kind, value = OWN_FIELDS[self.path[0]]
-            return SQL(kind), SQL(value)
+            _, json_type, value = OWN_FIELDS[self.path[0]]
+            return SQL(json_type), SQL(value)
         if all(key.isascii() and key.isprintable() and not set(key) & set("\"\\'") for key in self.path):
             path = "$" + "".join(f'."{key}"' for key in self.path)
             return SQL("json_type(models.metadata, ?)", (path,)), SQL("json_extract(models.metadata, ?)", (path,))
-        # In a path, SQLite compares a key with the JSON as it is written, escapes and all; json_each resolves these.
+        # SQLite compares the keys of a path with the JSON as it is written, escapes and all; json_each resolves them.
         tables, parent = [], "models.metadata"
         for depth in range(len(self.path)):
             tables.append(f"json_each({parent}) AS key{depth}")
@@ -179,19 +183,17 @@ class Field:
             QueryError: one cannot be compared.
         """
         try:
-            values = round_trip({str(self): values})[str(self)]
-            # Months, sizes and times may be given as they are written in a condition.
-            is_parsed = self.own or self.kind is MONTH
-            values = [self.read(one.strip()) if is_parsed and isinstance(one, str) else one for one in values]
-        except InvalidMetadataError as error:
-            raise QueryError(f"{self} cannot be compared: {error.trouble}", advice=error.advice) from error
+            taken = round_trip({str(self): values})[str(self)]
+            if self.kind is MONTH or (self.own and self.kind is not TEXT):
+                # As in a condition, a string may stand for a month, a size or a time.
+                taken = [self.read(value) if isinstance(value, str) else value for value in taken]
         except ValueError as error:
             raise QueryError(f"{self} cannot be compared: {error}") from error
-        for value in values:
-            expected = self.kind.expected if self.own and self.kind else "a string, a number, a time, or a list of these"
-            if value is None or isinstance(value, (dict, list)) or (self.own and self.kind and not self.kind.accepts(value)):
-                raise QueryError(f"{self} cannot be compared with {value!r}: expected {expected}")
-        return tuple(_number(str(one)) if type(one) is int else one for one in values)
+        kind = OWN_FIELDS[self.path[0]][0] if self.own else COMPARABLE
+        for value in taken:
+            if not kind.accepts(value):
+                raise QueryError(f"{self} cannot be compared with {value!r}: expected {kind.expected}")
+        return tuple(_number(str(value)) if type(value) is int else value for value in taken)
 
 
 #: When a model was stored.
@@ -235,32 +237,34 @@ class Condition:
 
     def sql(self) -> SQL:
         """Return the condition on a row of ``models``; it calls `compare_time`."""
-        kind, value = self.field.sql()
+        json_type, value = self.field.sql()
         if self.operator == "has":
-            return SQL(f"{kind.text} <> 'null'", kind.parameters)
+            return SQL(f"{json_type.text} <> 'null'", json_type.parameters)
         if self.operator == "lacks":
-            return SQL(f"ifnull({kind.text}, 'null') = 'null'", kind.parameters)
+            return SQL(f"ifnull({json_type.text}, 'null') = 'null'", json_type.parameters)
         if self.operator == "!=":
             # A value of another type is not equal either; a missing field does not compare at all.
             equal = replace(self, operator="=").sql()
-            return SQL(f"{kind.text} <> 'null' AND NOT ifnull({equal.text}, 0)", kind.parameters + equal.parameters)
+            parameters = json_type.parameters + equal.parameters
+            return SQL(f"{json_type.text} <> 'null' AND NOT ifnull({equal.text}, 0)", parameters)
         pieces = []
         alike: dict[str, list[Any]] = {}
-        for wanted in self.values:
-            if isinstance(wanted, date):
-                pieces.append(self._compare_time(value, wanted))
+        for one in self.values:
+            if isinstance(one, date):
+                pieces.append(self._compare_time(value, one))
             else:
-                alike.setdefault(_json_types(wanted), []).append(wanted)
+                alike.setdefault(_json_types(one), []).append(one)
         for types, values in alike.items():
-            operator = {"=": f"IN ({', '.join('?' * len(values))})", "~": "GLOB ?"}.get(self.operator, f"{self.operator} ?")
-            parameters = (*kind.parameters, *value.parameters, *values)
-            pieces.append(SQL(f"{kind.text} IN ({types}) AND {value.text} {operator}", parameters))
+            operator = {"=": "IN", "~": "GLOB"}.get(self.operator, self.operator)
+            wanted = f"({', '.join('?' * len(values))})"
+            parameters = (*json_type.parameters, *value.parameters, *values)
+            pieces.append(SQL(f"{json_type.text} IN ({types}) AND {value.text} {operator} {wanted}", parameters))
         return _join(pieces, "OR")
 
     def _compare_time(self, value: SQL, wanted: date) -> SQL:
         if not self.field.own:
             return SQL(f"compare_time({value.text}, '{self.operator}', ?)", (*value.parameters, wanted.isoformat()))
-        # All of these are texts in UTC, and a time without an offset is local.
+        # `stored_at` holds texts in UTC, all of one form; a time without an offset is local.
         first, last = (_in_utc(moment) for moment in _span(wanted.isoformat()))
         if self.operator == "=":
             return SQL(f"{value.text} BETWEEN ? AND ?", (first, last))
@@ -269,23 +273,24 @@ class Condition:
 
 @contextmanager
 def refuse_beyond_limits() -> Iterator[None]:
-    """Raise a `QueryError` for a question that is beyond a limit of SQLite, as on the depth of an expression.
+    """Raise a `QueryError` if the question that the block executes is beyond a limit of SQLite.
 
-    The block executes the question; what it raises is a `StorageError` whose cause is SQLite's error.
+    The block raises a `StorageError` whose cause is SQLite's error.
     """
     try:
         yield
     except StorageError as error:
         if _LIMIT.search(str(error.__cause__)) is None:
             raise
-        raise QueryError(f"too much is asked at once ({error.__cause__})", advice="Ask in several steps") from error
+        trouble = f"the conditions are too many or too long for SQLite ({error.__cause__})"
+        raise QueryError(trouble, advice="Search in several steps") from error
 
 
 def parse_value(name: str, text: str) -> Any:
     """Parse a text that is given to a metadata field, as on the command line.
 
-    A known text field takes the text as it is. Elsewhere it may stand for a number, true, false, a date or a datetime; a
-    quoted text is a string; and the first and last month of the training data may be calendar months.
+    A known text field takes the text as it is, and a views month may be a calendar month. In other fields the text may
+    stand for a number, true, false, a date or a datetime, and a quoted text is a string.
 
     Raises:
         QueryError: the field cannot have this value.
@@ -296,12 +301,15 @@ def parse_value(name: str, text: str) -> Any:
     '7'
     """
     field = Field((name,))
-    is_text = field.kind is TEXT or not text.strip() or (text[0] in "\"'" and text[-1] != text[0])
-    return text if is_text else _Parser(text, "value").value(field)
+    is_string = field.kind is TEXT or not text.strip()
+    # What only begins with a quote, as 'tis, is a string too.
+    if is_string or (text[0] in "\"'" and text[-1] != text[0]):
+        return text
+    return _Parser(text, f"value of {name}").value(field)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Parse ``KEY=VALUE``: the key is taken as it is; the value is JSON if it begins with a bracket, or see `parse_value`.
+    """Parse ``KEY=VALUE``; the key is taken as it is, and the value is JSON if it begins with a bracket or brace.
 
     Raises:
         QueryError: it is invalid.
@@ -317,7 +325,8 @@ def parse_assignment(text: str) -> tuple[str, Any]:
     try:
         return key, json.loads(value)
     except ValueError as error:
-        raise QueryError(f"the value of {key} is not valid JSON: {error}", text, advice="Quote it if it is a text") from error
+        trouble = f"the value of {key} is not valid JSON: {error}"
+        raise QueryError(trouble, text, advice="Quote it if it is a string") from error
 
 
 def compare_time(stored: Any, operator: str, wanted: str) -> bool:
@@ -334,7 +343,7 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
     except (TypeError, ValueError):
         return False
     first, last = _span(wanted)
-    if moment.tzinfo is None or first.tzinfo is None:
+    if (moment.tzinfo is None) != (first.tzinfo is None):
         moment, first, last = (one.replace(tzinfo=None) for one in (moment, first, last))
     return {
         "=": first <= moment <= last,
@@ -359,13 +368,13 @@ def _in_utc(moment: datetime) -> str:
     try:
         moment = moment.astimezone(UTC)
     except (OverflowError, ValueError, OSError):
-        # The first and the last years have moments that other time zones cannot express.
+        # The first and last days of the calendar do not exist in every time zone.
         moment = moment.replace(tzinfo=UTC)
     return moment.isoformat(timespec="microseconds")
 
 
 def _json_types(value: Any) -> str:
-    """Return the JSON types, in SQL, of the fields that compare with a value: true is not 1, and "1" is not either."""
+    """Return the JSON types, in SQL, that compare with a value: neither true nor '1' equals 1."""
     if isinstance(value, bool):
         return "'true'" if value else "'false'"
     return "'text'" if isinstance(value, str) else "'integer', 'real'"
@@ -378,7 +387,7 @@ def _join(pieces: list[SQL], word: str) -> SQL:
 
 
 def _order(sort: str | None) -> SQL:
-    """Return what to sort by for a field, or ``-field`` for descending: models without it last, then the last stored."""
+    """Return the order by a field, or by ``-field`` descending; models that lack it come last, then the last stored."""
     if sort is None:
         return SQL("models.id DESC")
     descends = isinstance(sort, str) and sort.startswith("-")
@@ -387,7 +396,7 @@ def _order(sort: str | None) -> SQL:
 
 
 def _number(text: str) -> int | float:
-    """Return a number that SQLite can hold: it has no larger integers, and infinity is more than any of them."""
+    """Return a number as SQLite can hold it: a float, up to infinity, if it is too large an integer."""
     number = float(text)
     whole = int(text) if text.lstrip("+-").isdecimal() and abs(number) <= 2**63 else number
     return whole if abs(whole) < 2**63 else number
@@ -433,9 +442,10 @@ class _Parser:
         field = self.field()
         self.skip()
         if self.place == len(self.text):
-            # A flag is never missing: `current` and `!current` ask whether it is true.
-            is_flag = field.kind is BOOLEAN
-            return Condition(field, "=", (not lacks,)) if is_flag else Condition(field, "lacks" if lacks else "has")
+            if field.kind is BOOLEAN:
+                # Every model has `current`: what is asked is whether it is true.
+                return Condition(field, "=", (not lacks,))
+            return Condition(field, "lacks" if lacks else "has")
         if lacks:
             self.fail("!FIELD takes no operator and no value")
         operator = next(filter(self.take, OPERATORS), None)
@@ -469,9 +479,11 @@ class _Parser:
         if start == len(self.text):
             self.fail('expected a value ("" for an empty string)')
         is_quoted = self.text[start] in "\"'"
-        text = self.key()[0] if is_quoted else self.text[start:].rstrip()
-        self.place = self.place if is_quoted else len(self.text)
-        self.end("the value ends here")
+        if is_quoted:
+            text, _ = self.key()
+            self.end("the value ends here")
+        else:
+            text = self.text[start:].rstrip()
         if operator == "~" and field.own and field.kind is not TEXT:
             self.fail(f"~ compares strings, and {field} is not one", start)
         if not field.own and (is_quoted or operator == "~"):

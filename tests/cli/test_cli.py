@@ -284,7 +284,7 @@ def test_exit_codes_and_streams(store: Storage) -> None:
     missing = run("model", "inspect", "n", "--store", path)
     assert (missing.returncode, missing.stdout) == (1, "")
     assert missing.stderr == (
-        f"Error: cannot inspect 'n': {path}: there is no model 'n'; `viewser model list` shows what is there\n"
+        f"Error: cannot inspect 'n': {path}: there is no model 'n'. Use `viewser model list` to see which models there are\n"
     )
     for wrong in (("model", "inspect"), ("model", "nothing"), ("model", "list", "--nothing"), ("model", "delete")):
         result = run(*wrong)

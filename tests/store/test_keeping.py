@@ -159,7 +159,7 @@ def test_nothing_to_verify() -> None:
     with pytest.raises(ModelNotFoundError, match="there is no store yet"):
         Storage().verify("m")
     Storage().store("forest", 1)
-    with pytest.raises(ModelNotFoundError, match="did you mean 'forest'"):
+    with pytest.raises(ModelNotFoundError, match="Did you mean 'forest'"):
         Storage().verify("forst")
 
 

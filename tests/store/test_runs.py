@@ -61,9 +61,9 @@ def test_annotate_an_older_version_and_a_bare_model(store: Storage) -> None:
 @pytest.mark.parametrize(
     "change, said",
     [
-        ({"train_end": "480"}, "train_end should be a views month"),
-        ({"train_start": 500}, "train_start is 500 .*, after train_end, 480"),
-        ({"note": (1, 2)}, "note is a tuple"),
+        ({"train_end": "480"}, "train_end must be a views month"),
+        ({"train_start": 500}, "train_start, 500 .*, is after train_end, 480"),
+        ({"note": (1, 2)}, "note is of type tuple"),
         ({"unset": ["nothing"]}, "has no field 'nothing' to remove; it has train_end"),
     ],
 )
@@ -317,11 +317,11 @@ def test_annotate_on_the_command_line(store: Storage, viewser: Viewser) -> None:
         ([], 2, "nothing to change"),
         (["--step", "one"], 2, "not a valid integer"),
         (["--train-end", "2019-13"], 1, "there is no month 13"),
-        (["--set", "seed"], 1, "give KEY=VALUE"),
-        (["--set", "=7"], 1, "give KEY=VALUE"),
-        (["--set", "a=[1"], 1, "cannot be read as JSON"),
+        (["--set", "seed"], 1, "expected KEY=VALUE"),
+        (["--set", "=7"], 1, "expected KEY=VALUE"),
+        (["--set", "a=[1"], 1, "is not valid JSON"),
         (["--set", "a='x' y'"], 1, "the value ends here"),
-        (["--training-date", "soon"], 1, "training_date should be"),
+        (["--training-date", "soon"], 1, "invalid value of training_date"),
         (["--unset", "nothing"], 1, "has no field 'nothing'"),
     ],
 )

@@ -132,8 +132,8 @@ def test_a_missing_name_is_a_key_error_without_quotes(store: Storage) -> None:
         store.fetch("Fatalities_sb_forst")
     assert isinstance(caught.value, KeyError)
     assert str(caught.value) == (
-        f"cannot fetch 'Fatalities_sb_forst': {store.path}: there is no model 'Fatalities_sb_forst'; "
-        "did you mean 'fatalities_sb_forest'?"
+        f"cannot fetch 'Fatalities_sb_forst': {store.path}: there is no model 'Fatalities_sb_forst'. "
+        "Did you mean 'fatalities_sb_forest'?"
     )
     for missing in (store.inspect, store.delete, store.versions, store.fetch_metadata, store.download):
         with pytest.raises(ModelNotFoundError, match="viewser model list"):
@@ -148,7 +148,7 @@ def test_versions_beyond_any(store: Storage) -> None:
             store.fetch(name)
     with pytest.raises(ModelNotFoundError):
         store.fetch("m", version=1 << 70)
-    with pytest.raises(InvalidNameError, match="whole number"):
+    with pytest.raises(InvalidNameError, match="must be an integer"):
         store.fetch("m", version="one")  # type: ignore[arg-type]
 
 
@@ -174,7 +174,7 @@ def test_names_come_back(store: Storage, name: str) -> None:
         ("a\x00", "control character"),
         ("a\x7f", "control character"),
         ("a\u2028b", "control character"),
-        ("a\ud800", "control character"),
+        ("a\ud800", "not valid Unicode"),
         ("x" * 256, "it has 256 characters"),
         ("m:1", "names a version"),
         ("m:007", "names a version"),

@@ -4,6 +4,7 @@ import dataclasses
 import enum
 import json
 import math
+import pydoc
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -19,31 +20,36 @@ from hypothesis import strategies as st
 from views_runs import InvalidMetadataError, Metadata, ModelMetadata
 from views_runs.metadata import (
     KNOWN_FIELDS,
-    as_dict,
+    MONTH,
+    MONTH_FIELDS,
+    MONTHS,
+    TEXT,
+    TEXT_FIELDS,
+    TIME,
     check,
     decode,
     differences,
     encode,
-    equivalent,
+    is_equivalent,
     month_name,
 )
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+STRINGS = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
     st.floats(allow_nan=False, allow_infinity=False),
-    TEXT,
+    STRINGS,
     st.dates(),
     st.datetimes(timezones=st.none() | OFFSETS),
     st.dates().map(date.isoformat),
 )
 VALUES = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4), max_leaves=12
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(STRINGS, inner, max_size=4), max_leaves=12
 )
-METADATA = st.dictionaries(TEXT, VALUES, max_size=6)
+METADATA = st.dictionaries(STRINGS, VALUES, max_size=6)
 
 
 def types(value: Any) -> Any:
@@ -128,7 +134,7 @@ class Colour(enum.Enum):
         (pd.Timestamp("2026-11-23 08:00:00.000000001"), "nanoseconds"),
         (pd.NaT, "NaT"),
         (datetime(2026, 10, 25, 2, 30, tzinfo=ZoneInfo("Europe/Stockholm")), "would not come back"),
-        ("\ud800", "half of a character"),
+        ("\ud800", "contains an unpaired surrogate"),
         pytest.param(10**5000, "integer", id="long integer"),
     ],
 )
@@ -153,7 +159,7 @@ def test_endless_metadata_is_refused() -> None:
     """Metadata that holds itself ends in a message, not in a crash."""
     metadata: dict[str, Any] = {}
     metadata["self"] = metadata
-    with pytest.raises(InvalidMetadataError, match="self.self.self goes more than 100 levels deep"):
+    with pytest.raises(InvalidMetadataError, match="self.self.self is nested more than 100 levels deep"):
         encode(metadata)
 
 
@@ -175,6 +181,11 @@ class PydanticMetadata(pydantic.BaseModel):
 class OwnMetadata:
     author: str
     notes: dict[str, int]
+
+
+@dataclasses.dataclass
+class OtherMetadata:
+    note: str | None
 
 
 @pytest.mark.parametrize(
@@ -205,9 +216,16 @@ def test_fields_as_attributes() -> None:
 
 
 def test_none_in_a_model_of_fields_is_not_given() -> None:
-    """Of ModelMetadata only the fields that were given are stored."""
-    assert as_dict(ModelMetadata(author="testuser")) == {"author": "testuser"}
-    assert KNOWN_FIELDS[0] == "author"
+    """Of ModelMetadata only the fields that were given are stored; of other models, all."""
+    assert encode(ModelMetadata(author="testuser")) == ('{"author": "testuser"}', None)
+    assert encode({"inner": ModelMetadata()}) == ('{"inner": {}}', None)
+    assert round_trip(OtherMetadata(note=None)) == {"note": None}
+
+
+def test_no_metadata_is_no_text() -> None:
+    """None is encoded as NULL in both columns, and NULL is decoded as metadata without fields."""
+    assert encode(None) == (None, None)
+    assert decode(None, None) == {}
 
 
 @pytest.mark.parametrize(
@@ -242,7 +260,7 @@ def test_metadata_of_another_program(text: str) -> None:
     [
         ({"author": "testuser"}, True),
         ({"author": "testuser", "training_date": datetime(1999, 1, 1)}, True),
-        (ModelMetadata(train_end=480), True),
+        ({"train_end": True}, False),
         ({"train_end": 492}, False),
         ({"run_id": "2026-11"}, False),
         ({}, True),
@@ -251,8 +269,8 @@ def test_metadata_of_another_program(text: str) -> None:
 def test_equivalent(wanted: Any, answer: bool) -> None:
     """Every field that is wanted counts, but not the training date, nor what was annotated later."""
     stored = Metadata(author="testuser", train_end=480, training_date=datetime(2026, 11, 23), note="later")
-    assert equivalent(stored, wanted) is answer
-    assert not equivalent(None, wanted)
+    assert is_equivalent(stored, wanted) is answer
+    assert not is_equivalent(None, wanted)
 
 
 @given(st.integers(1, 5000))
@@ -298,7 +316,7 @@ def test_dataclasses_in_dataclasses() -> None:
 def test_keys_that_are_more_than_texts() -> None:
     """An enum's member is the text that it is; two keys of the same text are refused."""
     assert round_trip({Key.WHEN: datetime(2026, 1, 2)}) == {"when": datetime(2026, 1, 2)}
-    with pytest.raises(InvalidMetadataError, match="two keys that are the same text"):
+    with pytest.raises(InvalidMetadataError, match="metadata field outer has duplicate keys"):
         encode({"outer": {SameText("a"): 1, "a": 2}})
 
 
@@ -314,9 +332,12 @@ def test_metadata_that_breaks_on_the_way() -> None:
 
     endless = Nested(OwnMetadata("testuser", {}))
     endless.inner = endless  # type: ignore[assignment]
-    with pytest.raises(InvalidMetadataError, match="Broken, cannot be turned into a dict: .*not today"):
+    said = "the metadata is a .*Broken, and cannot be converted to a dict: .*not today"
+    with pytest.raises(InvalidMetadataError, match=said):
         encode(Broken())
-    with pytest.raises(InvalidMetadataError, match="100 levels deep"):
+    with pytest.raises(InvalidMetadataError, match="metadata field inner is a .*Broken"):
+        encode({"inner": Broken()})
+    with pytest.raises(InvalidMetadataError, match="more than 100 levels deep"):
         encode(endless)
     assert Metadata(author="testuser") != Broken()
 
@@ -324,16 +345,16 @@ def test_metadata_that_breaks_on_the_way() -> None:
 @pytest.mark.parametrize(
     "field, value, said",
     [
-        ("author", 7, "author should be a text, and is 7, an int"),
-        ("run_id", ["2026-11"], "run_id should be a text"),
-        ("train_end", "480", "train_end should be a views month, .* and is the text '480'"),
-        ("train_start", 1.5, "train_start should be a views month"),
-        ("train_end", True, "train_end should be a views month, .* and is True, a bool"),
-        ("training_date", "yesterday", "training_date should be a datetime, a date, or an ISO 8601 text"),
-        ("training_date", 20261123, "training_date should be"),
-        ("steps", 3, "steps should be a list of integers"),
-        ("steps", [1, "2"], "steps should be a list of integers"),
-        ("steps", [True], "steps should be a list of integers"),
+        ("author", 7, "author must be a string, not 7"),
+        ("run_id", ["2026-11"], "run_id must be a string"),
+        ("train_end", "480", "train_end must be a views month .*, not '480'"),
+        ("train_start", 1.5, "train_start must be a views month"),
+        ("train_end", True, "train_end must be a views month .*, not True"),
+        ("training_date", "yesterday", "training_date must be a datetime, a date, or an ISO 8601 string"),
+        ("training_date", 20261123, "training_date must be"),
+        ("steps", 3, "steps must be a list of integers"),
+        ("steps", [1, "2"], "steps must be a list of integers"),
+        ("steps", [True], "steps must be a list of integers"),
     ],
 )
 def test_known_fields_have_types(field: str, value: Any, said: str) -> None:
@@ -363,7 +384,7 @@ def test_what_known_fields_may_be(metadata: dict[str, Any]) -> None:
 def test_training_data_does_not_end_before_it_starts() -> None:
     """The message names both months."""
     with pytest.raises(
-        InvalidMetadataError, match=r"train_start is 481 \(Jan 2020\), after train_end, 480 \(Dec 2019\)"
+        InvalidMetadataError, match=r"train_start, 481 \(Jan 2020\), is after train_end, 480 \(Dec 2019\)"
     ):
         check(Metadata(train_start=481, train_end=480))
 
@@ -375,3 +396,27 @@ def test_differences() -> None:
     assert differences(old, new) == [("train_end", 480, 492), ("flag", True, 1), ("note", None, "x")]
     assert differences(None, {"a": 1}) == [("a", None, 1)]
     assert differences({"a": 1}, {"a": 1}, everything=True) == [("a", 1, 1)]
+
+
+def test_known_fields() -> None:
+    """One table says what each field holds, what it means, and how the command line and a list show it."""
+    assert {field.name: (field.kind, field.option, field.column) for field in KNOWN_FIELDS.values()} == {
+        "author": (TEXT, "--author", "author"),
+        "run_id": (TEXT, "--run-id", "run"),
+        "queryset_name": (TEXT, "--queryset", None),
+        "level_of_analysis": (TEXT, "--loa", "level of analysis"),
+        "outcome": (TEXT, "--outcome", None),
+        "train_start": (MONTH, "--train-start", None),
+        "train_end": (MONTH, "--train-end", None),
+        "training_date": (TIME, "--training-date", "trained"),
+        "steps": (MONTHS, "--step", None),
+    }
+    assert list(KNOWN_FIELDS) == [field.name for field in dataclasses.fields(ModelMetadata)]
+    assert (MONTH_FIELDS, TEXT_FIELDS) == (("train_start", "train_end"), tuple(KNOWN_FIELDS)[:5])
+
+
+def test_help_explains_known_fields() -> None:
+    """`help(ModelMetadata)` says what each field means and holds."""
+    shown = pydoc.plain(pydoc.render_doc(ModelMetadata))
+    for field in KNOWN_FIELDS.values():
+        assert f"{field.name}: {field.help}; {field.kind.expected}." in shown
