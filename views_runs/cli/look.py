@@ -1,6 +1,5 @@
 """Verbs that look at models, and at the guide."""
 
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -110,6 +109,8 @@ def guide(topic: str | None) -> "Topic | Topics":
       viewser model guide
       viewser model guide conditions
     """
+    from importlib import resources
+
     from views_runs.rendering.views import Topic, Topics
 
     folder = resources.files("views_runs") / "guide"
