@@ -104,15 +104,20 @@ def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
     return text(fields[0].name, values[0])
 
 
+def field_columns() -> dict[str, Callable[[ModelRecord], str]]:
+    """Return what a list shows of the known fields: those with a column, and the months as one."""
+    fields: dict[str, list[KnownField]] = {}
+    for field in KNOWN_FIELDS.values():
+        if title := field.column or ("training period" if field.kind == MONTH else None):
+            fields.setdefault(title, []).append(field)
+    return {title: partial(field_cell, shared) for title, shared in fields.items()}
+
+
 #: What a list shows of each model, by the title of the column.
 COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
     "name": lambda record: printable(record.name),
     "version": lambda record: str(record.version),
-    **{
-        title: partial(field_cell, [field for field in KNOWN_FIELDS.values() if field.column == title])
-        for title in dict.fromkeys(field.column for field in KNOWN_FIELDS.values())
-        if title
-    },
+    **field_columns(),
     "size": lambda record: size(record.size),
     "stored": lambda record: local_time(record.stored_at),
 }
@@ -190,7 +195,9 @@ def show_record(record: ModelRecord) -> None:
     recorded = pairs(recorded_fields(record, [verdict.verdict, *verdict.reasons]), page.width)
     title = Text(f"{printable(record.name)}, version {record.version}{'' if record.current else ' (not current)'}")
     widest = Measurement.get(page, page.options, Group(given, recorded)).maximum + 4
-    content = Group(given, Rule(style="dim"), recorded)
+    # A Rule without a title draws its line whatever the encoding is.
+    rule = Rule(characters="-" if page.options.ascii_only else "─", style="dim")
+    content = Group(given, rule, recorded)
     page.print(Panel(content, title=title, width=min(page.width, max(widest, len(title) + 6))))
     show_fixes([verdict.fix])
 
@@ -503,27 +510,7 @@ class Topic(NamedTuple):
     """A page of the guide."""
 
     topic: str
-    title: str
     text: str
-
-
-class Topics(NamedTuple):
-    """The pages of the guide."""
-
-    pages: Sequence[Topic]
-
-    @property
-    def titles(self) -> list[dict[str, str]]:
-        """The topic and the title of each page."""
-        return [{"topic": page.topic, "title": page.title} for page in self.pages]
-
-
-@show.register
-def show_topics(topics: Topics) -> None:
-    """Print a line for each page."""
-    widest = max((len(page.topic) for page in topics.pages), default=0)
-    show_lines(f"{page.topic.ljust(widest)}  {page.title}" for page in topics.pages)
-    show_message("`viewser model guide TOPIC` shows one.")
 
 
 @show.register
@@ -542,5 +529,4 @@ JSON_FIELDS = {
     Checks: "models",
     Diagnosis: "findings",
     Verified: "found",
-    Topics: "titles",
 }
