@@ -25,8 +25,8 @@ KNOWN_FIELDS: Mapping[str, KnownField] = {
         KnownField("queryset_name", TEXT, "the queryset of the training data", "--queryset"),
         KnownField("level_of_analysis", TEXT, "what a row of the data is", "--loa", "level of analysis"),
         KnownField("outcome", TEXT, "what is predicted", "--outcome"),
-        KnownField("train_start", MONTH, "the first month of the training data", "--train-start", "training period"),
-        KnownField("train_end", MONTH, "the last month of the training data", "--train-end", "training period"),
+        KnownField("train_start", MONTH, "the first month of the training data", "--train-start"),
+        KnownField("train_end", MONTH, "the last month of the training data", "--train-end"),
         KnownField("training_date", TIME, "when the model was trained", "--training-date", "trained"),
         KnownField("steps", MONTHS, "how many months ahead the model predicts", "--step"),
     )

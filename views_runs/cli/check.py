@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def will_not_load(checks: "Checks") -> bool:
-    """Whether a model will not load, or could not be checked."""
+    """Return whether a model will not load, or could not be checked."""
     from views_runs.pickles.loadability import WILL_NOT
 
     return bool(checks.damaged) or any(one.verdict == WILL_NOT for one in checks.models)
@@ -47,7 +47,7 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> "Chec
 @verb(fails=lambda verified: verified.found.damaged)
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
 def verify(storage: "Storage", names: tuple[str, ...]) -> "Verified":
-    """Check that models are, byte for byte, what was stored.
+    """Verify that models are, byte for byte, what was stored.
 
     Reads all models, or the given ones, to the end without loading them; others can store meanwhile. Exits with 1 if a
     model is damaged.
@@ -65,7 +65,7 @@ def verify(storage: "Storage", names: tuple[str, ...]) -> "Verified":
 
 
 def has_failed(diagnosis: "Diagnosis") -> bool:
-    """Whether a finding is a failure."""
+    """Return whether a finding is a failure."""
     return any(finding.state == "failure" for finding in diagnosis.findings)
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import logging
 import os
 import signal
 import sys
@@ -19,8 +18,6 @@ from views_runs.exceptions import StorageError, StoreNotFoundError
 if TYPE_CHECKING:
     from views_runs.records import Damage
     from views_runs.storage import Storage
-
-LOG = logging.getLogger("views_runs")
 
 C = TypeVar("C", bound=click.Command)
 
@@ -166,21 +163,23 @@ def shared_options(command: C) -> C:
 @contextmanager
 def show_log() -> Iterator[None]:
     """Show what the library logs: that it waits for a lock, or has made a file."""
-    handler, level = logging.Handler(), LOG.level
+    import logging
 
-    def emit(record: logging.LogRecord) -> None:
-        from views_runs.rendering import console
+    class Shown(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            from views_runs.rendering import console
 
-        console.show_message(record.getMessage())
+            console.show_message(record.getMessage())
 
-    handler.emit = emit  # type: ignore[method-assign]
-    LOG.setLevel(logging.INFO)
-    LOG.addHandler(handler)
+    log, handler = logging.getLogger("views_runs"), Shown()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
     try:
         yield
     finally:
-        LOG.removeHandler(handler)
-        LOG.setLevel(level)
+        log.removeHandler(handler)
+        log.setLevel(level)
 
 
 @contextmanager

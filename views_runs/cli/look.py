@@ -1,6 +1,5 @@
 """Verbs that look at models, and at the guide."""
 
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +11,7 @@ from views_runs.known_fields import MONTH, TEXT
 
 if TYPE_CHECKING:
     from views_runs.records import ModelRecord
-    from views_runs.rendering.views import Differences, Listing, Topic, Topics
+    from views_runs.rendering.views import Differences, Listing, Topic
     from views_runs.storage import Storage
 
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "-w", "--where", metavar="CONDITION", type=WORDS, multiple=True, help="FIELD OP VALUE, FIELD or !FIELD; repeatable."
 )
-@click.option("--since", metavar="TIME", type=WORDS, help="Stored at this time or later, as 2026-11-01.")
+@click.option("--since", metavar="TIME", type=WORDS, help="Stored at this time or later, as in 2026-11-01.")
 @click.option("--until", metavar="TIME", type=WORDS, help="Stored at this time or earlier; a date is its whole day.")
 @click.option("--all-versions", is_flag=True, help="Include older versions.")
 @click.option("--sort", metavar="FIELD", type=WORDS, help="Sort by FIELD; -FIELD for descending order.")
@@ -101,26 +100,21 @@ def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> 
 
 
 @verb(opens=False)
-@click.argument("topic", required=False)
-def guide(topic: str | None) -> "Topic | Topics":
-    """Show a page of the guide, or list its topics.
+@click.argument("topic", default="index")
+def guide(topic: str) -> "Topic":
+    """Show a page of the guide, or its index.
 
     \b
     Examples:
       viewser model guide
       viewser model guide conditions
     """
-    from views_runs.rendering.views import Topic, Topics
+    from importlib import resources
+
+    from views_runs.rendering.views import Topic
 
     folder = resources.files("views_runs") / "guide"
-    texts = {one.name.removesuffix(".rst"): one.read_text("utf-8") for one in folder.iterdir() if one.name.endswith(".rst")}
-    # A title is the first line that has a letter and is neither a comment nor a target.
-    pages = {
-        name: Topic(name, next(line for line in texts[name].splitlines() if line[:1].isalnum()), texts[name])
-        for name in sorted(texts)
-    }
-    if topic is None:
-        return Topics([*pages.values()])
+    pages = {page.name.removesuffix(".rst"): page for page in folder.iterdir() if page.name.endswith(".rst")}
     if topic not in pages:
-        raise click.UsageError(f"there is no topic {topic!r}. The topics are {', '.join(pages)}.")
-    return pages[topic]
+        raise click.UsageError(f"there is no topic {topic!r}. The topics are {', '.join(sorted(pages))}.")
+    return Topic(topic, pages[topic].read_text("utf-8"))

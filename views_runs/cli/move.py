@@ -1,6 +1,7 @@
 """Verbs that move models into a store, and out of it."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,9 +39,9 @@ def upload(
 
     if name is not None and os.path.isfile(name):
         raise click.UsageError(
-            f"NAME is a file, {name!r}, and only one FILE is uploaded at a time. To upload several:\n"
-            '  for file in *.pickle; do viewser model upload "$file"; done\n'
-            f"To give a model this name, upload it from a folder that has no such file."
+            f"NAME is a file, {name!r}, and upload takes one FILE. To upload several files:\n"
+            f'  for file in {shlex.join([file, name])}; do viewser model upload "$file"; done\n'
+            "To give a model the name of a file, upload it from another folder."
         )
     name = WORDS.convert(Path(file).stem, None, None) if name is None else name
     return Stored(storage.upload(file, name, metadata(fields, settings) or None, overwrite))
@@ -70,16 +71,16 @@ def download(storage: "Storage", name: str, file: str | None, force: bool) -> "D
         return None
     if file and names_a_model(storage, file):
         raise click.UsageError(
-            f"FILE is the name of a model, {file!r}, and only one model is downloaded at a time. To download several:\n"
-            f'  for name in {name} {file}; do viewser model download "$name"; done\n'
-            f"To write to a file of this name, give it as .{os.sep}{file}"
+            f"FILE is the name of a model, {file!r}, and download takes one model. To download several models:\n"
+            f'  for name in {shlex.join([name, file])}; do viewser model download "$name"; done\n'
+            f"To write to a file of this name: {shlex.quote(os.path.join('.', file))}"
         )
     path = storage.download(name, file, overwrite=force)
     return Download(name, path, path.stat().st_size)
 
 
 def names_a_model(storage: "Storage", file: str) -> bool:
-    """Whether a file's name, without a folder, is that of a model: it was hardly meant as a file."""
+    """Return whether a file without a folder has the name of a model, which was more likely meant."""
     try:
         return not os.path.dirname(file) and not os.path.isdir(file) and storage.exists(WORDS.convert(file, None, None))
     except InvalidNameError:

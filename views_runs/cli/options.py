@@ -47,9 +47,9 @@ WORDS, MODEL_NAME = Words(), ModelName()
 #: For each kind of known field, what its option takes, and an example.
 KINDS = {
     TEXT: ("TEXT", WORDS, ""),
-    MONTH: ("MONTH", WORDS, ", as 480 or 2019-12"),
+    MONTH: ("MONTH", WORDS, ", as in 480 or 2019-12"),
     MONTHS: ("N", click.INT, "; repeatable"),
-    TIME: ("TIME", WORDS, ", as 2026-11-23 or 2026-11-23T08:00"),
+    TIME: ("TIME", WORDS, ", as in 2026-11-23 or 2026-11-23T08:00"),
 }
 
 

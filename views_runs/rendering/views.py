@@ -1,16 +1,16 @@
 """One view for each kind of value that a verb returns: `show` prints it for people, `as_json` makes it JSON.
 
 To add one, write a function that prints the value and register it. A value that is not a record of the library is a
-dataclass here: its fields are those of the JSON object, or ``JSON`` names the field that stands for all.
+named tuple here, whose JSON is an object with its fields, unless `JSON_FIELDS` names the one that is all of it. (A
+frozen dataclass takes seven times as long to define; all of them would cost each command 15 ms.)
 """
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from rich.cells import cell_len, chop_cells
@@ -64,10 +64,14 @@ def as_json(value: Any) -> Any:
     """
     if isinstance(value, ModelRecord):
         return value.as_json()
+    if type(value) in JSON_FIELDS:
+        return as_json(getattr(value, JSON_FIELDS[type(value)]))
     if dataclasses.is_dataclass(value):
-        if field := getattr(value, "JSON", None):
-            return as_json(getattr(value, field))
-        return {field.name: as_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    elif hasattr(value, "_asdict"):
+        value = value._asdict()
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
     return str(value) if isinstance(value, Path) else plain(value)
@@ -76,11 +80,8 @@ def as_json(value: Any) -> Any:
 # Many models.
 
 
-@dataclass(frozen=True)
-class Listing:
+class Listing(NamedTuple):
     """The models that meet some conditions."""
-
-    JSON: ClassVar[str] = "records"
 
     records: Sequence[ModelRecord]
     #: What to say if there are none.
@@ -103,15 +104,20 @@ def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
     return text(fields[0].name, values[0])
 
 
+def field_columns() -> dict[str, Callable[[ModelRecord], str]]:
+    """Return what a list shows of the known fields: those with a column, and the months as one."""
+    fields: dict[str, list[KnownField]] = {}
+    for field in KNOWN_FIELDS.values():
+        if title := field.column or ("training period" if field.kind == MONTH else None):
+            fields.setdefault(title, []).append(field)
+    return {title: partial(field_cell, shared) for title, shared in fields.items()}
+
+
 #: What a list shows of each model, by the title of the column.
 COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
     "name": lambda record: printable(record.name),
     "version": lambda record: str(record.version),
-    **{
-        title: partial(field_cell, [field for field in KNOWN_FIELDS.values() if field.column == title])
-        for title in dict.fromkeys(field.column for field in KNOWN_FIELDS.values())
-        if title
-    },
+    **field_columns(),
     "size": lambda record: size(record.size),
     "stored": lambda record: local_time(record.stored_at),
 }
@@ -189,7 +195,9 @@ def show_record(record: ModelRecord) -> None:
     recorded = pairs(recorded_fields(record, [verdict.verdict, *verdict.reasons]), page.width)
     title = Text(f"{printable(record.name)}, version {record.version}{'' if record.current else ' (not current)'}")
     widest = Measurement.get(page, page.options, Group(given, recorded)).maximum + 4
-    content = Group(given, Rule(style="dim"), recorded)
+    # A Rule without a title draws its line whatever the encoding is.
+    rule = Rule(characters="-" if page.options.ascii_only else "─", style="dim")
+    content = Group(given, rule, recorded)
     page.print(Panel(content, title=title, width=min(page.width, max(widest, len(title) + 6))))
     show_fixes([verdict.fix])
 
@@ -245,11 +253,8 @@ def show_fixes(lines: Iterable[str]) -> None:
 # Two models.
 
 
-@dataclass(frozen=True)
-class Differences:
+class Differences(NamedTuple):
     """How two models differ, from `records.compared`."""
-
-    JSON: ClassVar[str] = "rows"
 
     one: ModelRecord
     other: ModelRecord
@@ -291,11 +296,8 @@ def recorded_text(field: str, value: Any) -> str:
 # What was changed.
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """A model that was stored."""
-
-    JSON: ClassVar[str] = "record"
 
     record: ModelRecord
 
@@ -307,11 +309,8 @@ def show_stored(stored: Stored) -> None:
     show_message(f"Stored {record.name}, version {record.version} ({size(record.size)}).")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """A model before and after its metadata was changed."""
-
-    JSON: ClassVar[str] = "after"
 
     before: ModelRecord
     after: ModelRecord
@@ -328,11 +327,8 @@ def show_change(change: Change) -> None:
         show_message(f"Nothing changed: {change.after.name} already has these values.")
 
 
-@dataclass(frozen=True)
-class Deletion:
+class Deletion(NamedTuple):
     """Versions that were deleted, and by name the version that is current now."""
-
-    JSON: ClassVar[str] = "records"
 
     records: Sequence[ModelRecord]
     current: Mapping[str, ModelRecord | None]
@@ -354,8 +350,7 @@ def show_deletion(deletion: Deletion) -> None:
         show_message(f"The current version of {left.name} is now {left.version}.")
 
 
-@dataclass(frozen=True)
-class Requirements:
+class Requirements(NamedTuple):
     """The metadata fields that a store requires, and the models that lack one."""
 
     required: list[str]
@@ -382,8 +377,7 @@ def show_requirements(requirements: Requirements) -> None:
 # Files.
 
 
-@dataclass(frozen=True)
-class Download:
+class Download(NamedTuple):
     """A model whose pickle was written to a file."""
 
     name: str
@@ -407,8 +401,7 @@ def show_backup(made: Backup) -> None:
     show_message(f"Copied and verified {versions(made.versions)} ({size(made.size)}) to {made.path}.")
 
 
-@dataclass(frozen=True)
-class Trust:
+class Trust(NamedTuple):
     """The imports that were added to the user's list, and the file with the list."""
 
     file: Path
@@ -434,8 +427,7 @@ def show_trust(trust: Trust) -> None:
 # What was checked.
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """Whether a version of a model will load on this machine."""
 
     name: str
@@ -445,11 +437,8 @@ class Check:
     fix: str
 
 
-@dataclass(frozen=True)
-class Checks:
+class Checks(NamedTuple):
     """Whether some models will load on this machine."""
-
-    JSON: ClassVar[str] = "models"
 
     models: Sequence[Check]
     #: The rows that could not be read.
@@ -463,11 +452,8 @@ def show_checks(checks: Checks) -> None:
     show_fixes(one.fix for one in checks.models)
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(NamedTuple):
     """What `doctor` found."""
-
-    JSON: ClassVar[str] = "findings"
 
     findings: Sequence[Finding]
 
@@ -495,11 +481,8 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
         console.page(wrap=False).print(grid)
 
 
-@dataclass(frozen=True)
-class Verified:
+class Verified(NamedTuple):
     """What `verify` found in a store."""
-
-    JSON: ClassVar[str] = "found"
 
     found: Verification
     store: Path
@@ -523,38 +506,27 @@ def versions(count: int) -> str:
 # The guide.
 
 
-@dataclass(frozen=True)
-class Topic:
+class Topic(NamedTuple):
     """A page of the guide."""
 
     topic: str
-    title: str
     text: str
-
-
-@dataclass(frozen=True)
-class Topics:
-    """The pages of the guide."""
-
-    JSON: ClassVar[str] = "titles"
-
-    pages: Sequence[Topic]
-
-    @property
-    def titles(self) -> list[dict[str, str]]:
-        """The topic and the title of each page."""
-        return [{"topic": page.topic, "title": page.title} for page in self.pages]
-
-
-@show.register
-def show_topics(topics: Topics) -> None:
-    """Print a line for each page."""
-    widest = max((len(page.topic) for page in topics.pages), default=0)
-    show_lines(f"{page.topic.ljust(widest)}  {page.title}" for page in topics.pages)
-    show_message("`viewser model guide TOPIC` shows one.")
 
 
 @show.register
 def show_topic(page: Topic) -> None:
     """Print a page, through a pager on a terminal."""
     console.show_page(page.text)
+
+
+#: The field of a value that is all of its JSON.
+JSON_FIELDS = {
+    Listing: "records",
+    Differences: "rows",
+    Stored: "record",
+    Change: "after",
+    Deletion: "records",
+    Checks: "models",
+    Diagnosis: "findings",
+    Verified: "found",
+}
