@@ -53,7 +53,7 @@ class KnownField:
     help: str
     #: The option of the command line that gives it.
     option: str | None = None
-    #: The heading of its column in a list of models, if it has one of its own.
+    #: The heading of its column in a list of models; fields with one heading share the column.
     column: str | None = None
 
 
@@ -80,8 +80,12 @@ class ModelMetadata:
         TEXT, "what a row of the data is, as in country_month", option="--loa", column="level of analysis"
     )
     outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", option="--outcome")
-    train_start: int | None = known(MONTH, "the first month of the training data", option="--train-start")
-    train_end: int | None = known(MONTH, "the last month of the training data", option="--train-end")
+    train_start: int | None = known(
+        MONTH, "the first month of the training data", option="--train-start", column="training period"
+    )
+    train_end: int | None = known(
+        MONTH, "the last month of the training data", option="--train-end", column="training period"
+    )
     training_date: datetime | date | str | None = known(
         TIME, "when the model was trained", option="--training-date", column="trained"
     )

@@ -7,7 +7,7 @@ import click
 from views_runs.cli.command import Unreadable, given_store, verb
 from views_runs.cli.options import MODEL_NAME, WORDS, field_options, given
 from views_runs.cli.standins import exists_file, reported
-from views_runs.known_fields import MONTH, TEXT
+from views_runs.metadata import MONTH, TEXT
 
 if TYPE_CHECKING:
     from views_runs.records import ModelRecord

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from views_runs import names
-from views_runs.known_fields import KNOWN_FIELDS, MONTH, MONTHS, TEXT, TIME
+from views_runs.metadata import KNOWN_FIELDS, MONTH, MONTHS, TEXT, TIME, Kind
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,7 +53,7 @@ KINDS = {
 }
 
 
-def field_options(*kinds: str, multiple: bool = False) -> Callable[[F], F]:
+def field_options(*kinds: Kind, multiple: bool = False) -> Callable[[F], F]:
     """Add the option of each known field of these kinds; the verb gets them as ``**fields``, for `given`.
 
     Args:
@@ -108,7 +108,10 @@ def metadata(fields: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any
     """
     from views_runs import query
 
-    typed = {name: query.parse_value(name, value) if isinstance(value, str) else value for name, value in given(fields).items()}
+    typed = {
+        name: query.parse_value(name, value) if isinstance(value, str) else value
+        for name, value in given(fields).items()
+    }
     return typed | dict(query.parse_assignment(text) for text in settings)
 
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 from rich.filesize import decimal
 
-from views_runs.known_fields import KNOWN_FIELDS, MONTH
-from views_runs.metadata import month_name, plain
+from views_runs.metadata import KNOWN_FIELDS, MONTH
+from views_runs.metadata import month_name, to_jsonable
 
 # rich.console takes as long to import as everything that `list` needs besides click, so only views that need it do.
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def text(field: str, value: Any) -> str:
         return printable(value)
     if isinstance(value, datetime):
         return value.isoformat(" ")
-    return printable(json.dumps(plain(value), ensure_ascii=False).strip('"'))
+    return printable(json.dumps(to_jsonable(value), ensure_ascii=False).strip('"'))
 
 
 def printable(value: str) -> str:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from rich.cells import cell_len, chop_cells
 
-from views_runs.known_fields import KNOWN_FIELDS, MONTH, TIME, KnownField
-from views_runs.metadata import differences, missing, plain
+from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField
+from views_runs.metadata import differences, missing_fields, to_jsonable
 from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
 from views_runs.rendering import console
 from views_runs.rendering.console import local_time, printable, printable_lines, show_lines, show_message, size, text
@@ -74,7 +74,7 @@ def as_json(value: Any) -> Any:
         return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else plain(value)
+    return str(value) if isinstance(value, Path) else to_jsonable(value)
 
 
 # Many models.
@@ -105,11 +105,11 @@ def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
 
 
 def field_columns() -> dict[str, Callable[[ModelRecord], str]]:
-    """Return what a list shows of the known fields: those with a column, and the months as one."""
+    """Return what a list shows of the known fields that have a column."""
     fields: dict[str, list[KnownField]] = {}
     for field in KNOWN_FIELDS.values():
-        if title := field.column or ("training period" if field.kind == MONTH else None):
-            fields.setdefault(title, []).append(field)
+        if field.column:
+            fields.setdefault(field.column, []).append(field)
     return {title: partial(field_cell, shared) for title, shared in fields.items()}
 
 
@@ -368,7 +368,7 @@ def show_requirements(requirements: Requirements) -> None:
         count = "1 version lacks" if len(incomplete) == 1 else f"{len(incomplete):,} versions lack"
         show_message(f"{count} a required field; add it with `viewser model annotate`:")
         for record in incomplete[:MOST_INCOMPLETE]:
-            lacks = ", ".join(missing(required, record.metadata))
+            lacks = ", ".join(missing_fields(required, record.metadata))
             show_message(f"  {record.name}:{record.version} has no {lacks}")
         if len(incomplete) > MOST_INCOMPLETE:
             show_message(f"  and {len(incomplete) - MOST_INCOMPLETE:,} more; --json lists them all")
