@@ -68,10 +68,15 @@ def watched(path: Path, before: Callable[[sqlite3.Connection, str], object]) -> 
 
 
 def between(action: Callable[[], object]) -> Callable[[sqlite3.Connection, str], None]:
-    """Return what calls a function before each statement outside of a transaction, where others may write too."""
+    """Return what calls a function before each new statement outside of a transaction, where others may write too.
+
+    A statement that is executed again is not new, so that who reads rows until there are no more comes to an end.
+    """
+    seen: set[str] = set()
 
     def before(connection: sqlite3.Connection, sql: str) -> None:
-        if not connection.in_transaction:
+        if not connection.in_transaction and sql not in seen:
+            seen.add(sql)
             action()
 
     return before
