@@ -1,6 +1,7 @@
-"""What every test has: a home of its own, a store, and the command line."""
+"""What every test has: a home of its own, a store, and the command line; and how the quick tests are run."""
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
+from tests.support.budgets import IN_FULL
 from tests.support.machine import need
 from views_runs import Storage
 from views_runs.cli import main
@@ -25,6 +28,36 @@ UNWANTED = (
     "COLUMNS",
     "FORCE_COLOR",
 )
+
+#: A file system in memory, where a first store takes 4 ms instead of 30; and the bytes that the tests may need there.
+MEMORY, ENOUGH = Path("/dev/shm"), 2_000_000_000
+
+# Hypothesis tries a tenth of its examples in the quick tests.
+settings.register_profile("dev", max_examples=10, deadline=None)
+settings.register_profile("ci", max_examples=100, deadline=None)
+settings.load_profile("ci" if IN_FULL else "dev")
+
+if not IN_FULL and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > ENOUGH:
+    # pytest puts its temporary folders there; those of tests/slow are on the disk.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def is_quick(config: pytest.Config) -> bool:
+    """Tell whether pytest was called without paths: then it runs all quick tests."""
+    return config.args_source is pytest.Config.ArgsSource.TESTPATHS
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Run all quick tests on two to four processors, and chosen ones in pytest's own process."""
+    return min(4, os.cpu_count() or 1) if is_quick(config) else 0
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Say how to run the tests that were not run."""
+    if is_quick(config):
+        terminalreporter.section("not run")
+        terminalreporter.line("The tests of crashes, failing system calls, shares, other versions and whole budgets:")
+        terminalreporter.line(f"    {Path(sys.executable).relative_to(Path.cwd())} -m pytest tests/slow")
 
 
 @pytest.fixture(autouse=True)

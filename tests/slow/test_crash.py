@@ -21,7 +21,6 @@ from views_runs import Storage
 from views_runs.database import uploads
 from views_runs.files import companion
 
-pytestmark = pytest.mark.crash
 
 #: What a worker may be doing when it is killed: the index here is the byte that it leaves in shared memory.
 ELSEWHERE, BETWEEN, PART, PUBLISHING, ANNOTATING, DELETING, GIVING_BACK, RECLAIMING, PAUSING = range(9)

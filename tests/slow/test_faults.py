@@ -32,7 +32,6 @@ from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
 
-pytestmark = pytest.mark.faults
 
 #: Up to so many calls of a kind each of them is made to fail.
 MOST = 16

@@ -14,7 +14,6 @@ from tests.support import gluster, history
 from tests.support.gluster import Client, Rig, wait_until
 from tests.support.machine import need
 
-pytestmark = pytest.mark.shared
 
 #: More operations than any worker gets to: it is stopped.
 MANY = 100_000

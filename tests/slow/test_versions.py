@@ -15,7 +15,6 @@ import pytest
 
 from tests.support.machine import need
 
-pytestmark = pytest.mark.versions
 
 ROOT = Path(__file__).parents[2]
 

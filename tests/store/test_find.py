@@ -19,6 +19,7 @@ from click.testing import Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.support.budgets import budget
 from views_runs import ModelRecord, QueryError, Storage, StorageError
 from views_runs.query import (
     OPERATORS,
@@ -390,7 +391,7 @@ def compare(value: Any, operator: str, wanted: Any) -> bool:
     )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=budget(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(METADATA, min_size=1, max_size=8), st.lists(CONDITIONS, min_size=1, max_size=3))
 def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], texts: list[str]) -> None:
     """What find returns is what a filter over all records returns, in the same order."""
@@ -411,7 +412,7 @@ def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], 
     assert store.find(*texts) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=budget(300), deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_a_condition_or_an_error(text: str) -> None:
     """Never a traceback of another kind."""

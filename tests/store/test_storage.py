@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import views_runs
+from tests.support.budgets import budget
 from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     InvalidMetadataError,
@@ -157,7 +158,7 @@ NAMES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), min_
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=budget(50), deadline=None)
 @given(NAMES)
 def test_names_come_back(store: Storage, name: str) -> None:
     """A model is found under its name and no other."""

@@ -63,7 +63,6 @@ def test_a_writer_that_says_nothing(store: Storage, sql: sqlite3.Connection, own
         Storage(store.path, timeout=0.2).annotate("first", note="x")
 
 
-@pytest.mark.faults
 def test_a_share_without_locks(store: Storage) -> None:
     """Where the system refuses locks it is said within seconds, though SQLite says that the file is locked."""
     need(shutil.which("strace"), "strace is not installed")

@@ -406,8 +406,8 @@ def test_known_fields() -> None:
         "queryset_name": (TEXT, "--queryset", None),
         "level_of_analysis": (TEXT, "--loa", "level of analysis"),
         "outcome": (TEXT, "--outcome", None),
-        "train_start": (MONTH, "--train-start", None),
-        "train_end": (MONTH, "--train-end", None),
+        "train_start": (MONTH, "--train-start", "training period"),
+        "train_end": (MONTH, "--train-end", "training period"),
         "training_date": (TIME, "--training-date", "trained"),
         "steps": (MONTHS, "--step", None),
     }

@@ -6,10 +6,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.budgets import budget
 from views_runs.pickles.parts import FIRST_PART_SIZE, PART_SIZE, Part, PickleWriter
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=budget(40), deadline=None)
 @given(st.lists(st.integers(0, 2 * PART_SIZE + 2), max_size=8), st.randoms(use_true_random=False))
 def test_parts_are_the_stream(sizes: list[int], random: Any) -> None:
     """Whatever is written in whatever pieces, the parts are it, each with the digest of all up to its end."""

@@ -1,0 +1,15 @@
+"""How much a test tries: the quick tests a part of it, those in tests/slow all of it.
+
+A test that is marked ``abridged`` does less among the quick tests. tests/slow/test_in_full.py runs it again, in a
+process where ``$TESTS_IN_FULL`` is set.
+"""
+
+import os
+
+#: Whether every test does all that it can.
+IN_FULL = bool(os.environ.get("TESTS_IN_FULL"))
+
+
+def budget(full: int, quick: int = 0) -> int:
+    """Return how often to try something that is tried so often in full; without another number a tenth of that."""
+    return full if IN_FULL else quick or max(1, full // 10)
