@@ -43,7 +43,7 @@ from views_runs.metadata import (
     missing,
     round_trip,
 )
-from views_runs.records import Backup, Finding, ModelRecord, Verification
+from views_runs.records import Backup, Decided, Finding, ModelRecord, Verification
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -104,7 +104,7 @@ class Storage:
             "VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS"
         )
         self._is_default = given is None
-        self._decided_by = "the default" if given is None else "$VIEWS_RUNS_STORE" if path is None else "as given"
+        self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
 
     def __repr__(self) -> str:
         return f"Storage({str(self.path)!r})"
@@ -307,7 +307,7 @@ class Storage:
         """
         with self._open(f"fetch {name!r}", name, version) as (connection, name, version):
             if sha256 is None and not self._allows_open_permissions:
-                permissions.refuse_open(connection)
+                permissions.refuse_open(connection.path)
             stored = rows.stored(connection, name, version)
             return loading.load(connection, stored, self._trusted_imports(connection, trusted), sha256)
 
@@ -823,12 +823,7 @@ class Storage:
         """
         from views_runs.health import doctor
 
-        found = doctor.examine(self.path, self._decided_by)
-        if peer:
-            found = [one for one in found if one.topic != "coherence"] + doctor.with_peer(
-                self.path.parent, say or log.info
-            )
-        return found
+        return doctor.examine(self.path, self._decided_by, (say or log.info) if peer else None)
 
     @contextmanager
     def _open(self, doing: str, name: str, version: int | None) -> Iterator[tuple[Connection, str, int | None]]:
