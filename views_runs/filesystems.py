@@ -1,4 +1,4 @@
-"""What file system a file is on, and what is known of it as a place for a store."""
+"""Find out which file system a path is on, and what is known about it as a place for a store."""
 
 import os
 import re
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Where Linux tells what is mounted.
+#: Where Linux lists what is mounted.
 MOUNTS = "/proc/self/mountinfo"
 
-#: On these a file is seen by one computer alone.
+#: File systems whose files are visible to one computer only.
 LOCAL = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "ntfs", "xfs", "zfs"}
 
-#: On these the mode bits of a file do not say who may write it.
+#: File systems on which mode bits do not show who can write to a file.
 WITHOUT_MODES = {
     "9p",
     "cifs",
@@ -28,7 +28,10 @@ WITHOUT_MODES = {
     "vfat",
 }
 
-#: What a synchronised folder is called.
+#: File systems on which `chmod` surely has an effect. On some network volumes it succeeds and changes nothing.
+WITH_MODES = (LOCAL - {"hfs", "ntfs"}) | {"overlay", "ramfs", "tmpfs"}
+
+#: Prefixes of the names that synchronised folders have.
 SYNCHRONISED = (
     "dropbox",
     "google drive",
@@ -40,37 +43,60 @@ SYNCHRONISED = (
     "owncloud",
 )
 
-_PEER = "Ask `viewser model doctor --peer` on two computers at once before you trust it"
+#: A state as in `Finding`, what is known, and what to do about it.
+Assessment = tuple[str, str, str]
 
-#: What was seen, or is known, of the others: state, text, and what to do.
-_OTHERS = {
-    "tmpfs": ("warning", "in memory: it is gone when this computer stops", "Keep the store on a disk"),
-    "ramfs": ("warning", "in memory: it is gone when this computer stops", "Keep the store on a disk"),
-    "overlay": ("warning", "inside a container: it may be gone with it", "Keep the store on a volume or a disk"),
-    "fuse.sshfs": ("failure", "it keeps no two computers out of each other's way", "Use NFS version 4"),
-    "fuse.s3fs": ("failure", "it has no locks between computers", "Use NFS version 4"),
-    "fuse.rclone": ("failure", "it has no locks between computers", "Use NFS version 4"),
-    "fuse.gcsfuse": ("failure", "it has no locks between computers", "Use NFS version 4"),
-    "davfs": ("failure", "it has no locks between computers", "Use NFS version 4"),
+_PEER = "Run `viewser model doctor --peer` on two computers at once before you trust it"
+_MEMORY = ("warning", "in memory: the store is lost when this computer restarts", "Keep the store on a disk")
+_NO_LOCKS = ("failure", "it does not lock files between computers", "Use NFS version 4")
+_CEPH = ("warning", "not tested; CephFS keeps the caches of its clients coherent", _PEER)
+
+#: What is known about file systems whose mount options do not matter.
+KNOWN: dict[str, Assessment] = {
+    **dict.fromkeys(LOCAL, ("ok", "a local disk", "")),
+    "tmpfs": _MEMORY,
+    "ramfs": _MEMORY,
+    "overlay": ("warning", "inside a container: the store may be deleted with it", "Keep the store on a volume"),
+    "fuse.sshfs": _NO_LOCKS,
+    "fuse.s3fs": _NO_LOCKS,
+    "fuse.rclone": _NO_LOCKS,
+    "fuse.gcsfuse": _NO_LOCKS,
+    "davfs": _NO_LOCKS,
     "afs": ("failure", "it locks whole files only", "Use NFS version 4"),
-    "lustre": ("warning", "not tried; it needs the mount option flock, and not localflock", _PEER),
-    "beegfs": ("warning", "not tried; its clients need tuneUseGlobalFileLocks = true", _PEER),
-    "ceph": ("warning", "not tried; CephFS keeps its clients' caches coherent", _PEER),
-    "fuse.ceph-fuse": ("warning", "not tried; CephFS keeps its clients' caches coherent", _PEER),
+    "lustre": ("warning", "not tested; it needs the mount option flock, and not localflock", _PEER),
+    "beegfs": ("warning", "not tested; its clients need tuneUseGlobalFileLocks = true", _PEER),
+    "ceph": _CEPH,
+    "fuse.ceph-fuse": _CEPH,
 }
 
 
 @dataclass(frozen=True)
 class Mount:
-    """A file system as it is mounted here."""
+    """A mounted file system."""
 
     #: As in ``ext4``, ``nfs4``, ``fuse.glusterfs``.
     kind: str
     #: As in ``server:/export``.
     source: str
-    #: The folder that it is mounted at.
+    #: The folder at which it is mounted.
     point: str
     options: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, line: str) -> "Mount":
+        r"""Return the mount that a line of `MOUNTS` describes.
+
+        >>> Mount.parse(r"36 35 98:0 / /a\040share rw,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue")
+        Mount(kind='ext4', source='/dev/sda1', point='/a share', options=('rw', 'noatime', 'errors=continue'))
+        """
+        mount, _, system = line.partition(" - ")
+        kind, source, own = (*system.split(), "", "")[:3]
+        fields = mount.split(" ")
+        options = dict.fromkeys([*fields[5].split(","), *own.split(",")])
+        source, point = (
+            re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text) for text in (source, fields[4])
+        )
+        return cls(kind, source, point, tuple(filter(None, options)))
 
     @property
     def is_local(self) -> bool:
@@ -78,107 +104,84 @@ class Mount:
         return self.kind in LOCAL
 
 
-def mount_of(path: Path) -> Mount | None:
-    """Return what a path is on; None where the system does not tell, as on macOS and Windows."""
+def find_mount(path: Path) -> Mount | None:
+    """Return the mount that holds a path, or None on a system that does not list mounts, such as macOS and Windows."""
     real = os.path.realpath(path)
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            mounts = [_mount(line) for line in file]
+            mounts = [Mount.parse(line) for line in file]
     except (OSError, ValueError, IndexError):
         return None
-    # Of two at one place the later one is seen.
-    found = [one for one in mounts if real == one.point or real.startswith(one.point.rstrip("/") + "/")]
-    return max(reversed(found), key=lambda one: len(one.point), default=None)
+    above = [mount for mount in mounts if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
+    # Of two mounts at one point, the later one hides the other.
+    return max(reversed(above), key=lambda mount: len(mount.point), default=None)
 
 
-def _mount(line: str) -> Mount:
-    # 36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/sda1 rw,errors=continue
-    mount, _, system = line.partition(" - ")
-    kind, source, own = (*system.split(), "", "")[:3]
-    fields = mount.split(" ")
-    options = dict.fromkeys([*fields[5].split(","), *own.strip().split(",")])
-    return Mount(kind, _plain(source), _plain(fields[4]), tuple(option for option in options if option))
+def has_modes(path: Path) -> bool:
+    """Tell whether mode bits show who can write to a path."""
+    mount = find_mount(path)
+    return os.name == "posix" and not (mount and mount.kind in WITHOUT_MODES)
 
 
-def _plain(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def known(mount: Mount, path: Path) -> Iterator[tuple[str, str, str]]:
-    """Yield what is known of a file system as a place for a store: state, text, and what to do."""
-    folder = next(
-        (part for part in Path(os.path.realpath(path)).parent.parts if part.lower().startswith(SYNCHRONISED)), None
-    )
-    if folder:
-        advice = "Move the store to a local disk or a network share"
-        yield (
-            "failure",
-            f"{folder} seems to be synchronised between computers: it loses one's changes to a store",
-            advice,
-        )
+def assess(mount: Mount, path: Path) -> Iterator[Assessment]:
+    """Yield what is known about a file system as a place for the store at `path`."""
+    for folder in Path(os.path.realpath(path)).parent.parts:
+        if folder.lower().startswith(SYNCHRONISED):
+            text = f"{folder} seems to be synchronised between computers, which loses changes to a store"
+            yield "failure", text, "Move the store to a local disk or a network share"
+            break
     if mount.kind.startswith("nfs"):
-        yield from _nfs(mount)
+        yield from _assess_nfs(mount)
     elif mount.kind in ("cifs", "smb3", "smbfs"):
-        yield from _smb(mount)
+        yield from _assess_smb(mount)
     elif mount.kind == "fuse.glusterfs":
-        yield from _gluster(mount)
-    elif mount.is_local:
-        yield "ok", "a disk of this computer", ""
+        yield _assess_gluster(mount)
     else:
-        yield _OTHERS.get(mount.kind, ("warning", "nothing is known of it as a place for a store", _PEER))
+        yield KNOWN.get(mount.kind, ("warning", "nothing is known about it as a place for a store", _PEER))
 
 
-def _nfs(mount: Mount) -> Iterator[tuple[str, str, str]]:
+def _assess_nfs(mount: Mount) -> Iterator[Assessment]:
     options = dict(option.partition("=")[::2] for option in mount.options)
-    mend = "Mount it with vers=4.2,hard"
+    advice = "Mount it with vers=4.2,hard"
     if "nolock" in options or options.get("local_lock", "none") in ("all", "posix"):
-        yield "failure", "locks stay on this computer (nolock or local_lock): two who write damage the store", mend
+        yield "failure", "nolock or local_lock: locks stay on this computer, so two writers damage the store", advice
     if options.keys() & {"soft", "softerr", "softreval"}:
-        yield "warning", "soft: a server that is slow makes stores fail", mend
+        yield "warning", "soft: a store fails when the server is slow", advice
     if "nocto" in options:
-        yield "failure", "nocto: what others wrote is not looked for", "Mount it without nocto"
+        yield "failure", "nocto: changes by other computers may not be seen", "Mount it without nocto"
     if not options.get("vers", "4").startswith("4"):
-        yield "warning", "not version 4, the one that was tried", mend
-    yield (
-        "ok",
-        "NFS version 4.2 lost nothing with two computers writing, through crashes of either and of the server",
-        "",
-    )
+        yield "warning", "only version 4 was tested", advice
+    yield "ok", "NFS 4.2 lost nothing with two computers writing, through crashes of either one and of the server", ""
 
 
-def _smb(mount: Mount) -> Iterator[tuple[str, str, str]]:
+def _assess_smb(mount: Mount) -> Iterator[Assessment]:
     if "nobrl" in mount.options:
         yield "failure", "nobrl: locks stay on this computer", "Mount it without nobrl"
     if "cache=loose" in mount.options:
-        yield "failure", "cache=loose: what others wrote is not looked for", "Mount it with cache=strict"
-    yield "warning", "SMB was not tried", _PEER
+        yield "failure", "cache=loose: changes by other computers may not be seen", "Mount it with cache=strict"
+    yield "warning", "SMB was not tested", _PEER
 
 
-def _gluster(mount: Mount) -> Iterator[tuple[str, str, str]]:
-    needed = {"attribute-timeout=0", "entry-timeout=0", "direct-io-mode=enable"}
-    mend = f"Mount it with {','.join(sorted(needed))}, and set the volume up with `gluster volume set VOLUME group db-workload`"
-    given = _arguments(mount.point)
+def _assess_gluster(mount: Mount) -> Assessment:
+    needed = ("attribute-timeout=0", "direct-io-mode=enable", "entry-timeout=0")
+    volume = "set the volume up with `gluster volume set VOLUME group db-workload`"
+    advice = f"Mount it with {','.join(needed)}, and {volume}"
+    given = _find_gluster_options(mount.point)
     if given is None:
-        yield (
-            "warning",
-            f"its mount options cannot be seen, and with others than {', '.join(sorted(needed))} it loses data",
-            mend,
-        )
-        return
-    missing = needed - {argument.removeprefix("--").replace("=on", "=enable") for argument in given}
+        return "warning", f"its mount options cannot be found out; without {', '.join(needed)} it loses data", advice
+    missing = [option for option in needed if option not in given]
     if missing:
-        yield "failure", f"mounted without {', '.join(sorted(missing))}: with two computers writing it loses data", mend
-    else:
-        yield "ok", "GlusterFS with these mount options lost nothing with two clients writing", ""
+        return "failure", f"mounted without {', '.join(missing)}: with two computers writing it loses data", advice
+    return "ok", "GlusterFS with these mount options lost nothing with two computers writing", ""
 
 
-def _arguments(point: str) -> list[str] | None:
-    """Return the arguments of the program that serves a GlusterFS mount; the mount itself does not show them."""
+def _find_gluster_options(point: str) -> list[str] | None:
+    """Return the options of the program that serves a GlusterFS mount, since the mount itself does not show them."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            arguments = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+            program, *arguments = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
         except OSError:
             continue
-        if Path(arguments[0]).name.startswith("glusterfs") and point in arguments[1:]:
-            return arguments
+        if Path(program).name.startswith("glusterfs") and point in arguments:
+            return [argument.removeprefix("--").replace("=on", "=enable") for argument in arguments]
     return None

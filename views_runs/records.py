@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +229,14 @@ class Damage:
     version: int
     #: What is wrong with it.
     trouble: str
+
+
+class Decided(StrEnum):
+    """What decided where a store is."""
+
+    GIVEN = "as given"
+    ENVIRONMENT = "$VIEWS_RUNS_STORE"
+    DEFAULT = "the default"
 
 
 @dataclass(frozen=True)

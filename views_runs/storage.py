@@ -34,7 +34,7 @@ from views_runs.pickles import loadability, opcodes, packages, permissions, pick
 from views_runs.pickles.loadability import Verdict
 from views_runs.pickles.parts import PickleWriter
 from views_runs.query import Question
-from views_runs.records import Backup, Damage, Entry, Finding, ModelRecord, Reference, Verification, encode
+from views_runs.records import Backup, Damage, Decided, Entry, Finding, ModelRecord, Reference, Verification, encode
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -92,7 +92,7 @@ class Storage:
             "VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS"
         )
         self._is_default = given is None
-        self._decided_by = "the default" if given is None else "$VIEWS_RUNS_STORE" if path is None else "as given"
+        self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
 
     def __repr__(self) -> str:
         return f"Storage({str(self.path)!r})"
@@ -760,12 +760,7 @@ class Storage:
         """
         from views_runs.health import doctor
 
-        found = doctor.examine(self.path, self._decided_by)
-        if peer:
-            found = [one for one in found if one.topic != "coherence"] + doctor.with_peer(
-                self.path.parent, say or log.info
-            )
-        return found
+        return doctor.examine(self.path, self._decided_by, (say or log.info) if peer else None)
 
     def exists_file(self) -> bool:
         """Return whether the store's file exists.

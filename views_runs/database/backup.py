@@ -96,7 +96,7 @@ def _remove_leftovers(folder: Path) -> None:
     except OSError:
         return
     for file in found:
-        if owners.has_tag_ended(file.name.removeprefix(files.TEMPORARY).partition(".")[0]):
+        if owners.has_tag_ended(file.name):
             files.remove(file)
 
 

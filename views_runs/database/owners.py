@@ -84,17 +84,21 @@ def is_own(owner: str) -> bool:
 
 
 def process_tag() -> str:
-    """Return the identity of this process as a part of a file's name."""
+    """Return the identity of this process as a part of a temporary file's name."""
     pid = os.getpid()
     return f"backup-{_kernel_tag()}-{pid}-{start_time(pid)}"
 
 
-def has_tag_ended(tag: str) -> bool:
-    """Return whether the process of a `process_tag` has certainly ended."""
+def has_tag_ended(name: str) -> bool:
+    """Return whether the process that a temporary file's name identifies has certainly ended.
+
+    >>> has_tag_ended(f".views_runs.{process_tag()}.0123")
+    False
+    """
     try:
-        kind, kernel_tag, pid, start = tag.split("-")
-        return kind == "backup" and kernel() is not None and kernel_tag == _kernel_tag() and _is_gone(int(pid), int(start))
-    except ValueError:
+        _, kernel_tag, pid, start = name.split(".")[2].split("-")
+        return kernel() is not None and kernel_tag == _kernel_tag() and _is_gone(int(pid), int(start))
+    except (ValueError, LookupError):
         return False
 
 

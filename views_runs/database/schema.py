@@ -118,9 +118,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         StorageError: it cannot be opened.
     """
     is_new = _check_file(path, create)
-    wal, journal = companion(path, "-wal"), companion(path, "-journal")
-    if wal.exists():
-        _refuse_foreign_wal(path, timeout)
+    refuse_foreign_wal(path, timeout)
     connection = Connection(path, timeout, "rwc" if create else "rw")
     try:
         is_store = _recognise(connection)
@@ -137,7 +135,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
             lay_out(connection)
             log.info("created a new store, %s", path)
         if create:
-            _reserve_journal(connection, journal)
+            _reserve_journal(connection)
     except BaseException:
         connection.close()
         raise
@@ -158,6 +156,16 @@ def _check_file(path: Path, create: bool) -> bool:
             f"the {'file' if has_folder else 'folder'} does not exist",
             "Check the path, and that the share is mounted" + ("" if create else ". Storing a model creates the file"),
         ).locate(path=path if has_folder else path.parent)
+    refuse_unusable(status)
+    return False
+
+
+def refuse_unusable(status: os.stat_result) -> None:
+    """Refuse what cannot be a store.
+
+    Raises:
+        InvalidPathError: it is no regular file, or has several names.
+    """
     if stat.S_ISDIR(status.st_mode):
         raise InvalidPathError("this is a folder", "Give the file in it, as in models.db")
     if not stat.S_ISREG(status.st_mode):
@@ -167,7 +175,6 @@ def _check_file(path: Path, create: bool) -> bool:
         raise InvalidPathError(
             "the file has several names (hard links), which SQLite cannot share safely", "Keep one name, or make a copy"
         )
-    return False
 
 
 def get_status(path: Path) -> os.stat_result | None:
@@ -186,8 +193,14 @@ def get_status(path: Path) -> os.stat_result | None:
         ) from error
 
 
-def _refuse_foreign_wal(path: Path, timeout: float) -> None:
-    """Refuse another program's database in WAL mode, untouched: opening and closing it could change it."""
+def refuse_foreign_wal(path: Path, timeout: float) -> None:
+    """Refuse another program's database in WAL mode, untouched: opening and closing it could change it.
+
+    Raises:
+        NotAStoreError: it is one.
+    """
+    if not companion(path, "-wal").exists():
+        return
     with Connection(path, timeout, "ro&immutable=1") as connection:
         if connection.value("PRAGMA application_id") != APPLICATION_ID:
             raise _foreign()
@@ -250,8 +263,9 @@ def share_with_group(path: Path) -> None:
             path.chmod(path.stat().st_mode | stat.S_IRGRP | stat.S_IWGRP)
 
 
-def _reserve_journal(connection: Connection, journal: Path) -> None:
+def _reserve_journal(connection: Connection) -> None:
     """Allocate the journal now, so that it can be written on a full disk later; another program may have removed it."""
+    journal = companion(connection.path, "-journal")
     with suppress(OSError, StorageError):
         if journal.exists() and journal.stat().st_size >= JOURNAL_SIZE:
             return

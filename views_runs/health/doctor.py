@@ -1,74 +1,213 @@
-"""What a store file is, and how it is doing where it lies."""
+"""Diagnose a store file and the file system it is on."""
 
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 from views_runs import filesystems
-from views_runs.database import locks, schema, uploads
-from views_runs.health import peer
-from views_runs.pickles import permissions
+from views_runs.database import locks, owners, schema
 from views_runs.database.connection import SQLITE_VERSION, Connection
-from views_runs.files import companion
 from views_runs.exceptions import StorageError, StoreBusyError
-from views_runs.records import Encounter, Finding
+from views_runs.files import TEMPORARY, companion
+from views_runs.health import peer, permissions
+from views_runs.records import Decided, Encounter, Finding
 from views_runs.version import __version__
 
-#: Seconds to wait for a lock: this is to answer at once.
+#: Seconds to wait for a lock: a diagnosis should answer at once.
 TIMEOUT = 2.0
 
 #: The first bytes of the journal of a transaction that has begun to change the file.
-_HOT = bytes.fromhex("d9d505f920a163d7")
+HOT = bytes.fromhex("d9d505f920a163d7")
 
-#: Free bytes on the disk under which something will fail soon.
-LITTLE = 16_000_000
+#: Free bytes on the disk below which something will fail soon.
+LOW_SPACE = 16_000_000
 
 
-def examine(path: Path, decided_by: str) -> list[Finding]:
-    """Look at a store file, its journal, its folder and its file system; whatever is there, this does not raise."""
-    findings = list(_tried("store", lambda: _place(path, decided_by)))
-    # Unlike those of `Path`, these do not raise where a folder may not be read.
+def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None = None) -> list[Finding]:
+    """Check a store file, its journal, its folder and its file system. Whatever is there, this raises nothing.
+
+    Args:
+        path: the file.
+        decided_by: what decided that it is this file.
+        say: also commit together with another computer, and call this with a sentence at each stage.
+    """
+    findings = attempt("store", check_place(path, decided_by))
+    # Unlike the methods of `Path`, this does not raise where a folder cannot be read.
     if not os.path.isdir(path.parent):
         return findings
-    if os.path.isfile(path) and os.path.getsize(path):
-        findings += _database(path)
-    checks = [
-        ("free space", _free_space),
-        ("permissions", _permissions),
-        ("file system", _file_system),
-        ("locks", _locks),
-    ]
-    for topic, check in checks:
-        findings += _tried(topic, partial(check, path))
+    for topic, check in CHECKS.items():
+        findings += attempt(topic, check(path))
+    if say:
+        findings = [finding for finding in findings if finding.topic != "coherence"]
+        findings += attempt("coherence", meet_peer(path.parent, say))
     return findings
 
 
-def _database(path: Path) -> Iterator[Finding]:
-    """Look into the file, unless it is locked: then the first to find that out has waited for all."""
-    for topic, check in (("journal", _journal), ("file", _file), ("leftovers", _leftovers)):
-        try:
-            yield from check(path)
-        except StoreBusyError as error:
-            yield Finding(topic, "warning", str(error))
-            return
-        except (StorageError, OSError) as error:
-            yield Finding(topic, "failure", str(error))
+def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
+    """Return what a check finds; if it fails, that is a finding too."""
+    findings = []
+    try:
+        for finding in check:
+            findings.append(finding)
+    except StoreBusyError as error:
+        findings.append(Finding(topic, "warning", error.trouble, error.advice))
+    except StorageError as error:
+        findings.append(Finding(topic, "failure", error.trouble, error.advice))
+    except Exception as error:
+        # What is broken can break in any way, and the other checks still have something to say.
+        findings.append(Finding(topic, "failure", str(error) or type(error).__name__))
+    return findings
 
 
-def with_peer(folder: Path, say: Callable[[str], object]) -> list[Finding]:
-    """Commit together with another computer, and say what came of it."""
-    return list(_tried("coherence", lambda: iter(met(peer.meet(folder, say)))))
+def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
+    """Find out whether there is a file that can be a store."""
+    text = f"{path} ({decided_by}), views_runs {__version__}, SQLite {SQLITE_VERSION}"
+    if path.exists():
+        schema.refuse_unusable(path.stat())
+        if not path.stat().st_size:
+            empty = "the file is empty (0 bytes): an incomplete copy, or a store that was never finished"
+            yield Finding("store", "warning", f"{text}: {empty}", "Restore it from a backup, or store a model in it")
+        else:
+            yield Finding("store", "ok", text)
+    elif decided_by is Decided.DEFAULT or path.parent.is_dir():
+        state = "ok" if decided_by is Decided.DEFAULT else "warning"
+        yield Finding("store", state, f"{text}: the file does not exist yet; storing the first model creates it")
+    else:
+        trouble = f"{text}: the folder {path.parent} does not exist"
+        yield Finding("store", "failure", trouble, "Check the path, and that the share is mounted")
 
 
-def met(encounter: Encounter) -> list[Finding]:
-    """Say what came of committing together with another computer."""
+def check_database(path: Path) -> Iterator[Finding]:
+    """Look into the file, unless it is empty or locked."""
+    if not os.path.isfile(path) or not os.path.getsize(path):
+        return
+    yield check_journal(path)
+    with schema.connect(path, TIMEOUT) as connection:
+        names, versions, pickles = connection.rows(
+            "SELECT count(DISTINCT name), count(*), ifnull(sum(size), 0) FROM models INDEXED BY models_record"
+        )[0]
+        size, free = (connection.value(f"PRAGMA {pages}") for pages in ("page_count", "freelist_count"))
+        page = connection.value("PRAGMA page_size")
+        dead, alive = owners.describe_uploads(connection)
+    models = f"{format_count(names, 'model')}, {format_count(versions, 'version')}"
+    text = f"layout {schema.SCHEMA_VERSION}, {format_size(size * page)}; {models}, {format_size(pickles)} of pickles"
+    yield Finding("file", "ok", text)
+    text = f"{format_size(free * page)} of the file are free, and will be used for the next models"
+    if free > size // 2 and free * page > 100_000_000:
+        advice = "Deleting any model (`viewser model delete`) returns them to the disk"
+        yield Finding("free pages", "warning", text, advice)
+    else:
+        yield Finding("free pages", "ok", text)
+    for writer in alive:
+        yield Finding("stores under way", "ok", writer)
+    for file in path.parent.glob(f"{TEMPORARY}backup-*"):
+        if owners.has_tag_ended(file.name):
+            dead.append(f"{file} of a backup that was killed (the next backup to this folder removes it)")
+        else:
+            alive.append(f"a backup is writing {file}, or was killed on another computer: remove the file then")
+    if dead:
+        text = f"leftover parts of deleted models or interrupted stores: {'; '.join(dead)}"
+        yield Finding("leftovers", "warning", text, "The next store or delete on that computer removes them")
+    else:
+        yield Finding("leftovers", "ok", "none from interrupted stores")
+
+
+def check_journal(path: Path) -> Finding:
+    """Return in which mode the file keeps its journal, and what state the journal is in."""
+    schema.refuse_foreign_wal(path, TIMEOUT)
+    journal = companion(path, "-journal")
+    was_hot = is_hot(journal)
+    # Not `schema.connect`, which sets the mode.
+    with Connection(path, TIMEOUT) as connection:
+        mode = connection.value("PRAGMA journal_mode")
+    if mode in ("wal", "off", "memory"):
+        trouble = f"another program has set journal_mode to {mode}, which loses data on a share"
+        command = f"sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'"
+        return Finding("journal", "failure", trouble, f"When nobody has the store open, run `{command}`")
+    if was_hot and is_hot(journal):
+        state = "a process is writing"
+    elif was_hot:
+        state = "a process was killed while writing; its unfinished change has been rolled back"
+    elif journal.exists():
+        state = f"{format_size(journal.stat().st_size)}, idle"
+    else:
+        state = "none at the moment; the next store creates it"
+    return Finding("journal", "ok", f"rollback journal: {state}")
+
+
+def is_hot(journal: Path) -> bool:
+    """Tell whether a journal holds changes that have to be rolled back unless a process is writing now."""
+    try:
+        with journal.open("rb") as file:
+            return file.read(len(HOT)) == HOT
+    except FileNotFoundError:
+        return False
+
+
+def check_space(path: Path) -> Iterator[Finding]:
+    """Find out how full the disk is."""
+    usage = shutil.disk_usage(path.parent)
+    text = f"{format_size(usage.free)} of {format_size(usage.total)} on the disk are free"
+    if usage.free < usage.total // 20 or usage.free < LOW_SPACE:
+        advice = "Delete models that nobody needs (`viewser model delete`), or free space in another way"
+        yield Finding("free space", "failure" if usage.free < LOW_SPACE else "warning", text, advice)
+    else:
+        yield Finding("free space", "ok", text)
+
+
+def check_file_system(path: Path) -> Iterator[Finding]:
+    """Find out what is known about the file system."""
+    mount = filesystems.find_mount(path)
+    if mount is None:
+        advice = "If this is a network share, run `viewser model doctor --peer` on two computers"
+        yield Finding("file system", "warning", "the file system type is unknown on this platform", advice)
+        return
+    about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
+    for state, text, advice in filesystems.assess(mount, path):
+        yield Finding("file system", state, f"{about}: {text}", advice)
+    if not mount.is_local:
+        text = "only a second computer can find out whether both see the same"
+        advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
+        yield Finding("coherence", "ok", text, advice)
+
+
+def check_locks(path: Path) -> Iterator[Finding]:
+    """Find out whether a lock keeps a second process out."""
+    try:
+        trouble = locks.find_trouble(path.parent)
+    except OSError as error:
+        yield Finding("locks", "warning", f"locks could not be tested: {error}")
+        return
+    if trouble:
+        advice = "Mount the share with locks (NFS: version 4, never nolock), or keep the store elsewhere"
+        yield Finding("locks", "failure", trouble, advice)
+    else:
+        yield Finding("locks", "ok", "a lock keeps a second process out")
+
+
+#: What is checked, and what it is about if the check itself fails.
+CHECKS: dict[str, Callable[[Path], Iterator[Finding]]] = {
+    "file": check_database,
+    "free space": check_space,
+    "permissions": permissions.check_permissions,
+    "file system": check_file_system,
+    "locks": check_locks,
+}
+
+
+def meet_peer(folder: Path, say: Callable[[str], object]) -> Iterator[Finding]:
+    """Commit together with another computer, and report what came of it."""
+    yield from describe_encounter(peer.meet(folder, say))
+
+
+def describe_encounter(encounter: Encounter) -> list[Finding]:
+    """Report what came of committing together with another computer."""
     topic, other = "coherence", encounter.other_host
-    advice = "Do not share a store here; mount it otherwise (see Sharing a store in the README) and ask again"
+    together = "Run this on two computers, on the same store, within a minute of each other"
     if other is None:
-        text = f"nobody came within {encounter.took:.0f} s"
-        return [Finding(topic, "failure", text, "Run this on two computers, on the same store, within a minute")]
+        return [Finding(topic, "failure", f"no other computer joined within {encounter.took:.0f} s", together)]
     acknowledged = encounter.acknowledged_here + encounter.acknowledged_there
     arrived = encounter.arrived_here + encounter.arrived_there
     text = (
@@ -76,180 +215,32 @@ def met(encounter: Encounter) -> list[Finding]:
         f"{encounter.acknowledged_here} from {encounter.host}, {encounter.arrived_there} of "
         f"{encounter.acknowledged_there} from {other}, as seen from {encounter.host}"
     )
-    found = [Finding(topic, "failure", error, advice) for error in encounter.errors]
+    advice = "Do not share a store here. Mount the share differently (see `viewser model guide sharing`) and try again"
+    findings = [Finding(topic, "failure", error, advice) for error in encounter.errors]
     lost = arrived < acknowledged or not acknowledged
-    found.append(Finding(topic, "failure" if lost else "ok", text, advice if lost else ""))
+    findings.append(Finding(topic, "failure", text, advice) if lost else Finding(topic, "ok", text))
     if encounter.same_computer:
-        doubt = "both were on one computer, which says nothing of two"
-        found.append(Finding(topic, "warning", doubt, "Run this on two computers within a minute"))
-    return found
+        text = "both sides ran on the same computer, which says nothing about two computers"
+        findings.append(Finding(topic, "warning", text, together))
+    return findings
 
 
-def _tried(topic: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    try:
-        yield from check()
-    except (StorageError, OSError) as error:
-        yield Finding(topic, "failure", str(error))
+def format_count(number: int, noun: str) -> str:
+    """Return a number of things.
+
+    >>> format_count(1, "model"), format_count(1200, "version")
+    ('1 model', '1,200 versions')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _place(path: Path, decided_by: str) -> Iterator[Finding]:
-    text = f"{path} ({decided_by}), views_runs {__version__}, SQLite {SQLITE_VERSION}"
-    is_default = decided_by == "the default"
-    if path.exists():
-        trouble = schema.not_a_file(path.stat())
-        if trouble:
-            yield Finding("store", "failure", f"{text}: it {trouble}", "Give the file of a store")
-        elif not path.stat().st_size:
-            empty = "it is empty (0 bytes): a copy that failed, or a store that was never finished"
-            yield Finding("store", "warning", f"{text}: {empty}", "Restore it, or store a model to begin anew")
-        else:
-            yield Finding("store", "ok", text)
-    elif path.parent.is_dir() or is_default:
-        state = "ok" if is_default else "warning"
-        yield Finding("store", state, f"{text}: it is not there yet; the first model stored makes it")
-    else:
-        yield Finding(
-            "store", "failure", f"{text}: {path.parent} is not there", "Check the path, and that the share is mounted"
-        )
+def format_size(count: int) -> str:
+    """Return a number of bytes in a unit that suits it.
 
-
-def _file(path: Path) -> Iterator[Finding]:
-    with schema.connect(path, "examine", TIMEOUT) as connection:
-        size = path.stat().st_size
-        names, versions, pickles = connection.rows(
-            "SELECT count(DISTINCT name), count(*), ifnull(sum(size), 0) FROM models INDEXED BY models_record"
-        )[0]
-        text = f"layout {schema.SCHEMA_VERSION}, {_size(size)}; {names:,} models, {versions:,} versions, {_size(pickles)} of pickles"
-        yield Finding("file", "ok", text)
-        free = connection.value("PRAGMA freelist_count") * connection.value("PRAGMA page_size")
-        wasteful = free > size // 2 and free > 100_000_000
-        yield Finding(
-            "free pages",
-            "warning" if wasteful else "ok",
-            f"{_size(free)} of the file are free, and are used for the next models",
-            "`viewser model delete` of any model gives them back to the disk" if wasteful else "",
-        )
-
-
-def _journal(path: Path) -> Iterator[Finding]:
-    schema.refuse_foreign_wal(path, "examine", TIMEOUT)
-    was_hot = _is_hot(path)
-    with Connection(f"{path.as_uri()}?mode=rw", path, "examine", TIMEOUT) as connection:
-        mode = connection.value("PRAGMA journal_mode")
-    journal = companion(path, "-journal")
-    if mode in ("wal", "off", "memory"):
-        advice = f"Let everyone close it, then: sqlite3 {path} 'PRAGMA journal_mode = DELETE'"
-        trouble = f"journal_mode is {mode}: another program set it, and on a share it loses data"
-        yield Finding("journal", "failure", trouble, advice)
-    elif was_hot:
-        state = (
-            "somebody is writing" if _is_hot(path) else "somebody died while writing, and what they began is undone now"
-        )
-        yield Finding("journal", "ok", f"a rollback journal: {state}")
-    elif journal.exists():
-        yield Finding("journal", "ok", f"a rollback journal, {_size(journal.stat().st_size)}, at rest")
-    else:
-        yield Finding("journal", "ok", "a rollback journal; there is none now, the next who stores makes it")
-
-
-def _is_hot(path: Path) -> bool:
-    """Whether a journal holds what is to be played back, if nobody is writing."""
-    try:
-        with companion(path, "-journal").open("rb") as file:
-            return file.read(len(_HOT)) == _HOT
-    except FileNotFoundError:
-        return False
-
-
-def _leftovers(path: Path) -> Iterator[Finding]:
-    with schema.connect(path, "examine", TIMEOUT) as connection:
-        dead, alive = uploads.dead_and_alive(connection)
-    for who in alive:
-        yield Finding("stores under way", "ok", who)
-    if dead:
-        text = f"parts of models that were deleted, or whose store died, are still to be cleared: {'; '.join(dead)}"
-        yield Finding("leftovers", "warning", text, "The next store or delete on that computer clears them")
-    else:
-        yield Finding("leftovers", "ok", "none of stores that died")
-
-
-def _free_space(path: Path) -> Iterator[Finding]:
-    usage = shutil.disk_usage(path.parent)
-    state = "failure" if usage.free < LITTLE else "warning" if usage.free < usage.total // 20 else "ok"
-    advice = (
-        "" if state == "ok" else "Delete models that nobody needs (`viewser model delete`), or free space otherwise"
-    )
-    yield Finding("free space", state, f"{_size(usage.free)} of {_size(usage.total)} on the disk are free", advice)
-
-
-def _permissions(path: Path) -> Iterator[Finding]:
-    mount = filesystems.mount_of(path)
-    if os.name != "posix" or (mount and mount.kind in filesystems.WITHOUT_MODES):
-        kind = mount.kind if mount else "this system"
-        yield Finding(
-            "permissions",
-            "warning",
-            f"on {kind} mode bits do not say who may write",
-            "Ask whoever keeps the server who may",
-        )
-        return
-    danger = "everyone on this system may write it, and so run code as whoever fetches"
-    opened = dict(permissions.open_to_everyone(path))
-    for place in permissions.places(path):
-        what = "folder" if place.is_dir() else "journal" if place.name.endswith("-journal") else "file"
-        text = f"{what} {place}: {permissions.described(place)}"
-        if place in opened:
-            yield Finding("permissions", "failure", f"{text}: {danger}", opened.pop(place))
-        else:
-            yield Finding("permissions", "ok", text)
-    for place, mend in opened.items():
-        described = permissions.described(place)
-        yield Finding("permissions", "failure", f"folder {place}, on the way to it: {described}: {danger}", mend)
-    for trouble, advice in permissions.troubles(path):
-        yield Finding("permissions", "failure", trouble, advice)
-    for trouble, advice in permissions.doubts(path):
-        yield Finding("permissions", "warning", trouble, advice)
-
-
-def _file_system(path: Path) -> Iterator[Finding]:
-    mount = filesystems.mount_of(path)
-    if mount is None:
-        yield Finding(
-            "file system", "warning", "this system does not tell which", "If it is a share, ask --peer on two computers"
-        )
-        return
-    about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
-    for state, text, advice in filesystems.known(mount, path):
-        yield Finding("file system", state, f"{about}: {text}", advice)
-    if not mount.is_local:
-        yield Finding(
-            "coherence",
-            "ok",
-            "only a second computer can tell whether both see the same",
-            "`viewser model doctor --peer` on two computers within a minute tells",
-        )
-
-
-def _locks(path: Path) -> Iterator[Finding]:
-    try:
-        trouble = locks.trouble(path.parent)
-    except OSError as error:
-        yield Finding("locks", "warning", f"that cannot be known here: {error}")
-        return
-    advice = "Mount the share with locks (NFS: version 4, never nolock), or keep the store elsewhere"
-    if trouble:
-        yield Finding("locks", "failure", trouble, advice)
-    else:
-        yield Finding("locks", "ok", "a second process is kept out")
-
-
-def _size(count: int) -> str:
-    """Return a number of bytes as people read it.
-
-    >>> _size(1_234_567), _size(12)
-    ('1.2 MB', '12 bytes')
+    >>> format_size(1_234_567), format_size(12), format_size(1)
+    ('1.2 MB', '12 bytes', '1 byte')
     """
     for unit, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= unit:
             return f"{count / unit:.1f} {name}"
-    return f"{count} bytes"
+    return format_count(count, "byte")
