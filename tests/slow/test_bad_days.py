@@ -30,7 +30,7 @@ from views_runs import (
     UploadLostError,
     storage,
 )
-from views_runs.database import uploads
+from views_runs.database import owners, uploads
 from views_runs.files import companion
 
 #: A pickle of this many parts is written in several transactions, and not all read when its first items are unpickled.
@@ -364,7 +364,7 @@ class Host:
             patch.setattr(time, "time", lambda: clock() + self._ahead)
             patch.setattr(storage, "_now", lambda: (today(UTC) + ahead).isoformat(timespec="microseconds"))
             patch.setattr(uploads, "_kernel", lambda: self._kernel)
-            patch.setattr(uploads, "_under_way", set())
+            patch.setattr(owners, "active_tokens", set())
             return operation()
 
 
@@ -407,14 +407,14 @@ def test_two_hosts_of_one_name(store: Storage, monkeypatch: pytest.MonkeyPatch) 
 def test_two_hosts_with_the_same_process_id(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process elsewhere is not taken for the one here of that number, whether it is there or not."""
     store.store("m", "first")
-    here = json.loads(uploads.this_process())
+    here = json.loads(owners.this_process())
     elsewhere = Host(monkeypatch, platform.node(), kernel="another")
-    owner = elsewhere.do(uploads.this_process)
+    owner = elsewhere.do(owners.this_process)
     assert {**json.loads(owner), "kernel": here["kernel"]} == here
     # That upload is not one that this process has under way, and there is no process 999999999.
-    assert not uploads.is_gone(owner)
-    assert not uploads.is_gone(json.dumps({**json.loads(owner), "pid": 999_999_999}))
-    assert uploads.is_gone(json.dumps({**here, "pid": 999_999_999}))
+    assert not owners.has_ended(owner)
+    assert not owners.has_ended(json.dumps({**json.loads(owner), "pid": 999_999_999}))
+    assert owners.has_ended(json.dumps({**here, "pid": 999_999_999}))
     assert store_beside(store, [elsewhere]) == [1]
 
 

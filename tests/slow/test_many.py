@@ -20,7 +20,7 @@ from tests.support import history
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage, StoreBusyError, StoreNotFoundError
-from views_runs.database import uploads
+from views_runs.database import owners, uploads
 
 ROOT = Path(__file__).parents[2]
 
@@ -168,8 +168,8 @@ HOST = """
 import datetime, os, platform, sys, time
 from pathlib import Path
 from tests.support import history
-from views_runs import Storage, storage
-from views_runs.database import uploads
+from views_runs import Storage
+from views_runs.database import models, owners, uploads
 path, name, ahead, ticks = sys.argv[1:]
 true_time, true_datetime = time.time, datetime.datetime
 def seconds():
@@ -179,9 +179,9 @@ class Clock(datetime.datetime):
     def now(cls, zone=None):
         return true_datetime.now(zone) + datetime.timedelta(seconds=seconds())
 time.time = lambda: true_time() + seconds()
-storage.datetime = uploads.datetime = Clock
+models.datetime = uploads.datetime = Clock
 platform.node = lambda: name
-uploads._kernel = lambda: "the kernel of " + name
+owners.kernel = lambda: "the kernel of " + name
 uploads.MOST_PARTS = 1
 store = Storage(path)
 """

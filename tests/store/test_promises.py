@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import need
+from tests.support.machine import need
 from tests.support.pieces import MIB
 from tests.support.watched import between, watched
 from views_runs import Storage, StoreDamagedError

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import NOTHING, leftovers, need
+from tests.support.stores import NOTHING, leftovers, need
 from tests.support.pieces import MIB, Pieces
 from tests.support.watched import watched
 from views_runs import Storage, UploadLostError

@@ -139,14 +139,14 @@ def start_time(pid: int) -> int | None:
 def describe_writers(connection: Connection) -> list[str]:
     """Say who else is writing a model of several parts, and since when, as far as that can be read without waiting."""
     found = connection.glance("SELECT owner, started_at FROM uploads WHERE NOT condemned ORDER BY id")
-    return [_describe(owner, started_at) for owner, started_at in found if not is_own(owner)]
+    return [*filter(None, (_describe(owner, started_at) for owner, started_at in found if not is_own(owner)))]
 
 
 def describe_uploads(connection: Connection) -> tuple[list[str], list[str]]:
     """Describe the uploads that nobody will finish, and those that somebody may."""
     dead, alive = [], []
     for owner, started_at, condemned in connection.rows("SELECT owner, started_at, condemned FROM uploads ORDER BY id"):
-        text = _describe(owner, started_at)
+        text = _describe(owner, started_at) or "an unknown process has been storing a model"
         if condemned or has_ended(owner):
             dead.append(text)
         else:
@@ -160,4 +160,4 @@ def _describe(owner: str, started_at: str) -> str:
         since = datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{process['user']} (process {process['pid']}) has been storing a model since {since}"
     except (ValueError, TypeError, LookupError):
-        return "an unknown process has been storing a model"
+        return ""
