@@ -1,4 +1,4 @@
-"""What doctor says of a store, of those who may write it, and of where it lies."""
+"""What doctor reports about a store, those who can write to it, and its file system."""
 
 import json
 import os
@@ -27,8 +27,24 @@ TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 
 
 def found(store: Storage, topic: str, state: str) -> list[str]:
-    """Return what is said of a topic in this state, with the advice."""
+    """Return the findings about a topic in this state, each with its advice."""
     return [f"{one.text} -> {one.advice}" for one in store.doctor() if (one.topic, one.state) == (topic, state)]
+
+
+def examined_by_nobody(path: Path, tmp_path: Path) -> list[list[str]]:
+    """Return what doctor says to a user without rights: topics, states and texts."""
+    need(sys.platform == "linux" and os.geteuid() == 0, "only root can become another user")
+    for folder in [tmp_path, *tmp_path.parents][:-1]:
+        folder.chmod(folder.stat().st_mode | 0o055)
+    code = (
+        "import json, os, sys; from views_runs import Storage; from views_runs.health import doctor\n"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(json.dumps([(one.topic, one.state, one.text) for one in Storage(sys.argv[1]).doctor()]))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    result = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, env=environment)
+    assert not result.stderr
+    return [*json.loads(result.stdout)]
 
 
 def run_advice(finding: Finding) -> None:
@@ -48,7 +64,7 @@ def a_private_folder(tmp_path: Path) -> None:
 
 
 def test_a_store_that_is_well(store: Storage, viewser: Callable[..., Result]) -> None:
-    """Each thing is said to be as it should, and the exit code is 0."""
+    """Every check is ok, and the exit code is 0."""
     store.store("m", 1, {"author": "testuser"})
     store.store("m", 2, overwrite=True)
     findings = store.doctor()
@@ -91,7 +107,7 @@ def test_a_share_that_is_not_mounted(tmp_path: Path, viewser: Callable[..., Resu
 
 @pytest.mark.parametrize("content", [b"", b"garbage" * 9999, b"SQLite format 3\0" + bytes(9999)])
 def test_what_is_no_store(store: Storage, content: bytes) -> None:
-    """Whatever is there, it is looked at, and nothing is changed or raised."""
+    """Nothing is raised, and the file is left as it is."""
     store.path.write_bytes(content)
     assert bool(failures(store)) == bool(content)
     assert store.path.read_bytes() == content
@@ -102,7 +118,7 @@ def test_what_is_no_store(store: Storage, content: bytes) -> None:
 
 
 def test_another_programs_database(store: Storage) -> None:
-    """In WAL mode too it is left as it is, by its last user's closing of it no less."""
+    """It is left as it is even in WAL mode, where closing the last connection could change it."""
     code = f"""
 import os, sqlite3
 connection = sqlite3.connect({str(store.path)!r}, isolation_level=None)
@@ -116,24 +132,17 @@ os._exit(0)
 
 
 def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
-    """That is said, and not raised."""
-    need(sys.platform == "linux" and os.geteuid() == 0, "only root can become another user")
+    """That is a finding, and not raised."""
     (tmp_path / "private" / "deep").mkdir(parents=True)
     (tmp_path / "private").chmod(0o700)
-    code = (
-        "import os, sys; from views_runs import Storage; from views_runs.health import doctor; os.setgid(65534); os.setuid(65534)\n"
-        "for path in sys.argv[1:]: print(Storage(path).doctor()[0])"
-    )
-    paths = [str(tmp_path / "private" / file) for file in ("models.db", "deep/models.db")]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    command = [sys.executable, "-c", code, *paths]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert result.stdout.count("state='failure', text=\"[Errno 13] Permission denied") == 2, result.stderr
+    for file in ("models.db", "deep/models.db"):
+        topic, state, text = examined_by_nobody(tmp_path / "private" / file, tmp_path)[0]
+        assert (topic, state) == ("store", "failure") and text.startswith("[Errno 13] Permission denied")
 
 
 @pytest.mark.parametrize("what", ["file", "journal", "folder"])
 def test_open_to_everyone(store: Storage, what: str, viewser: Callable[..., Result]) -> None:
-    """Who may write the file, its journal or its folder may run code as whoever fetches: that is a failure."""
+    """A file, journal or folder that everyone can write to is a failure, and the advice fixes it."""
     need(os.name == "posix", "there are no mode bits")
     store.store("m", 1)
     place = {"file": store.path, "journal": Path(f"{store.path}-journal")}.get(what, store.path.parent)
@@ -146,7 +155,7 @@ def test_open_to_everyone(store: Storage, what: str, viewser: Callable[..., Resu
 
 
 def test_a_folder_that_is_everyones(store: Storage) -> None:
-    """Where everyone may make files on purpose, as in /tmp, the store is to be moved, and the folder left as it is."""
+    """In a folder such as /tmp, the advice is to move the store, and not to change the folder."""
     need(os.name == "posix", "there are no mode bits")
     store.store("m", 1)
     store.path.parent.chmod(0o1777)
@@ -169,7 +178,7 @@ def test_chmod_that_changes_nothing(store: Storage, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_journal_that_the_group_may_not_write(store: Storage) -> None:
-    """It would be a disk I/O error for the second who stores."""
+    """The next member of the group who stores would get a disk I/O error."""
     need(os.name == "posix", "there are no mode bits")
     store.store("m", 1)
     store.path.chmod(0o664)
@@ -193,30 +202,22 @@ def test_a_journal_that_the_group_may_not_write(store: Storage) -> None:
 
 
 def test_who_may_only_read(store: Storage) -> None:
-    """That may be meant to be so."""
-    need(sys.platform == "linux" and os.geteuid() == 0, "only root can become another user")
+    """That is a warning: it may be intended."""
     store.store("m", 1)
-    for place in store.path.parents[:3]:
-        place.chmod(0o755)
-    code = f"import os; from views_runs import Storage; from views_runs.health import doctor; os.setuid(65534); print(Storage({str(store.path)!r}).doctor())"
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "you can read the store, but not write to it" in shown and "'failure'" not in shown
-    assert "locks could not be tested: [Errno 13] Permission denied" in shown
+    found = examined_by_nobody(store.path, store.path.parent)
+    assert ["permissions", "warning", "you can read the store, but not write to it"] in found
+    [(state, text)] = [(state, text) for topic, state, text in found if topic == "locks"]
+    assert state == "warning" and text.startswith("locks could not be tested: [Errno 13] Permission denied")
+    assert "failure" not in {state for _, state, _ in found}
 
 
 def test_a_file_that_cannot_be_read(store: Storage) -> None:
-    """It is not said that the user may read it."""
-    need(sys.platform == "linux" and os.geteuid() == 0, "only root can become another user")
+    """Only that is reported, and not that the user can read it."""
     store.store("m", 1)
-    for place in store.path.parents[:3]:
-        place.chmod(0o755)
     store.path.chmod(0o600)
-    code = (
-        "import os; from views_runs import Storage; from views_runs.health import doctor; os.setuid(65534)\n"
-        f"print(*[(one.state, one.text) for one in Storage({str(store.path)!r}).doctor()], sep='\\n')"
-    )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert "('failure', 'you cannot read the store')" in shown and "you can read" not in shown
+    found = examined_by_nobody(store.path, store.path.parent)
+    assert ["permissions", "failure", "you cannot read the store"] in found
+    assert not [text for _, _, text in found if text.startswith("you can read")]
 
 
 def test_a_check_that_fails(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +235,7 @@ def test_a_check_that_fails(store: Storage, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_locked_file(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is waited for once, and that it is locked is a warning."""
+    """Only the first check waits for it, and that it is locked is a warning."""
     monkeypatch.setattr(doctor, "TIMEOUT", 0.1)
     store.store("m", 1)
     sql.execute("BEGIN EXCLUSIVE")
@@ -244,14 +245,14 @@ def test_a_locked_file(store: Storage, sql: sqlite3.Connection, monkeypatch: pyt
 
 def test_what_came_of_an_encounter() -> None:
     """Nobody, a share that works, one that loses commits, and two sides on one computer."""
-    met = Encounter("ann", "bob", 10, 12, 10, 12, (), False, 3.0)
-    counts = "acknowledged commits arrived: {} of 10 from ann, {} of 12 from bob, as seen from ann"
-    nobody, = doctor.describe_encounter(replace(met, other_host=None))
+    met = Encounter("here", "there", 10, 12, 10, 12, (), False, 3.0)
+    counts = "acknowledged commits arrived: {} of 10 from here, {} of 12 from there, as seen from here"
+    [nobody] = doctor.describe_encounter(replace(met, other_host=None))
     assert (nobody.state, nobody.text) == ("failure", "no other computer joined within 3 s")
     assert doctor.describe_encounter(met) == [Finding("coherence", "ok", "22 of 22 " + counts.format(10, 12))]
-    lost = doctor.describe_encounter(replace(met, arrived_there=11, errors=("bob: the disk is full",)))
+    lost = doctor.describe_encounter(replace(met, arrived_there=11, errors=("there: the disk is full",)))
     assert [one.state for one in lost] == ["failure", "failure"]
-    assert [one.text for one in lost] == ["bob: the disk is full", "21 of 22 " + counts.format(10, 11)]
+    assert [one.text for one in lost] == ["there: the disk is full", "21 of 22 " + counts.format(10, 11)]
     assert [one.state for one in doctor.describe_encounter(replace(met, same_computer=True))] == ["ok", "warning"]
     nothing = replace(met, acknowledged_here=0, acknowledged_there=0, arrived_here=0, arrived_there=0)
     assert [one.state for one in doctor.describe_encounter(nothing)] == ["failure"]
@@ -266,7 +267,7 @@ def test_another_journal_mode(store: Storage, sql: sqlite3.Connection) -> None:
 
 
 def test_a_writer_that_died(store: Storage) -> None:
-    """What it began is undone, and that is said."""
+    """Its unfinished change is rolled back, and that is reported."""
     store.store("m", 1)
     code = f"""
 import os, sqlite3
@@ -277,13 +278,14 @@ for number in range(9):
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", code])
-    assert "a process was killed while writing; its unfinished change has been rolled back" in found(store, "journal", "ok")[0]
+    [text] = found(store, "journal", "ok")
+    assert "a process was killed while writing; its unfinished change has been rolled back" in text
     store.store("n", 1)
     assert found(store, "journal", "ok")[0].endswith("idle -> ") and store.required() == []
 
 
 def test_stores_that_are_under_way_and_that_died(store: Storage) -> None:
-    """A living store is named with since when; a dead one is a warning, until the next store clears it."""
+    """A store under way is named with its start; a dead one is a warning until the next store clears it."""
     store.store("first", 1)
     process = start_storing(store)
     assert re.search(rf"\(process {process.pid}\) .* since {TIME} UTC", found(store, "stores under way", "ok")[0])
@@ -295,7 +297,7 @@ def test_stores_that_are_under_way_and_that_died(store: Storage) -> None:
 
 
 def test_a_disk_that_is_nearly_full(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is said before it fails."""
+    """That is reported before a store fails."""
     store.store("m", 1)
     for free, state in ((10**6, "failure"), (10**10, "warning"), (10**12, "ok")):
         monkeypatch.setattr("shutil.disk_usage", lambda folder, free=free: SimpleNamespace(free=free, total=10**12))
@@ -339,7 +341,7 @@ NFS = "nfs4 server:/export rw,vers=4.2,hard,proto=tcp,local_lock=none"
 def test_file_systems(
     store: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str, state: str, text: str
 ) -> None:
-    """Of each it is said what is known, with the options it is mounted with, and only those of a network ask for a peer."""
+    """What is known about each is reported with its mount options, and only a network share asks for a peer."""
     folder = tmp_path / "a share"
     folder.mkdir(mode=0o700)
     mounted(monkeypatch, folder, "ext4 /dev/sdc rw", system)
@@ -380,7 +382,7 @@ def test_glusterfs(
 
 
 def test_a_synchronised_folder(tmp_path: Path) -> None:
-    """It loses one's changes."""
+    """That is a failure: it loses changes."""
     folder = tmp_path / "Dropbox" / "team"
     folder.mkdir(parents=True)
     (tmp_path / "link").symlink_to(folder)
@@ -391,7 +393,7 @@ def test_a_synchronised_folder(tmp_path: Path) -> None:
 
 
 def test_mode_bits_that_mean_nothing(store: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On SMB it is the server that knows."""
+    """On SMB only the server knows who can write."""
     store.store("m", 1)
     store.path.chmod(0o666)
     mounted(monkeypatch, tmp_path, "cifs //server/share rw,cache=strict")
@@ -406,7 +408,7 @@ def test_locks_that_do_not_work(store: Storage, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_system_that_does_not_tell(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no table of mounts is, nothing is claimed."""
+    """Without a table of mounts, nothing is claimed."""
     store.store("m", 1)
     monkeypatch.setattr(filesystems, "MOUNTS", "/nowhere")
     assert "the file system type is unknown" in found(store, "file system", "warning")[0]

@@ -18,8 +18,8 @@ PATIENCE = 10.0
 #: The prefix of the files on which locks are requested.
 PROBE = ".views_runs-probe"
 
-# SQLite's own request: a byte at 1 GiB, without waiting. The child prints 0 when it has the lock, or the error's number,
-# and holds the lock until its input ends.
+# SQLite's own request: a byte at 1 GiB, without waiting. The child prints 0 when it has the lock, or the number of the
+# error, and holds the lock until its input ends.
 _CHILD = """
 import fcntl, sys
 with open(sys.argv[1], "r+b") as file:

@@ -214,7 +214,7 @@ class Meeting:
         file, until = self._folder / role, time.monotonic() + self._patience / 2
         first = read(file)
         if first.token:
-            self._say(f"{first.host} is or was running this test; waiting for a sign of life")
+            self._say(f"found a file of {first.host}; waiting for a sign of life from it")
         try:
             while True:
                 with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
@@ -229,7 +229,7 @@ class Meeting:
                 time.sleep(INTERVAL)
         except OSError as error:
             trouble = f"{file} cannot be created or replaced: {error.strerror}"
-            advice = "Storing models takes a folder that exists, can be written to and has free space"
+            advice = "Check that the folder is writable and has free space. If nobody runs this test, remove the file"
             raise StoreAccessError(trouble, advice) from error
 
     def _wait_for_guest(self) -> bool:

@@ -39,7 +39,7 @@ def check_permissions(path: Path) -> Iterator[Finding]:
 
 
 def check_modes(path: Path) -> Iterator[Finding]:
-    """Find what everyone on the system can write to; whatever else makes up the store is ok."""
+    """Show the modes of what makes up a store; a mode that lets everyone write is a failure."""
     opened = dict(open_to_everyone(path))
     danger = "everyone on this system can write to it, and so run code as anyone who fetches"
     if opened and not chmod_has_effect(Path(os.path.realpath(path)).parent):
@@ -73,7 +73,7 @@ def check_journal(path: Path) -> Iterator[Finding]:
 
 
 def check_group(path: Path) -> Iterator[Finding]:
-    """Find what may not belong to the group of a folder that a group can write to."""
+    """Find out whether files get the group of a folder that a group can write to."""
     file, journal = Path(os.path.realpath(path)), companion(path, "-journal")
     folder = file.parent.stat()
     if not folder.st_mode & stat.S_IWGRP:
