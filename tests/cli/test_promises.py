@@ -10,7 +10,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
-from tests.conftest import need
+from tests.support.machine import need
 from tests.support.watched import between, watched
 from views_runs import Storage
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import need
+from tests.support.machine import need
 from tests.support.planted import plant
 from views_runs import OpenPermissionsError, Storage, StorageError, UntrustedModelError
 from views_runs.pickles import opcodes, trust
