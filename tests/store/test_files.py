@@ -69,14 +69,14 @@ def test_another_programs_sqlite(store: Storage, journal_mode: str) -> None:
     connection.execute("CREATE TABLE models (id, name)")
     connection.commit()
     connection.close()
-    refused(store, NotAStoreError, "of another program")
+    refused(store, NotAStoreError, "belongs to another program")
 
 
 def test_a_newer_layout(store: Storage, sql: sqlite3.Connection) -> None:
     """The message names both layouts and says how to upgrade."""
     store.store("m", 1)
     sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    refused(store, NotAStoreError, f"layout {SCHEMA_VERSION + 1}, and this .* knows {SCHEMA_VERSION}: .*pip install")
+    refused(store, NotAStoreError, f"layout {SCHEMA_VERSION + 1}, and this .* supports layout {SCHEMA_VERSION}. .*: upgrade views_runs")
 
 
 @pytest.mark.parametrize("size", [1, 50, 100, 5000, 16384, 40000])
@@ -84,7 +84,7 @@ def test_truncated(store: Storage, size: int) -> None:
     """A copy that was cut off is refused before anything of it is used."""
     store.store("m", 1)
     os.truncate(store.path, size)
-    refused(store, StorageError, "is not an SQLite database|is damaged|is of another program")
+    refused(store, StorageError, "is not an SQLite database|is damaged|belongs to another program")
 
 
 def test_empty(store: Storage) -> None:
@@ -102,7 +102,7 @@ def test_no_folder(tmp_path: Path) -> None:
     """A given folder is not made: the share may not be mounted."""
     store = Storage(tmp_path / "share" / "models.db")
     for operation in every_operation(store):
-        with pytest.raises(StoreNotFoundError, match="share is not there. Check the path") as caught:
+        with pytest.raises(StoreNotFoundError, match="share: the folder does not exist. Check the path") as caught:
             operation()
         assert isinstance(caught.value, FileNotFoundError)
     assert not store.path.parent.exists()
@@ -137,7 +137,7 @@ def test_home_in_a_path(own_home: Path) -> None:
 
 def test_a_folder_is_not_a_store(tmp_path: Path) -> None:
     """The message says to give the file in it."""
-    with pytest.raises(InvalidPathError, match="is a folder: give the file in it"):
+    with pytest.raises(InvalidPathError, match="is a folder. Give the file in it"):
         Storage(tmp_path).list()
 
 
@@ -201,7 +201,7 @@ def test_a_folder_that_may_not_be_written(store: Storage) -> None:
     """A store that cannot be made says why."""
     store.path.parent.chmod(0o555)
     result = as_nobody("store.store('m', 1)", store)
-    assert "StoreReadOnlyError: cannot store 'm'" in result.stderr and "it cannot be opened" in result.stderr
+    assert "StoreReadOnlyError: cannot store 'm'" in result.stderr and "cannot be opened" in result.stderr
     assert not store.path.exists()
 
 
@@ -221,7 +221,7 @@ def test_a_journal_that_may_not_be_written(store: Storage) -> None:
     store.path.with_name("models.db-journal").chmod(0o644)
     result = as_nobody(READ + "\nstore.store('n', 1)", store, VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS="1")
     assert result.stdout == "['m'] 1 1\n"
-    assert "StoreReadOnlyError" in result.stderr and "models.db-journal may not be written" in result.stderr
+    assert "StoreReadOnlyError" in result.stderr and "write permission on models.db-journal was denied" in result.stderr
 
 
 def test_no_home(store: Storage) -> None:
@@ -301,7 +301,7 @@ def test_an_old_sqlite(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     store.store("m", 1)
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
     monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
-    with pytest.raises(StorageError, match="needs SQLite 3.38 or newer, and this Python has 3.37.2"):
+    with pytest.raises(StorageError, match="needs SQLite 3.38 or later, and this Python has 3.37.2"):
         store.list()
 
 
@@ -359,7 +359,7 @@ def test_another_programs_log_is_not_taken_in(store: Storage, tmp_path: Path) ->
         shutil.copy(tmp_path / f"source.db{ending}", f"{store.path}{ending}")
     source.close()
     wal = Path(f"{store.path}-wal").read_bytes()
-    refused(store, NotAStoreError, "of another program")
+    refused(store, NotAStoreError, "belongs to another program")
     assert Path(f"{store.path}-wal").read_bytes() == wal
 
 
@@ -432,13 +432,30 @@ def test_a_folder_that_is_closed(store: Storage) -> None:
         "UPDATE models SET environment = '[]'",
     ],
 )
-def test_rows_that_cannot_be_read(store: Storage, sql: sqlite3.Connection, change: str) -> None:
-    """The error names the file and the model."""
+def test_rows_that_cannot_be_read(store: Storage, sql: sqlite3.Connection, change: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The error names the file and the model; where several are asked for, the others are returned."""
     store.store("m", 1)
-    sql.execute(change)
+    store.store("n", 2)
+    sql.execute(f"{change} WHERE name = 'm'")
     with pytest.raises(StoreDamagedError, match="the row of the model 'm', version 1, cannot be read") as caught:
-        store.list()
+        store.inspect("m")
     assert str(store.path) in str(caught.value)
+    assert store.list() == ["n"]
+    assert "m is not shown: the row of the model 'm', version 1, cannot be read" in caplog.text
+    damaged: list[Damage] = []
+    assert [record.name for record in store.find(on_damage=damaged.append)] == ["n"]
+    assert [(one.name, one.version) for one in damaged] == [("m", 1)]
+    assert [record.name for record, _ in store.check(on_damage=damaged.append)] == ["n"] and len(damaged) == 2
+
+
+def test_a_text_that_is_damaged(store: Storage, sql: sqlite3.Connection) -> None:
+    """A row whose text is not valid Unicode does not hide the others either."""
+    for name in "abc":
+        store.store(name, name)
+    sql.execute("UPDATE models SET name = CAST(x'6cff' AS TEXT) WHERE name = 'b'")
+    damaged: list[Damage] = []
+    assert [record.name for record in store.find(on_damage=damaged.append)] == ["c", "a"]
+    assert [one.name for one in damaged] == ["l\\xff"]
 
 
 def test_rows_of_a_later_release(store: Storage, sql: sqlite3.Connection) -> None:
@@ -465,5 +482,5 @@ def test_our_mark_without_our_tables(store: Storage, sql: sqlite3.Connection) ->
     """The file says that it is a store, and is none."""
     sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    with pytest.raises(StoreDamagedError, match="does not have what a store has"):
+    with pytest.raises(StoreDamagedError, match="lacks one of a store's tables"):
         store.list()

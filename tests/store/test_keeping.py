@@ -73,11 +73,11 @@ def test_damage_is_found(filled: Storage, sql: sqlite3.Connection, viewser: Call
     verification = filled.verify()
     [found] = verification.damaged
     assert (found.name, found.version, verification.versions) == ("large", 2, 4)
-    assert f"the model 'large', version 2, in {filled.path} is damaged" in found.trouble
+    assert found.trouble.startswith("the model is damaged: ")
     assert filled.verify("small", "large:1").damaged == ()
     assert filled.verify("large").damaged == filled.verify("large:2").damaged == (found,)
     result = viewser("model", "verify", exit_code=1)
-    assert result.stdout.startswith("large:2  the model 'large', version 2, ")
+    assert result.stdout.startswith("large:2  the model is damaged: ")
     assert "3 of 4 versions" in result.stderr
     assert json.loads(viewser("model", "verify", "--json", exit_code=1).stdout)["damaged"] == [vars(found)]
     assert viewser("model", "verify", "small").stderr.startswith("2 versions in ")
@@ -118,7 +118,7 @@ def test_an_index_that_has_too_much(filled: Storage) -> None:
     behind_the_index(filled.path, "models_record", "DELETE FROM models WHERE name = 'small' AND version = 1")
     [found] = filled.verify().damaged
     assert (found.name, found.version) == ("small", 1)
-    assert "an index of the file leads to 'small', and its row is gone" in found.trouble
+    assert "an index of the file leads to 'small', and its row is missing" in found.trouble
 
 
 def test_nobody_waits(filled: Storage) -> None:
@@ -219,10 +219,10 @@ def test_a_damaged_model_is_not_copied(
     """The others are, and it is said."""
     damage(sql, "later part")
     result = viewser("model", "backup", "copy.db", exit_code=1)
-    assert "not copied: large:2: the model 'large', version 2," in result.stderr
+    assert "not copied: large:2: the model is damaged" in result.stderr
     assert "Copied and verified 3 versions" in result.stderr
     assert [record.version for record in Storage("copy.db").versions("large")] == [1]
-    [found] = json.loads(viewser("model", "backup", "-f", "copy.db", "--json", exit_code=1).stdout)["damaged"]
+    [found] = json.loads(viewser("model", "backup", "again.db", "--json", exit_code=1).stdout)["damaged"]
     assert found == vars(Damage("large", 2, found["trouble"]))
 
 
@@ -256,10 +256,10 @@ def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None
     (tmp_path / "link.db").symlink_to(filled.path)
     journal = tmp_path / "models.db-journal"
     for target in (filled.path, tmp_path, tmp_path / "link.db", journal):
-        with pytest.raises(BackupError, match="that is the store itself"):
-            filled.backup(target, overwrite=True)
+        with pytest.raises(BackupError, match="this is the store itself"):
+            filled.backup(target)
     (tmp_path / "thesis.tex").write_text("important")
-    with pytest.raises(BackupError, match="cannot back up .*thesis.tex: there is such a file, and it was kept"):
+    with pytest.raises(BackupError, match="cannot back up .*thesis.tex: the file exists, and was not changed. Remove it first"):
         filled.backup(tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "important"
     with pytest.raises(BackupError, match="nowhere/copy.db: "):
@@ -267,7 +267,7 @@ def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None
     with pytest.raises(BackupError, match="File name too long"):
         filled.backup(tmp_path / ("x" * 250))
     (tmp_path / "lost.db-journal").write_bytes(b"x" * 600)
-    with pytest.raises(BackupError, match="lost.db-journal is there, of another database"):
+    with pytest.raises(BackupError, match="lost.db-journal exists, and belongs to another database"):
         filled.backup(tmp_path / "lost.db")
     assert contents(filled) and not [*tmp_path.glob(".views_runs*")]
 
@@ -278,10 +278,10 @@ def test_a_link_as_a_target(filled: Storage, tmp_path: Path) -> None:
     Path("link.db").symlink_to("other.db")
     Path("nowhere.db").symlink_to("missing/copy.db")
     for target in "link.db", "nowhere.db":
-        with pytest.raises(BackupError, match="that is a link to .*: give that file itself"):
-            filled.backup(target, overwrite=True)
+        with pytest.raises(BackupError, match="this is a link to .* Give that file itself"):
+            filled.backup(target)
     assert Path("other.db").read_text() == "other"
-    with pytest.raises(BackupError, match="that is no file's name"):
+    with pytest.raises(BackupError, match="file name must not be empty"):
         filled.backup("")
 
 
@@ -321,42 +321,56 @@ def test_ended_by_a_signal(filled: Storage, tmp_path: Path) -> None:
     assert process.wait(60) == 128 + signal.SIGTERM and os.listdir(folder) == []
 
 
-def test_one_backup_over_another(filled: Storage, viewser: Callable[..., Result]) -> None:
-    """--force replaces it, once nobody uses it; an older journal does not go into the new one."""
+def test_no_backup_over_another_file(filled: Storage, viewser: Callable[..., Result]) -> None:
+    """An existing file is kept, whatever it is; the message says what to do."""
     viewser("model", "backup", "copy.db")
-    assert "it was kept" in viewser("model", "backup", "copy.db", exit_code=1).stderr
-    filled.delete("large")
-    copy = Storage("copy.db")
-    copy.store("own", LARGE)
-    assert Path("copy.db-journal").stat().st_size >= JOURNAL_SIZE
-    other = sqlite3.connect("copy.db", isolation_level=None)
-    other.execute("BEGIN")
-    other.execute("SELECT count(*) FROM models").fetchall()
-    with pytest.raises(StoreBusyError, match="copy.db: another program has kept the file locked"):
-        filled.backup("copy.db", overwrite=True)
-    assert copy.exists("own")
-    other.close()
-    viewser("model", "backup", "copy.db", "--force")
-    assert copy.list() == ["small"] and not Path("copy.db-journal").exists()
-    Path("notes.txt").write_text("of no use")
-    assert filled.backup("notes.txt", overwrite=True).versions == 2
+    before = Path("copy.db").read_bytes()
+    refused = viewser("model", "backup", "copy.db", exit_code=1).stderr
+    assert "copy.db: the file exists, and was not changed. Remove it first" in refused
+    assert Path("copy.db").read_bytes() == before
+    Path("copy.db").unlink()
+    assert filled.backup("copy.db").versions == 4
 
 
 def test_a_backup_beside_what_a_database_in_wal_mode_left(filled: Storage) -> None:
-    """Its -wal would be played into the copy; and nothing is left of one that is replaced."""
+    """Its -wal would be played into the copy."""
     other = sqlite3.connect("copy.db", isolation_level=None)
     other.executescript("PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; CREATE TABLE own (x)")
-    with pytest.raises(BackupError, match="copy.db-wal is there, of another database"):
-        filled.backup("copy.db", overwrite=True)
-    assert other.execute("SELECT count(*) FROM own").fetchall() == [(0,)]
     Path("copy.db").rename("elsewhere.db")
-    for overwrite in (False, True):
-        with pytest.raises(BackupError, match="copy.db-wal is there, of another database"):
-            filled.backup("copy.db", overwrite)
+    with pytest.raises(BackupError, match="copy.db-wal exists, and belongs to another database"):
+        filled.backup("copy.db")
     Path("elsewhere.db").rename("copy.db")
+    assert other.execute("SELECT count(*) FROM own").fetchall() == [(0,)]
     other.close()
-    filled.backup("copy.db", overwrite=True)
-    assert contents(Storage("copy.db")) == contents(filled) and not [*Path().glob("copy.db-*")]
+
+
+def test_what_a_killed_backup_left(filled: Storage, tmp_path: Path) -> None:
+    """Doctor names it, and the next backup to that folder removes it; that of a backup that runs is left alone."""
+    need(sys.platform == "linux", "only Linux tells which process had an id")
+    code = """
+import sys
+from views_runs import Storage
+def wait(done, total):
+    if done:
+        print(flush=True)
+        input()
+Storage(sys.argv[1]).backup(sys.argv[2], progress=wait)
+"""
+    command = [sys.executable, "-c", code, str(filled.path), str(filled.path.with_name("copy.db"))]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment) as process:
+        assert process.stdout and process.stdout.readline()
+        [left] = filled.path.parent.glob(".views_runs*")
+        filled.backup(filled.path.with_name("beside.db"))
+        assert left.exists()
+        findings = [one for one in filled.doctor() if str(left) in one.text]
+        assert [(one.topic, one.state) for one in findings] == [("backups", "ok")]
+        process.kill()
+    [finding] = [one for one in filled.doctor() if str(left) in one.text]
+    assert (finding.topic, finding.state) == ("backups", "warning")
+    filled.backup(filled.path.with_name("another.db"))
+    assert not [*filled.path.parent.glob(".views_runs*")]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o444])
@@ -387,7 +401,7 @@ def test_a_store_that_is_gone_when_it_is_copied(filled: Storage) -> None:
 def test_a_backup_on_a_full_disk(filled: Storage, small_disk: Path) -> None:
     """It says so, and leaves nothing."""
     filled.store("larger", LARGE + LARGE)
-    with pytest.raises(BackupError, match=f"cannot back up {filled.path}: {small_disk}/copy.db: the disk is full"):
+    with pytest.raises(BackupError, match="copy.db: the disk is full. Free some space there"):
         filled.backup(small_disk / "copy.db")
     assert os.listdir(small_disk) == []
 
@@ -396,14 +410,14 @@ def test_a_copy_that_is_not_what_was_written(filled: Storage, monkeypatch: pytes
     """The copy is read back: a disk that loses bytes is noticed, and no copy is left."""
     from views_runs.database import backup
 
-    fill = backup._fill
+    fill = backup._copy_all
 
     def lose(source: object, copy: object, progress: object) -> object:
         result = fill(source, copy, progress)  # type: ignore[arg-type]
         copy.change("UPDATE model_parts SET data = x'00' WHERE part = 2")  # type: ignore[attr-defined]
         return result
 
-    monkeypatch.setattr(backup, "_fill", lose)
+    monkeypatch.setattr(backup, "_copy_all", lose)
     with pytest.raises(BackupError, match="the copy is not what was written: .* Try another disk"):
         filled.backup("copy.db")
     assert os.listdir() == []

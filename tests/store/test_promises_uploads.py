@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.stores import NOTHING, leftovers, need
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
 from tests.support.pieces import MIB, Pieces
 from tests.support.watched import watched
 from views_runs import Storage, UploadLostError
@@ -36,7 +37,7 @@ def test_condemned_between_parts(store: Storage, sql: sqlite3.Connection) -> Non
 
     with pytest.raises(UploadLostError):
         store.store("m", Pieces(14, on_piece))
-    assert store.list(all_versions=True) == ["first"] and leftovers(store) == NOTHING
+    assert store.list(all_versions=True) == ["first:1"] and leftovers(store) == NOTHING
 
 
 def test_condemned_after_the_last_part(store: Storage, sql: sqlite3.Connection) -> None:

@@ -1,6 +1,7 @@
 """An open store: the file, opened when it is first needed, and its models."""
 
 import logging
+import os
 from pathlib import Path
 from types import TracebackType
 
@@ -68,17 +69,15 @@ class Database:
             error.locate(self.operation, self.path)
 
     def _handle_missing(self) -> None:
-        if self._is_default or self._create:
-            if not self._create and not self._lenient:
-                raise ModelNotFoundError("there is no store yet", "The first model stored creates it")
-            return
-        if schema.get_status(self.path.parent) is None:
-            # A share that is not mounted is a missing folder: it must not read as an empty store.
+        # A share that is not mounted is a missing folder: it must not read as an empty store.
+        folder = Path(os.path.realpath(self.path)).parent
+        if not self._is_default and schema.get_status(folder) is None:
             advice = "Check the path, and that the share is mounted"
-            raise StoreNotFoundError("the folder does not exist", advice).locate(path=self.path.parent)
-        if not self._lenient:
+            raise StoreNotFoundError("the folder does not exist", advice).locate(path=folder)
+        if not self._create and not self._lenient:
             raise ModelNotFoundError("there is no store yet", "Check the path; the first model stored creates it")
-        log.warning("%s does not exist yet: the first model stored creates it", self.path)
+        if self._lenient and not self._is_default:
+            log.warning("%s does not exist yet: the first model stored creates it", self.path)
 
     # Not functools.cached_property: until Python 3.12 its lock is shared by all instances, and a fork would copy it locked.
     @property

@@ -101,9 +101,9 @@ class Models:
         Raises:
             ModelNotFoundError: there is none.
         """
-        ids = "SELECT id FROM models WHERE name = ? AND version = ifnull(?, version)"
         found = self._connection.rows(
-            f"{SELECT} WHERE id IN ({ids}) ORDER BY version DESC", (reference.name, reference.version)
+            f"{SELECT} WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC",
+            (reference.name, reference.version),
         )
         if not found:
             raise self.not_found(reference)

@@ -149,13 +149,9 @@ def _check_file(path: Path, create: bool) -> bool:
     """
     status = get_status(path)
     if status is None:
-        has_folder = get_status(path.parent) is not None
-        if create and has_folder:
+        if create:
             return True
-        raise StoreNotFoundError(
-            f"the {'file' if has_folder else 'folder'} does not exist",
-            "Check the path, and that the share is mounted" + ("" if create else ". Storing a model creates the file"),
-        ).locate(path=path if has_folder else path.parent)
+        raise StoreNotFoundError("the file does not exist", "Check the path, and that the share is mounted")
     refuse_unusable(status)
     return False
 

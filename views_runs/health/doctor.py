@@ -102,16 +102,22 @@ def check_database(path: Path) -> Iterator[Finding]:
         yield Finding("free pages", "ok", text)
     for writer in alive:
         yield Finding("stores under way", "ok", writer)
-    for file in path.parent.glob(f"{TEMPORARY}backup-*"):
-        if owners.has_tag_ended(file.name):
-            dead.append(f"{file} of a backup that was killed (the next backup to this folder removes it)")
-        else:
-            alive.append(f"a backup is writing {file}, or was killed on another computer: remove the file then")
     if dead:
         text = f"leftover parts of deleted models or interrupted stores: {'; '.join(dead)}"
         yield Finding("leftovers", "warning", text, "The next store or delete on that computer removes them")
     else:
         yield Finding("leftovers", "ok", "none from interrupted stores")
+
+
+def check_backups(path: Path) -> Iterator[Finding]:
+    """Find the temporary files of backups."""
+    for file in sorted(path.parent.glob(f"{TEMPORARY}backup-*")):
+        if owners.has_tag_ended(file.name):
+            advice = "The next backup to this folder removes it"
+            yield Finding("backups", "warning", f"{file} was left by a backup that was killed", advice)
+        else:
+            text = f"{file} belongs to a backup that is running, or that was killed on another computer"
+            yield Finding("backups", "ok", text, "Delete it unless a backup is running")
 
 
 def check_journal(path: Path) -> Finding:
@@ -190,6 +196,7 @@ def check_locks(path: Path) -> Iterator[Finding]:
 #: What is checked, and what it is about if the check itself fails.
 CHECKS: dict[str, Callable[[Path], Iterator[Finding]]] = {
     "file": check_database,
+    "backups": check_backups,
     "free space": check_space,
     "permissions": permissions.check_permissions,
     "file system": check_file_system,
