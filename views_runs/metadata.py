@@ -53,7 +53,7 @@ class KnownField:
     help: str
     #: The option of the command line that gives it.
     option: str | None = None
-    #: The heading of its column in a list of models, if it has one of its own.
+    #: The heading of its column in a list of models; several may share one.
     column: str | None = None
 
 
@@ -80,8 +80,12 @@ class ModelMetadata:
         TEXT, "what a row of the data is, as in country_month", option="--loa", column="level of analysis"
     )
     outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", option="--outcome")
-    train_start: int | None = known(MONTH, "the first month of the training data", option="--train-start")
-    train_end: int | None = known(MONTH, "the last month of the training data", option="--train-end")
+    train_start: int | None = known(
+        MONTH, "the first month of the training data", option="--train-start", column="training period"
+    )
+    train_end: int | None = known(
+        MONTH, "the last month of the training data", option="--train-end", column="training period"
+    )
     training_date: datetime | date | str | None = known(
         TIME, "when the model was trained", option="--training-date", column="trained"
     )
@@ -96,11 +100,6 @@ KNOWN_FIELDS: Mapping[str, KnownField] = {
 # What `help` shows.
 ModelMetadata.__doc__ = f"{ModelMetadata.__doc__}\n    Attributes:\n" + "".join(
     f"        {field.name}: {field.help}; {field.kind.expected}.\n" for field in KNOWN_FIELDS.values()
-)
-
-#: The known fields that hold a string, and those that hold a views month.
-TEXT_FIELDS, MONTH_FIELDS = (
-    tuple(name for name, field in KNOWN_FIELDS.items() if field.kind is kind) for kind in (TEXT, MONTH)
 )
 
 
@@ -434,7 +433,7 @@ def _encode_scalar(value: Any) -> Any:
         return float(value)
     is_sequence = isinstance(value, (tuple, set, frozenset)) or getattr(value, "shape", None) not in (None, ())
     raise InvalidMetadataError(
-        f"is of type {_type_name(value)}, which would not come back equal from JSON",
+        f"is of type {_type_name(value)}, which JSON cannot hold",
         advice="Use a list" if is_sequence else "Use a string, a number, a list, a dict, a date or a datetime",
     )
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from views_runs.pickles.loadability import LOADS, MAY_NOT, WILL_NOT, Verdict
 from views_runs.metadata import (
     KNOWN_FIELDS,
-    MONTH_FIELDS,
+    MONTH,
     differences,
     missing_fields,
     month_name,
@@ -169,7 +169,7 @@ def _field(name: str) -> Cell:
 
 
 def _period(record: ModelRecord) -> str:
-    start, end = (_given(record).get(field) for field in MONTH_FIELDS)
+    start, end = (_given(record).get(field) for field in ("train_start", "train_end"))
     if start is None and end is None:
         return ""
     return "-".join("?" if month is None else str(month) for month in (start, end))
@@ -433,7 +433,8 @@ def text(field: str, value: Any) -> str:
     """
     if value is None:
         return ""
-    if field in MONTH_FIELDS and type(value) is int and value > 0:
+    is_month = field in KNOWN_FIELDS and KNOWN_FIELDS[field].kind is MONTH
+    if is_month and type(value) is int and value > 0:
         return f"{value} ({month_name(value)})"
     if isinstance(value, str):
         return printable(value)
