@@ -102,11 +102,6 @@ ModelMetadata.__doc__ = f"{ModelMetadata.__doc__}\n    Attributes:\n" + "".join(
     f"        {field.name}: {field.help}; {field.kind.expected}.\n" for field in KNOWN_FIELDS.values()
 )
 
-#: The known fields that hold a string, and those that hold a views month.
-TEXT_FIELDS, MONTH_FIELDS = (
-    tuple(name for name, field in KNOWN_FIELDS.items() if field.kind is kind) for kind in (TEXT, MONTH)
-)
-
 
 class Metadata(dict[str, Any]):
     """The metadata of a stored model: a dict whose keys are attributes too.
@@ -438,7 +433,7 @@ def _encode_scalar(value: Any) -> Any:
         return float(value)
     is_sequence = isinstance(value, (tuple, set, frozenset)) or getattr(value, "shape", None) not in (None, ())
     raise InvalidMetadataError(
-        f"is of type {_type_name(value)}, which would not come back equal from JSON",
+        f"is of type {_type_name(value)}, which JSON cannot hold",
         advice="Use a list" if is_sequence else "Use a string, a number, a list, a dict, a date or a datetime",
     )
 

@@ -257,8 +257,9 @@ class Condition:
         for types, values in alike.items():
             operator = {"=": "IN", "~": "GLOB"}.get(self.operator, self.operator)
             wanted = f"({', '.join('?' * len(values))})"
-            parameters = (*json_type.parameters, *value.parameters, *values)
-            pieces.append(SQL(f"{json_type.text} IN ({types}) AND {value.text} {operator} {wanted}", parameters))
+            # The type second: each of the two parses the JSON, and the value alone rules out most models.
+            parameters = (*value.parameters, *values, *json_type.parameters)
+            pieces.append(SQL(f"{value.text} {operator} {wanted} AND {json_type.text} IN ({types})", parameters))
         return _join(pieces, "OR")
 
     def _compare_time(self, value: SQL, wanted: date) -> SQL:

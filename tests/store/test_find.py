@@ -272,6 +272,22 @@ def test_metadata_of_other_programs(models: Storage, sql: sqlite3.Connection) ->
     assert models.list(sort="author")[0] == "forest"
 
 
+def test_keys_as_other_programs_write_them(models: Storage, sql: sqlite3.Connection) -> None:
+    """Escapes in a key are resolved, and what holds a key has to be an object."""
+    for name, metadata in {
+        "odd": '{"\\u017e": {"\\u00e9": {"a": 1}}}',
+        "bare": '{"ž": [{"é": {"a": 1}}]}',
+        "ridge": '{"ž": "{\\"é\\": {\\"a\\": 1}}"}',
+        "boosted": '{"ž": {"é": null}}',
+    }.items():
+        sql.execute("UPDATE models SET metadata = ?, datetimes = NULL WHERE name = ?", (metadata, name))
+    assert models.list("ž.é.a=1") == models.list("ž.é") == ["odd"]
+    assert models.list("ž") == ["bare", "odd", "ridge", "boosted"]
+    assert models.list("!ž.é") == ["bare", "ridge", "boosted", "forest"]
+    assert models.list("ž.0=1") == models.list("author.é=1") == []
+    assert models.list(sort="ž.é.a", limit=1) == ["odd"]
+
+
 PLUS2 = timezone(timedelta(hours=2))
 
 

@@ -180,8 +180,8 @@ def test_names_come_back(store: Storage, name: str) -> None:
         ("m:1", "names a version"),
         ("m:007", "names a version"),
         (":1", "names a version"),
-        (7, "is a string"),
-        (None, "is a string"),
+        (7, "must be a string"),
+        (None, "must be a string"),
     ],
 )
 def test_impossible_names(store: Storage, name: Any, said: str) -> None:
@@ -194,7 +194,7 @@ def test_impossible_names(store: Storage, name: Any, said: str) -> None:
 
 def test_impossible_metadata(store: Storage) -> None:
     """The message names the model and the key, and neither model nor metadata is there."""
-    with pytest.raises(InvalidMetadataError, match="cannot store 'm': the metadata field seeds is a tuple") as caught:
+    with pytest.raises(InvalidMetadataError, match="cannot store 'm': metadata field seeds is of type tuple") as caught:
         store.store("m", 1, {"seeds": (1, 2)})
     assert caught.value.key == "seeds"
     assert not store.path.exists()

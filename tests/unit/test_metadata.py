@@ -21,10 +21,8 @@ from views_runs import InvalidMetadataError, Metadata, ModelMetadata
 from views_runs.metadata import (
     KNOWN_FIELDS,
     MONTH,
-    MONTH_FIELDS,
     MONTHS,
     TEXT,
-    TEXT_FIELDS,
     TIME,
     check,
     decode,
@@ -412,7 +410,6 @@ def test_known_fields() -> None:
         "steps": (MONTHS, "--step", None),
     }
     assert list(KNOWN_FIELDS) == [field.name for field in dataclasses.fields(ModelMetadata)]
-    assert (MONTH_FIELDS, TEXT_FIELDS) == (("train_start", "train_end"), tuple(KNOWN_FIELDS)[:5])
 
 
 def test_help_explains_known_fields() -> None:
