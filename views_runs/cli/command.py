@@ -1,4 +1,4 @@
-"""What all verbs share: the store, the options ``--store`` and ``--json``, how a value is shown, and how a command ends."""
+"""What all verbs share: the store, ``--store`` and ``--json``, how a value is shown, and how a command ends."""
 
 import errno
 import functools
@@ -203,7 +203,7 @@ class Unreadable(list["Damage"]):
         """Name a row on stderr, and remember it."""
         from views_runs.rendering import console
 
-        console.show_error(f"cannot read {damage.name}:{damage.version}: {damage.trouble}")
+        console.show_error(f"cannot read {console.printable(damage.name)}:{damage.version}: {damage.trouble}")
         self.append(damage)
 
 

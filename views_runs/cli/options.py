@@ -108,8 +108,10 @@ def metadata(fields: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any
     """
     from views_runs import query
 
-    typed = {name: query.typed(name, value) if isinstance(value, str) else value for name, value in given(fields).items()}
-    return typed | dict(query.assignment(text) for text in settings)
+    values = {
+        name: query.typed(name, value) if isinstance(value, str) else value for name, value in given(fields).items()
+    }
+    return values | dict(query.assignment(text) for text in settings)
 
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
