@@ -5,7 +5,7 @@ import click
 from views_runs.cli.command import Main, Verbs, handle_sigterm, shared_options, show_log
 from views_runs.version import __version__
 
-#: The verbs of ``viewser model``, by the module of this package that they are in. Its name is their heading in the help.
+#: The verbs of ``viewser model``, by the module here that they are in; its name is their heading in the help.
 FAMILIES = {
     "look": ("list", "inspect", "diff", "guide"),
     "change": ("annotate", "delete"),

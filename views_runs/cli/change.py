@@ -6,9 +6,9 @@ import click
 
 from views_runs.cli.command import restate, verb
 from views_runs.cli.options import MODEL_NAME, WORDS, metadata, metadata_options, yes_option
+from views_runs.rendering.values import Change, Deletion
 
 if TYPE_CHECKING:
-    from views_runs.rendering.views import Change, Deletion
     from views_runs.storage import Storage
 
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--unset", metavar="KEY", type=WORDS, multiple=True, help="Remove a field; repeatable.")
 def annotate(
     storage: "Storage", name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fields: Any
-) -> "Change":
+) -> Change:
     """Change some of a model's metadata and keep the rest.
 
     A VALUE that looks like a number, true or false, a date or a time is one. A VALUE that begins with [ or { is JSON,
@@ -29,7 +29,6 @@ def annotate(
       viewser model annotate my-model --author me --train-end 2019-12
       viewser model annotate my-model:1 --set note='too few countries' --unset draft
     """
-    from views_runs.rendering.views import Change
 
     changes = metadata(fields, settings)
     if not changes and not unset:
@@ -42,7 +41,7 @@ def annotate(
 @verb()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=MODEL_NAME)
 @yes_option
-def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> "Deletion":
+def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> Deletion:
     """Delete models with all their versions, or single versions.
 
     \b
@@ -50,7 +49,7 @@ def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> "Deletion":
       viewser model delete my-model
       viewser model delete my-model:1 my-model:2 --yes
     """
-    from views_runs.rendering.views import Deletion, show_deletion_plan
+    from views_runs.rendering.views import show_deletion_plan
 
     found = {}
     for name in names:

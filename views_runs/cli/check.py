@@ -7,9 +7,9 @@ import click
 from views_runs.cli.command import Unreadable, verb
 from views_runs.cli.options import MODEL_NAME
 from views_runs.cli.standins import reported
+from views_runs.rendering.values import Check, Checks, Diagnosis, Verified
 
 if TYPE_CHECKING:
-    from views_runs.rendering.views import Checks, Diagnosis, Verified
     from views_runs.storage import Storage
 
 
@@ -23,7 +23,7 @@ def will_not_load(checks: "Checks") -> bool:
 @verb(fails=will_not_load)
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
 @click.option("--all", "everything", is_flag=True, help="Check the current versions of all models.")
-def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> "Checks":
+def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Checks:
     """Check whether models will load on this machine.
 
     Compares what each model needs with what is installed here, without loading it. Run it in a new environment before
@@ -34,7 +34,6 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> "Chec
       viewser model check my-model
       viewser model check --all
     """
-    from views_runs.rendering.views import Check, Checks
 
     if bool(names) == everything:
         raise click.UsageError("give NAMEs or --all.")
@@ -46,7 +45,7 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> "Chec
 
 @verb(fails=lambda verified: verified.found.damaged)
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
-def verify(storage: "Storage", names: tuple[str, ...]) -> "Verified":
+def verify(storage: "Storage", names: tuple[str, ...]) -> Verified:
     """Verify that models are, byte for byte, what was stored.
 
     Reads all models, or the given ones, to the end without loading them; others can store meanwhile. Exits with 1 if a
@@ -58,7 +57,6 @@ def verify(storage: "Storage", names: tuple[str, ...]) -> "Verified":
       viewser model verify my-model my-model:1
     """
     from views_runs.rendering.console import progress
-    from views_runs.rendering.views import Verified
 
     with progress("Verifying") as report:
         return Verified(storage.verify(*names, progress=report), storage.path)
@@ -71,7 +69,7 @@ def has_failed(diagnosis: "Diagnosis") -> bool:
 
 @verb(may_be_missing=True, fails=has_failed)
 @click.option("--peer", is_flag=True, help="Test the share together with another computer that runs this too.")
-def doctor(storage: "Storage", peer: bool) -> "Diagnosis":
+def doctor(storage: "Storage", peer: bool) -> Diagnosis:
     """Check the store, its permissions and its file system.
 
     Reads no models; `viewser model verify` does. Only two computers together can tell whether a share keeps what both
@@ -83,6 +81,5 @@ def doctor(storage: "Storage", peer: bool) -> "Diagnosis":
       viewser model doctor --peer --store /shared/models/models.db
     """
     from views_runs.rendering.console import show_message
-    from views_runs.rendering.views import Diagnosis
 
     return Diagnosis(storage.doctor(peer, show_message))

@@ -1,4 +1,4 @@
-"""What all verbs share: the store, the options ``--store`` and ``--json``, how a value is shown, and how a command ends."""
+"""What all verbs share: the store, ``--store`` and ``--json``, how a value is shown, and how a command ends."""
 
 import errno
 import functools
@@ -58,12 +58,12 @@ class Verbs(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the verbs."""
-        return [verb for verbs in self.families.values() for verb in verbs]
+        return [name for names in self.families.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the module that a verb is in, and return the verb."""
-        for family, verbs in self.families.items():
-            if cmd_name in verbs:
+        for family, names in self.families.items():
+            if cmd_name in names:
                 found = vars(import_module(f"views_runs.cli.{family}")).values()
                 return next(one for one in found if isinstance(one, click.Command) and one.name == cmd_name)
         return None
@@ -71,12 +71,10 @@ class Verbs(click.Group):
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs into the help, by family."""
         widest = max(map(len, self.list_commands(ctx)))
-        for family, verbs in self.families.items():
-            commands = [(verb, self.get_command(ctx, verb)) for verb in verbs]
+        for family, names in self.families.items():
+            commands = [(name.ljust(widest), self.get_command(ctx, name)) for name in names]
             with formatter.section(family.capitalize()):
-                formatter.write_dl(
-                    [(verb.ljust(widest), command.get_short_help_str(100)) for verb, command in commands if command]
-                )
+                formatter.write_dl([(name, command.get_short_help_str(100)) for name, command in commands if command])
 
 
 def verb(
@@ -203,7 +201,7 @@ class Unreadable(list["Damage"]):
         """Name a row on stderr, and remember it."""
         from views_runs.rendering import console
 
-        console.show_error(f"cannot read {damage.name}:{damage.version}: {damage.trouble}")
+        console.show_error(f"cannot read {console.printable(damage.name)}:{damage.version}: {damage.trouble}")
         self.append(damage)
 
 

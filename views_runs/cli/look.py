@@ -8,10 +8,10 @@ from views_runs.cli.command import Unreadable, given_store, verb
 from views_runs.cli.options import MODEL_NAME, WORDS, field_options, given
 from views_runs.cli.standins import exists_file, reported
 from views_runs.metadata import MONTH, TEXT
+from views_runs.rendering.values import Differences, Listing, Topic
 
 if TYPE_CHECKING:
     from views_runs.records import ModelRecord
-    from views_runs.rendering.views import Differences, Listing, Topic
     from views_runs.storage import Storage
 
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--sort", metavar="FIELD", type=WORDS, help="Sort by FIELD; -FIELD for descending order.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only, one per line; with --all-versions NAME:VERSION.")
-def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **options: Any) -> "Listing":
+def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **options: Any) -> Listing:
     """List models, the most recently stored first.
 
     A model is listed if it meets all conditions. GLOB selects by name: * stands for any characters, ? for any one. An
@@ -45,22 +45,24 @@ def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **optio
       viewser model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
       viewser model list --since 2026-11-01 --sort -train_end --limit 20
     """
-    from views_runs.rendering.views import Listing
 
     damaged = Unreadable()
     records = storage.find(*where, **given(options), **reported(storage.find, damaged.add))
-    references = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
-    return Listing(records, explain_empty(storage, where, options), references if quiet else None, damaged)
+    names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
+    return Listing(records, names if quiet else None, explain_empty(storage, where, options), damaged)
 
 
 def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str, Any]) -> str:
     """Return what to say when there is nothing to list."""
-    example = f"\n\n    from views_runs import Storage\n    Storage({'' if given_store() is None else repr(given_store())})"
-    example += ".store('my-model', my_model, {'author': 'me'})"
+    path = "" if given_store() is None else repr(given_store())
+    example = (
+        f"\n\n    from views_runs import Storage\n    Storage({path}).store('my-model', my_model, {{'author': 'me'}})"
+    )
     if options["limit"] == 0:
         return "Nothing is listed with --limit 0."
     if not exists_file(storage):
-        return f"There is no store yet at {storage.path}; `viewser model upload` or Storage().store() creates it:{example}"
+        where_to = "`viewser model upload` or Storage().store() creates it"
+        return f"There is no store yet at {storage.path}; {where_to}:{example}"
     if where or given(options).keys() - {"all_versions", "sort", "limit"}:
         return f"No model in {storage.path} meets these conditions. `viewser model list` lists all models."
     return f"No models yet in {storage.path}. Store one from Python:{example}"
@@ -83,7 +85,7 @@ def inspect(storage: "Storage", name: str) -> "ModelRecord":
 @click.argument("name", type=MODEL_NAME)
 @click.argument("other", required=False, type=MODEL_NAME)
 @click.option("--all", "everything", is_flag=True, help="Also show equal fields.")
-def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> "Differences":
+def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> Differences:
     """Compare two models, or a model with its previous version.
 
     \b
@@ -93,7 +95,6 @@ def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> 
       viewser model diff my-model another-model
     """
     from views_runs.records import compared
-    from views_runs.rendering.views import Differences
 
     records = storage.diff(name, other)
     return Differences(*records, compared(*records, everything))
@@ -101,7 +102,7 @@ def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> 
 
 @verb(opens=False)
 @click.argument("topic", default="index")
-def guide(topic: str) -> "Topic":
+def guide(topic: str) -> Topic:
     """Show a page of the guide, or its index.
 
     \b
@@ -110,8 +111,6 @@ def guide(topic: str) -> "Topic":
       viewser model guide conditions
     """
     from importlib import resources
-
-    from views_runs.rendering.views import Topic
 
     folder = resources.files("views_runs") / "guide"
     pages = {page.name.removesuffix(".rst"): page for page in folder.iterdir() if page.name.endswith(".rst")}

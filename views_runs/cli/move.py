@@ -11,10 +11,10 @@ import click
 from views_runs.cli.command import verb
 from views_runs.cli.options import MODEL_NAME, WORDS, metadata, metadata_options
 from views_runs.exceptions import InvalidNameError
+from views_runs.rendering.values import Download, Stored
 
 if TYPE_CHECKING:
     from views_runs.records import Backup
-    from views_runs.rendering.views import Download, Stored
     from views_runs.storage import Storage
 
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option("-f", "--overwrite", is_flag=True, help="Add a version if there is a model of this name.")
 def upload(
     storage: "Storage", file: str, name: str | None, overwrite: bool, settings: tuple[str, ...], **fields: Any
-) -> "Stored":
+) -> Stored:
     """Store a pickle FILE from elsewhere, without loading it.
 
     Its bytes are stored as they are. NAME defaults to the name of the file without its extension.
@@ -35,7 +35,6 @@ def upload(
       viewser model upload forest.pickle --author me --train-end 2019-12
       viewser model upload forest.pickle my-model --set note='of 2019'
     """
-    from views_runs.rendering.views import Stored
 
     if name is not None and os.path.isfile(name):
         raise click.UsageError(
@@ -51,7 +50,7 @@ def upload(
 @click.argument("name", type=MODEL_NAME)
 @click.argument("file", required=False)
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
-def download(storage: "Storage", name: str, file: str | None, force: bool) -> "Download | None":
+def download(storage: "Storage", name: str, file: str | None, force: bool) -> Download | None:
     """Write a model's pickle to FILE, without loading it.
 
     FILE defaults to NAME.pickle in the current folder; - is the standard output.
@@ -62,7 +61,6 @@ def download(storage: "Storage", name: str, file: str | None, force: bool) -> "D
       viewser model download my-model:2 old.pickle
       viewser model download my-model - | sha256sum
     """
-    from views_runs.rendering.views import Download
 
     if file == "-":
         if sys.stdout is None or sys.stdout.isatty():

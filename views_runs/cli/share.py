@@ -6,16 +6,16 @@ import click
 
 from views_runs.cli.command import verb
 from views_runs.cli.options import MODEL_NAME, WORDS, yes_option
+from views_runs.rendering.values import Requirements, Trust
 
 if TYPE_CHECKING:
-    from views_runs.rendering.views import Requirements, Trust
     from views_runs.storage import Storage
 
 
 @verb(may_be_missing=True)
 @click.argument("fields", metavar="[FIELD]...", nargs=-1, type=WORDS)
 @click.option("--none", "clear", is_flag=True, help="Require no fields.")
-def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> "Requirements":
+def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> Requirements:
     """Show or set the metadata fields that every model must have.
 
     They apply to everyone who uses the store. Models that lack them stay as they are.
@@ -26,7 +26,6 @@ def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> "Requir
       viewser model require author run_id
       viewser model require --none
     """
-    from views_runs.rendering.views import Requirements
 
     if fields and clear:
         raise click.UsageError("give FIELDs or --none, not both.")
@@ -38,7 +37,7 @@ def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> "Requir
 @verb()
 @click.argument("name", type=MODEL_NAME)
 @yes_option
-def trust(storage: "Storage", name: str, yes: bool) -> "Trust":
+def trust(storage: "Storage", name: str, yes: bool) -> Trust:
     """Add what a model imports to your list of trusted imports.
 
     The list is a file of your own. With VIEWS_RUNS_TRUSTED_ONLY=1, or Storage(trusted=True), a model can only import
@@ -49,7 +48,7 @@ def trust(storage: "Storage", name: str, yes: bool) -> "Trust":
       viewser model trust my-model
     """
     from views_runs.pickles import trust
-    from views_runs.rendering.views import Trust, show_imports
+    from views_runs.rendering.views import show_imports
 
     record = storage.inspect(name)
     show_imports(trust.as_installed(record))

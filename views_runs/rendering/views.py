@@ -1,8 +1,6 @@
 """One view for each kind of value that a verb returns: `show` prints it for people, `as_json` makes it JSON.
 
-To add one, write a function that prints the value and register it. A value that is not a record of the library is a
-named tuple here, whose JSON is an object with its fields, unless `JSON_FIELDS` names the one that is all of it. (A
-frozen dataclass takes seven times as long to define; all of them would cost each command 15 ms.)
+To add one, define the value in `values`, unless it is a record of the library, and register a function that prints it.
 """
 
 import dataclasses
@@ -10,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.cells import cell_len, chop_cells
@@ -18,7 +16,7 @@ from rich.cells import cell_len, chop_cells
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField
 from views_runs.metadata import differences, missing_fields, to_jsonable
 from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
-from views_runs.rendering import console
+from views_runs.rendering import console, values
 from views_runs.rendering.console import local_time, printable, printable_lines, show_lines, show_message, size, text
 
 if TYPE_CHECKING:
@@ -64,8 +62,8 @@ def as_json(value: Any) -> Any:
     """
     if isinstance(value, ModelRecord):
         return value.as_json()
-    if type(value) in JSON_FIELDS:
-        return as_json(getattr(value, JSON_FIELDS[type(value)]))
+    if type(value) in values.JSON_FIELDS:
+        return as_json(getattr(value, values.JSON_FIELDS[type(value)]))
     if dataclasses.is_dataclass(value):
         value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     elif hasattr(value, "_asdict"):
@@ -80,28 +78,16 @@ def as_json(value: Any) -> Any:
 # Many models.
 
 
-class Listing(NamedTuple):
-    """The models that meet some conditions."""
-
-    records: Sequence[ModelRecord]
-    #: What to say if there are none.
-    if_empty: str
-    #: Their names, if only these are to be shown.
-    names: Sequence[str] | None = None
-    #: The rows that could not be read.
-    damaged: Sequence[Damage] = ()
-
-
 def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
     """Return what a list shows of known fields that share a column: of two months, the period."""
     metadata: dict[str, Any] = record.metadata or {}
-    values = [metadata.get(field.name) for field in fields]
+    first, *others = (metadata.get(field.name) for field in fields)
     if fields[0].kind == MONTH:
-        months = ["?" if value is None else printable(str(value)) for value in values]
-        return "-".join(months) if any(value is not None for value in values) else ""
-    if fields[0].kind == TIME and isinstance(values[0], date):
-        return values[0].strftime("%Y-%m-%d")
-    return text(fields[0].name, values[0])
+        months = ["?" if month is None else printable(str(month)) for month in (first, *others)]
+        return "-".join(months) if set(months) != {"?"} else ""
+    if fields[0].kind == TIME and isinstance(first, date):
+        return first.strftime("%Y-%m-%d")
+    return text(fields[0].name, first)
 
 
 def field_columns() -> dict[str, Callable[[ModelRecord], str]]:
@@ -127,7 +113,7 @@ KEPT = ("name", "version", "stored", "size", "run", "author", "training period",
 
 
 @show.register
-def show_listing(listing: Listing) -> None:
+def show_listing(listing: values.Listing) -> None:
     """Print a table of models, with the columns that the terminal has room for.
 
     A `rich.table.Table` takes ten times as long for a thousand models.
@@ -142,7 +128,7 @@ def show_listing(listing: Listing) -> None:
         console.write(click.style(table_line(widths, widths), bold=True))
         show_lines(table_lines({title: cells[title] for title in widths}, widths))
         if len(widths) < len(COLUMNS):
-            show_message("Some columns are not shown; widen the terminal, or use `viewser model inspect NAME` or --json.")
+            show_message("Some columns are not shown; use a wider terminal, `viewser model inspect NAME` or --json.")
 
 
 def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
@@ -253,36 +239,23 @@ def show_fixes(lines: Iterable[str]) -> None:
 # Two models.
 
 
-class Differences(NamedTuple):
-    """How two models differ, from `records.compared`."""
-
-    one: ModelRecord
-    other: ModelRecord
-    values: Sequence[tuple[Any, ...]]
-
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """The field and its two values, of each row."""
-        return [{"field": field, "values": values} for field, *values in self.values]
-
-
 @show.register
-def show_differences(differences: Differences) -> None:
+def show_differences(found: values.Differences) -> None:
     """Print two models side by side."""
     from rich.table import Table
     from rich.text import Text
 
-    if not differences.values:
+    if not found.values:
         show_message("No differences. Use --all to show equal fields.")
         return
     page = console.page(wrap=False)
     most = None if page.is_terminal else VALUE_WIDTH
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     table.add_column("", overflow="fold")
-    for record in (differences.one, differences.other):
+    for record in (found.one, found.other):
         table.add_column(Text(f"{printable(record.name)}:{record.version}"), overflow="fold", max_width=most)
-    for field, *values in differences.values:
-        table.add_row(Text(printable(field), style="bold"), *(Text(recorded_text(field, value)) for value in values))
+    for field, *both in found.values:
+        table.add_row(Text(printable(field), style="bold"), *(Text(recorded_text(field, value)) for value in both))
     page.print(table)
 
 
@@ -296,69 +269,42 @@ def recorded_text(field: str, value: Any) -> str:
 # What was changed.
 
 
-class Stored(NamedTuple):
-    """A model that was stored."""
-
-    record: ModelRecord
-
-
 @show.register
-def show_stored(stored: Stored) -> None:
+def show_stored(stored: values.Stored) -> None:
     """Say what was stored."""
     record = stored.record
-    show_message(f"Stored {record.name}, version {record.version} ({size(record.size)}).")
-
-
-class Change(NamedTuple):
-    """A model before and after its metadata was changed."""
-
-    before: ModelRecord
-    after: ModelRecord
+    show_message(f"Stored {printable(record.name)}, version {record.version} ({size(record.size)}).")
 
 
 @show.register
-def show_change(change: Change) -> None:
+def show_change(change: values.Change) -> None:
     """Say which fields changed."""
     changes = differences(change.before.metadata, change.after.metadata)
-    for field, *values in changes:
-        old, new = ("(none)" if value is None else text(field, value) or '""' for value in values)
-        show_message(f"{field} {old} -> {new}")
+    for field, *both in changes:
+        old, new = ("(none)" if value is None else text(field, value) or '""' for value in both)
+        show_message(f"{printable(field)} {old} -> {new}")
     if not changes:
-        show_message(f"Nothing changed: {change.after.name} already has these values.")
-
-
-class Deletion(NamedTuple):
-    """Versions that were deleted, and by name the version that is current now."""
-
-    records: Sequence[ModelRecord]
-    current: Mapping[str, ModelRecord | None]
+        show_message(f"Nothing changed: {printable(change.after.name)} already has these values.")
 
 
 def show_deletion_plan(records: Sequence[ModelRecord]) -> None:
     """Say what is going to be deleted, and how much space that frees."""
     for record in records:
-        show_message(f"{record.name}, version {record.version}: {size(record.size)}")
+        show_message(f"{printable(record.name)}, version {record.version}: {size(record.size)}")
     show_message(f"Deleting frees {size(sum(record.size for record in records))}.")
 
 
 @show.register
-def show_deletion(deletion: Deletion) -> None:
+def show_deletion(deletion: values.Deletion) -> None:
     """Say what was deleted, and which versions are current now."""
     for record in deletion.records:
-        show_message(f"Deleted {record.name}, version {record.version} ({size(record.size)}).")
+        show_message(f"Deleted {printable(record.name)}, version {record.version} ({size(record.size)}).")
     for left in filter(None, deletion.current.values()):
-        show_message(f"The current version of {left.name} is now {left.version}.")
-
-
-class Requirements(NamedTuple):
-    """The metadata fields that a store requires, and the models that lack one."""
-
-    required: list[str]
-    incomplete: Sequence[ModelRecord]
+        show_message(f"The current version of {printable(left.name)} is now {left.version}.")
 
 
 @show.register
-def show_requirements(requirements: Requirements) -> None:
+def show_requirements(requirements: values.Requirements) -> None:
     """Print the required fields, and say which models lack one."""
     required, incomplete = requirements.required, requirements.incomplete
     if not required:
@@ -369,7 +315,7 @@ def show_requirements(requirements: Requirements) -> None:
         show_message(f"{count} a required field; add it with `viewser model annotate`:")
         for record in incomplete[:MOST_INCOMPLETE]:
             lacks = ", ".join(missing_fields(required, record.metadata))
-            show_message(f"  {record.name}:{record.version} has no {lacks}")
+            show_message(f"  {printable(record.name)}:{record.version} has no {lacks}")
         if len(incomplete) > MOST_INCOMPLETE:
             show_message(f"  and {len(incomplete) - MOST_INCOMPLETE:,} more; --json lists them all")
 
@@ -377,16 +323,8 @@ def show_requirements(requirements: Requirements) -> None:
 # Files.
 
 
-class Download(NamedTuple):
-    """A model whose pickle was written to a file."""
-
-    name: str
-    file: Path
-    size: int
-
-
 @show.register
-def show_download(download: Download) -> None:
+def show_download(download: values.Download) -> None:
     """Say what was written where."""
     show_message(f"Wrote {download.name} to {download.file} ({size(download.size)}).")
 
@@ -395,17 +333,10 @@ def show_download(download: Download) -> None:
 def show_backup(made: Backup) -> None:
     """Say what was copied, and what was not."""
     for damage in made.damaged:
-        console.show_error(f"not copied: {damage.name}:{damage.version}: {damage.trouble}")
+        console.show_error(f"not copied: {printable(damage.name)}:{damage.version}: {damage.trouble}")
     for reference in made.deleted:
-        show_message(f"Not copied: {reference} was deleted during the backup.")
+        show_message(f"Not copied: {printable(reference)} was deleted during the backup.")
     show_message(f"Copied and verified {versions(made.versions)} ({size(made.size)}) to {made.path}.")
-
-
-class Trust(NamedTuple):
-    """The imports that were added to the user's list, and the file with the list."""
-
-    file: Path
-    added: Sequence[str]
 
 
 def show_imports(record: ModelRecord) -> None:
@@ -416,7 +347,7 @@ def show_imports(record: ModelRecord) -> None:
 
 
 @show.register
-def show_trust(trust: Trust) -> None:
+def show_trust(trust: values.Trust) -> None:
     """Say what was added to the list."""
     if trust.added:
         show_message(f"Added {len(trust.added)} {'import' if len(trust.added) == 1 else 'imports'} to {trust.file}.")
@@ -427,39 +358,15 @@ def show_trust(trust: Trust) -> None:
 # What was checked.
 
 
-class Check(NamedTuple):
-    """Whether a version of a model will load on this machine."""
-
-    name: str
-    version: int
-    verdict: str
-    reasons: Sequence[str]
-    fix: str
-
-
-class Checks(NamedTuple):
-    """Whether some models will load on this machine."""
-
-    models: Sequence[Check]
-    #: The rows that could not be read.
-    damaged: Sequence[Damage] = ()
-
-
 @show.register
-def show_checks(checks: Checks) -> None:
+def show_checks(checks: values.Checks) -> None:
     """Print a line for each model, and once for all of them what installs what they need."""
     show_states((one.verdict, f"{one.name}:{one.version}", one.reasons) for one in checks.models)
     show_fixes(one.fix for one in checks.models)
 
 
-class Diagnosis(NamedTuple):
-    """What `doctor` found."""
-
-    findings: Sequence[Finding]
-
-
 @show.register
-def show_diagnosis(diagnosis: Diagnosis) -> None:
+def show_diagnosis(diagnosis: values.Diagnosis) -> None:
     """Print a line for each finding, and under it what to do."""
     show_states(
         (one.state, one.topic, [one.text, f"-> {one.advice}"] if one.advice else [one.text])
@@ -476,20 +383,14 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
     for _ in range(3):
         grid.add_column(overflow="fold")
     for state, name, lines in rows:
-        grid.add_row(Text(state, style=STYLES[state]), Text(printable(name), style="bold"), Text(printable_lines(lines)))
+        text = Text(printable_lines(lines))
+        grid.add_row(Text(state, style=STYLES[state]), Text(printable(name), style="bold"), text)
     if grid.rows:
         console.page(wrap=False).print(grid)
 
 
-class Verified(NamedTuple):
-    """What `verify` found in a store."""
-
-    found: Verification
-    store: Path
-
-
 @show.register
-def show_verified(verified: Verified) -> None:
+def show_verified(verified: values.Verified) -> None:
     """Print a line for each damaged version, and say how many are intact."""
     found = verified.found
     show_lines(printable(f"{damage.name}:{damage.version}  {damage.trouble}") for damage in found.damaged)
@@ -506,27 +407,7 @@ def versions(count: int) -> str:
 # The guide.
 
 
-class Topic(NamedTuple):
-    """A page of the guide."""
-
-    topic: str
-    text: str
-
-
 @show.register
-def show_topic(page: Topic) -> None:
+def show_topic(page: values.Topic) -> None:
     """Print a page, through a pager on a terminal."""
     console.show_page(page.text)
-
-
-#: The field of a value that is all of its JSON.
-JSON_FIELDS = {
-    Listing: "records",
-    Differences: "rows",
-    Stored: "record",
-    Change: "after",
-    Deletion: "records",
-    Checks: "models",
-    Diagnosis: "findings",
-    Verified: "found",
-}

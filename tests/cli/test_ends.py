@@ -1,0 +1,195 @@
+"""How a command ends: exit codes, rows that cannot be read, and mistakes on the line."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from tests.support.lines import environment, viewser_command
+from views_runs import Damage, ModelRecord, Storage
+
+Viewser = Callable[..., Result]
+
+#: A row that cannot be read.
+ROW = Damage("x\x1b[31m", 3, "its environment is not JSON")
+
+
+def test_ctrl_c(store: Storage, viewser: Viewser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that is interrupted exits with 130, and says so on stderr."""
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    store.store("m", 1)
+    monkeypatch.setattr(Storage, "inspect", interrupt)
+    result = viewser("model", "inspect", "m", exit_code=130)
+    assert (result.stdout, result.stderr) == ("", "\nAborted!\n")
+
+
+def test_ctrl_c_at_a_question(store: Storage) -> None:
+    """Ctrl-C in place of an answer exits with 130, unlike the answer no, and nothing is deleted."""
+    store.store("m", 1)
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(viewser_command("model", "delete", "m"), env=environment(store), **pipes) as process:
+        assert process.stderr is not None
+        said = b""
+        while b"[y/N]" not in said:
+            said += os.read(process.stderr.fileno(), 1000)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert store.list() == ["m"]
+
+
+@pytest.fixture
+def damaged(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the store of two models a row that cannot be read."""
+    store.store("m", 1)
+    store.store("n", 2)
+    find, check = Storage.find, Storage.check
+
+    def find_some(self: Storage, *where: str, on_damage: Callable[[Damage], object] = repr, **options: Any) -> Any:
+        on_damage(ROW)
+        return find(self, *where, **options)
+
+    def check_some(self: Storage, *names: str, on_damage: Callable[[Damage], object]) -> Any:
+        on_damage(ROW)
+        return check(self, *names)
+
+    monkeypatch.setattr(Storage, "find", find_some)
+    monkeypatch.setattr(Storage, "check", check_some)
+
+
+@pytest.mark.parametrize(
+    "arguments, shown",
+    [
+        (["list", "-q"], "n\nm\n"),
+        (["list", "--limit", "0"], ""),
+        (["list", "--json"], None),
+        (["check", "--all", "--json"], None),
+    ],
+)
+def test_a_row_that_cannot_be_read(viewser: Viewser, damaged: None, arguments: list[str], shown: str | None) -> None:
+    """The other models are shown, a line on stderr names the row, and the exit code is 1."""
+    result = viewser("model", *arguments, exit_code=1)
+    assert result.stderr.splitlines()[0] == r"Error: cannot read x\x1b[31m:3: its environment is not JSON"
+    if shown is None:
+        assert {one["name"] for one in json.loads(result.stdout)} == {"m", "n"}
+    else:
+        assert result.stdout == shown
+
+
+def test_what_all_versions_lists_is_what_is_deleted(store: Storage, viewser: Viewser) -> None:
+    """The names that `list --all-versions -q` prints, given to `delete`, delete these versions and no other."""
+    for number in range(3):
+        store.store("m", number, overwrite=True)
+    listed = viewser("model", "list", "--all-versions", "-q", "-w", "version < 3").stdout.split()
+    assert listed == ["m:2", "m:1"]
+    viewser("model", "delete", *listed, "--yes")
+    assert [record.version for record in store.versions("m")] == [3]
+
+
+def test_two_files_to_upload(store: Storage, viewser: Viewser) -> None:
+    """A NAME that is a file was meant as a second file: nothing is stored, and it is said how to store both."""
+    Path("A.pkl").write_bytes(pickle.dumps(1))
+    Path("it's B.pkl").write_bytes(pickle.dumps(2))
+    said = viewser("model", "upload", "A.pkl", "it's B.pkl", exit_code=2).stderr
+    line = 'for file in A.pkl \'it\'"\'"\'s B.pkl\'; do viewser model upload "$file"; done'
+    assert line in said and not store.path.exists()
+    subprocess.run(["sh", "-c", f"viewser() {{ {sys.executable} -m views_runs \"$@\"; }}; {line}"], check=True)
+    assert store.list() == ["it's B", "A"]
+
+
+def test_two_models_to_download(store: Storage, viewser: Viewser) -> None:
+    """A FILE that is a model was meant as a second model; with a folder before it, it is a file."""
+    store.store("A", 1)
+    store.store("B", 2)
+    for other in ("B", "B:1"):
+        said = viewser("model", "download", "A", other, exit_code=2).stderr
+        assert f'for name in A {other}; do viewser model download "$name"; done' in said and f"./{other}" in said
+    assert os.listdir() == []
+    viewser("model", "download", "A", "./B")
+    assert pickle.loads(Path("B").read_bytes()) == 1
+
+
+def test_download_to_what_is_no_models_name(store: Storage, viewser: Viewser) -> None:
+    """A folder stays a folder when there is a model of its name, and a FILE may be what no model can be called."""
+    store.store("A", 1)
+    store.store("B", 2)
+    Path("B").mkdir()
+    viewser("model", "download", "A", "B")
+    viewser("model", "download", "A", "a\tb")
+    assert sorted(os.listdir()) == ["B", "a\tb"] and os.listdir("B") == ["A.pickle"]
+
+
+def test_download_to_a_terminal(store: Storage) -> None:
+    """A pickle is not written to a terminal: that is wrong usage."""
+    import pty
+
+    store.store("m", 1)
+    main, terminal = pty.openpty()
+    command = viewser_command("model", "download", "m", "-")
+    result = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, env=environment(store), text=True)
+    os.close(terminal)
+    os.close(main)
+    assert result.returncode == 2
+    assert "refusing to write a pickle to the terminal; give a FILE or redirect the output" in result.stderr
+
+
+@pytest.mark.parametrize("verb", [["list"], ["inspect", "m"], ["verify"], ["check", "--all"], ["backup", "copy.db"]])
+@pytest.mark.parametrize("path, trouble", [("gone.db", "no such file"), ("share/gone.db", "no such folder")])
+def test_a_named_store_that_is_missing(viewser: Viewser, verb: list[str], path: str, trouble: str) -> None:
+    """A store that the line or the environment names has to exist, and nothing is made."""
+    assert trouble in viewser("--store", path, "model", *verb, exit_code=1).stderr
+    named = viewser("model", *verb, exit_code=1, env={"VIEWS_RUNS_STORE": path})
+    assert trouble in named.stderr and named.stdout == "" and os.listdir() == []
+
+
+def test_a_default_store_that_is_missing(viewser: Viewser, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no store yet no condition is to blame."""
+    monkeypatch.delenv("VIEWS_RUNS_STORE")
+    assert viewser("model", "list", "--author", "me").stderr.startswith("There is no store yet at ")
+
+
+def test_a_limit_of_nothing(store: Storage, viewser: Viewser) -> None:
+    """With --limit 0 no condition is to blame either."""
+    store.store("m", 1)
+    assert viewser("model", "list", "--limit", "0").stderr == "Nothing is listed with --limit 0.\n"
+
+
+@pytest.mark.parametrize("verb, options", [("delete", []), ("annotate", ["--author", "me"])])
+def test_a_missing_model_is_not_said_to_be_inspected(
+    store: Storage, viewser: Viewser, monkeypatch: pytest.MonkeyPatch, verb: str, options: list[str]
+) -> None:
+    """The message names what was asked for, although a verb looks the model up before."""
+    versions = Storage.versions
+
+    def located(self: Storage, name: str) -> list[ModelRecord]:
+        try:
+            return versions(self, name)
+        except Exception as error:
+            raise error.locate("list the versions")  # type: ignore[attr-defined]
+
+    store.store("m", 1)
+    monkeypatch.setattr(Storage, "versions", located)
+    assert f"cannot {verb} 'n': " in viewser("model", verb, "n", *options, exit_code=1).stderr
+
+
+def test_a_name_that_no_model_can_have(viewser: Viewser) -> None:
+    """It is refused before the store is looked for."""
+    for verb in (["inspect", ""], ["delete", "x" * 256], ["diff", "m", "a\nb"]):
+        said = viewser("model", *verb, exit_code=1, env={"VIEWS_RUNS_STORE": "gone.db"}).stderr
+        assert "cannot be the name of a model" in said
+
+
+def test_a_topic_that_is_missing(viewser: Viewser, guide: Path) -> None:
+    """The message names the topics."""
+    said = viewser("model", "guide", "nothing", exit_code=2).stderr
+    assert "there is no topic 'nothing'. The topics are conditions, index." in said
