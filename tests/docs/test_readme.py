@@ -2,25 +2,27 @@
 
 import configparser
 import inspect
-import os
 import re
 import shlex
 import shutil
 import sqlite3
-import subprocess
-import sys
 import textwrap
+from collections.abc import Callable
 from contextlib import closing
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import views_runs
+from tests.support.machine import ROOT
 from views_runs import ModelMetadata, ModelRecord, QueryError, Storage, StorageError
 from views_runs.cli import model
 
-ROOT = Path(__file__).parents[2]
+#: Runs Python with arguments in a folder, and returns what it prints.
+Run = Callable[[list[str], Path], str]
+
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
 
 
@@ -66,39 +68,10 @@ def normal(output: str) -> str:
     )
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a user named ines whose home, and whose store, is in a folder."""
-    own = {"LOGNAME": "ines", "HOME": str(folder), "XDG_DATA_HOME": str(folder), "PYTHONUTF8": "1"}
-    unwanted = {"VIEWS_RUNS_STORE", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
-    return {name: value for name, value in os.environ.items() if name not in unwanted} | own
-
-
-def run(arguments: list[str], folder: Path) -> str:
-    """Run Python with arguments in a folder, and return all that it prints."""
-    process = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
-    assert process.returncode == 0, process.stdout
-    return process.stdout.replace(str(folder), "/home/ines")
-
-
-@pytest.fixture(scope="module")
-def example_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a store that the first example made."""
-    folder = tmp_path_factory.mktemp("example")
-    run([str(ROOT / "examples" / "store_a_model.py")], folder)
-    return folder / "example.db"
-
-
 @pytest.fixture
-def folder(example_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(store_a_model: tuple[Storage, object, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder of its own, which holds a copy of the example's store."""
-    shutil.copy(example_store, tmp_path)
+    shutil.copy(store_a_model[0].path, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VIEWS_RUNS_STORE", str(tmp_path / "own.db"))
     return tmp_path
@@ -117,6 +90,10 @@ def test_code_without_this_package_reads_a_model_of_several_parts(folder: Path) 
     """The code that uses sqlite3 and pickle alone gets what `fetch` returns."""
     [code] = [code for code in code_blocks("python") if "import pickle" in code]
     assert "views_runs" not in code
+    # A forest of few countries is small.
+    forest = Storage("example.db").fetch("fatalities_sb_rf")
+    forest.estimators_ = [deepcopy(tree) for tree in 4 * forest.estimators_]
+    Storage("example.db").store("fatalities_sb_rf", forest, overwrite=True)
     names: dict[str, Any] = {}
     exec(compile(code, "README.rst", "exec"), names)
     assert names["rest"]
@@ -125,12 +102,13 @@ def test_code_without_this_package_reads_a_model_of_several_parts(folder: Path) 
     assert (names["my_model"].feature_importances_ == fetched.feature_importances_).all()
 
 
-def test_sessions_print_what_the_readme_shows(folder: Path) -> None:
+def test_sessions_print_what_the_readme_shows(run: Run, folder: Path) -> None:
     """The commands, one after the other, print what is shown under each, but for dates, sizes, digests and versions."""
     shown = [(command, normal(output)) for command, output in sessions("viewser") if " doctor " not in command]
-    printed = [
-        (command, normal(run(["-m", "views_runs", *shlex.split(command)[1:]], folder)).strip()) for command, _ in shown
-    ]
+    printed = []
+    for command, _ in shown:
+        output = run(["-m", "views_runs", *shlex.split(command)[1:]], folder).replace(str(folder), "/home/ines")
+        printed.append((command, normal(output).strip()))
     assert printed == shown
 
 
@@ -189,7 +167,7 @@ def test_first_command_comes_first() -> None:
     ]
 
 
-def test_first_command_runs_what_exists(folder: Path) -> None:
+def test_first_command_runs_what_exists(run: Run, folder: Path) -> None:
     """After the installation, each step of the first command works."""
     for step in one_line_commands()[0][2:]:
         program, *arguments = shlex.split(step)
