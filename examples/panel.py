@@ -3,6 +3,7 @@
 Months are views months: 1 is January 1980, so 121 is January 1990 and 552 is December 2025.
 """
 
+import os
 from itertools import accumulate
 from typing import Any
 
@@ -11,7 +12,9 @@ import pandas as pd
 
 SEED = 1990
 FIRST_MONTH, LAST_MONTH = 121, 552
-COUNTRIES = 60
+
+#: How many countries there are; the tests need fewer.
+COUNTRIES = int(os.environ.get("EXAMPLE_COUNTRIES", "60"))
 
 #: What is predicted: fatalities in state-based conflict.
 OUTCOME = "ged_sb"

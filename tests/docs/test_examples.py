@@ -1,42 +1,32 @@
 """The examples: each is run twice, as a process, as a researcher would run it."""
 
-import os
 import shutil
-import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from tests.support.machine import ROOT
 from views_runs import ModelRecord, Storage
+
+pytestmark = pytest.mark.abridged
 
 #: A store that an example made, and what its first and its second run printed.
 Runs = tuple[Storage, list[str], list[str]]
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+#: Runs Python with arguments in a folder, and returns what it prints.
+Run = Callable[[list[str], Path], str]
+
+EXAMPLES = ROOT / "examples"
+PRODUCTION = str(EXAMPLES / "production_run.py")
 
 MODELS = ["fatalities_sb_rf", "fatalities_sb_hgb", "fatalities_sb_ridge"]
 
 PARTITIONS = {"calibration": (121, 396), "test": (121, 444), "future": (121, 552)}
 
 RUN = [f"fatalities_sb_{model}_{partition}" for model in ("rf", "xt", "ridge") for partition in PARTITIONS]
-
-
-def run_example(script: str, folder: Path, *arguments: str, examples: Path = EXAMPLES) -> list[str]:
-    """Run an example in a folder, as a user named ines, and return the lines that it logs and prints."""
-    own = {"LOGNAME": "ines", "HOME": str(folder), "XDG_DATA_HOME": str(folder), "PYTHONUTF8": "1"}
-    process = subprocess.run(
-        [sys.executable, "-W", "error::FutureWarning", str(examples / script), *arguments],
-        cwd=folder,
-        env={name: value for name, value in os.environ.items() if name != "VIEWS_RUNS_STORE"} | own,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-    )
-    assert process.returncode == 0, process.stdout
-    return process.stdout.splitlines()
 
 
 def given_metadata(record: ModelRecord) -> dict[str, object]:
@@ -55,18 +45,10 @@ def copied_store(store: Storage, file: Path, **fields: str) -> Storage:
 
 
 @pytest.fixture(scope="module")
-def store_a_model(tmp_path_factory: pytest.TempPathFactory) -> Runs:
-    """Run the first example twice; return its store, and what each run printed."""
-    folder = tmp_path_factory.mktemp("store_a_model")
-    first, second = (run_example("store_a_model.py", folder) for _ in range(2))
-    return Storage(folder / "example.db"), first, second
-
-
-@pytest.fixture(scope="module")
-def production_run(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+def production_run(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Runs:
     """Run the second example twice; return its store, and what each run printed."""
     folder = tmp_path_factory.mktemp("production_run")
-    first, second = (run_example("production_run.py", folder, "run.db") for _ in range(2))
+    first, second = (run([PRODUCTION, "run.db"], folder).splitlines() for _ in range(2))
     return Storage(folder / "run.db"), first, second
 
 
@@ -161,25 +143,25 @@ def test_production_run_gives_each_model_its_metadata(production_run: Runs) -> N
     }
 
 
-def test_production_run_takes_what_others_trained(production_run: Runs) -> None:
+def test_production_run_takes_what_others_trained(run: Run, production_run: Runs) -> None:
     """A colleague's model of an earlier run will do, and stays theirs."""
     store, _, second = production_run
     folder = store.path.parent
     copied_store(store, folder / "theirs.db", author="jon", run_id="2025-12")
-    output = run_example("production_run.py", folder, "theirs.db")
+    output = run([PRODUCTION, "theirs.db"], folder).splitlines()
     assert output == [line.replace("run.db", "theirs.db") for line in second]
     theirs = Storage(folder / "theirs.db").find(author="jon", run_id="2025-12", all_versions=True)
     assert sorted(record.name for record in theirs) == sorted(RUN)
 
 
-def test_production_run_trains_only_the_future_next_month(production_run: Runs, tmp_path: Path) -> None:
+def test_production_run_trains_only_the_future_next_month(run: Run, production_run: Runs, tmp_path: Path) -> None:
     """With a month more, the models that end with the data are trained again; the log says why, and the older stay."""
     store, _, _ = production_run
     later = copied_store(store, tmp_path / "run.db")
     for script in EXAMPLES.glob("*.py"):
         text = script.read_text(encoding="utf-8").replace("LAST_MONTH = 121, 552", "LAST_MONTH = 121, 553")
         (tmp_path / script.name).write_text(text.replace("2026-01", "2026-02"), encoding="utf-8")
-    output = run_example("production_run.py", tmp_path, "run.db", examples=tmp_path)
+    output = run([str(tmp_path / "production_run.py"), "run.db"], tmp_path).splitlines()
     assert output[: len(RUN)] == [
         f"training {name}: train_end 552 -> 553"
         if name.endswith("future")
