@@ -6,7 +6,6 @@ import click
 
 from views_runs.cli.command import Unreadable, verb
 from views_runs.cli.options import MODEL_NAME
-from views_runs.cli.standins import reported
 from views_runs.rendering.values import Check, Checks, Diagnosis, Verified
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
     if bool(names) == everything:
         raise click.UsageError("give NAMEs or --all.")
     damaged = Unreadable()
-    checked = storage.check(*names, **reported(storage.check, damaged.add))
+    checked = storage.check(*names, on_damage=damaged.add)
     models = [Check(one.name, one.version, found.verdict, found.reasons, found.fix) for one, found in checked]
     return Checks(models, damaged)
 

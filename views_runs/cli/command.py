@@ -111,12 +111,11 @@ def verb(
 
 def open_store(may_be_missing: bool) -> "Storage":
     """Return the store that the line names; --help comes without it."""
-    from views_runs.cli.standins import exists_file
     from views_runs.storage import Storage
 
     storage = Storage(given_store())
     is_named = given_store() is not None or os.environ.get("VIEWS_RUNS_STORE")
-    if is_named and not may_be_missing and not exists_file(storage):
+    if is_named and not may_be_missing and not storage.exists_file():
         # The library takes a missing file for an empty store; a path on the line is more often a mistake.
         has_folder = storage.path.parent.is_dir()
         raise StoreNotFoundError(

@@ -6,7 +6,6 @@ import click
 
 from views_runs.cli.command import Unreadable, given_store, verb
 from views_runs.cli.options import MODEL_NAME, WORDS, field_options, given
-from views_runs.cli.standins import exists_file, reported
 from views_runs.metadata import MONTH, TEXT
 from views_runs.rendering.values import Differences, Listing, Topic
 
@@ -47,7 +46,7 @@ def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **optio
     """
 
     damaged = Unreadable()
-    records = storage.find(*where, **given(options), **reported(storage.find, damaged.add))
+    records = storage.find(*where, **given(options), on_damage=damaged.add)
     names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
     return Listing(records, names if quiet else None, explain_empty(storage, where, options), damaged)
 
@@ -60,7 +59,7 @@ def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str,
     )
     if options["limit"] == 0:
         return "Nothing is listed with --limit 0."
-    if not exists_file(storage):
+    if not storage.exists_file():
         where_to = "`viewser model upload` or Storage().store() creates it"
         return f"There is no store yet at {storage.path}; {where_to}:{example}"
     if where or given(options).keys() - {"all_versions", "sort", "limit"}:
