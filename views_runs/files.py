@@ -20,7 +20,11 @@ def companion(path: Path, ending: str) -> Path:
 
 
 def choose_target(
-    file: str | os.PathLike[str] | None, name: str, store: Path, kind: type[StorageError], overwrite: bool = False
+    file: str | os.PathLike[str] | None,
+    name: str,
+    store: Path,
+    kind: type[StorageError],
+    overwrite: bool | None = None,
 ) -> Path:
     """Return where to write a file.
 
@@ -29,7 +33,7 @@ def choose_target(
         name: of the file in a folder.
         store: the store, which must not be overwritten.
         kind: of the error.
-        overwrite: replace an existing file.
+        overwrite: replace an existing file; None where that is not offered.
 
     Raises:
         StorageError: of this kind; a file must not be written there.
@@ -47,7 +51,7 @@ def choose_target(
     return path
 
 
-def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrite: bool) -> None:
+def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrite: bool | None) -> None:
     own = {os.path.realpath(store), *(str(companion(store, ending)) for ending in COMPANIONS)}
     trouble, advice = "", "Give another file"
     if os.path.realpath(target) in own or is_same(target, store):
@@ -59,7 +63,8 @@ def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrit
         trouble, advice = f"this is a link to {os.path.realpath(target)}", "Give that file itself, or another one"
     elif target.exists() and not overwrite:
         trouble = "the file exists, and was not changed"
-        advice = "Remove it first, or give another file"
+        replace = "Remove it first" if overwrite is None else "Replace it with overwrite=True (--force)"
+        advice = f"{replace}, or give another file"
     if trouble:
         raise kind(trouble, advice).locate(path=target.absolute())
 

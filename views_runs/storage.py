@@ -438,9 +438,7 @@ class Storage:
         >>> store.exists_with_metadata("forest", {"author": "testuser", "train_end": 492})
         False
         """
-        wanted: Metadata | dict[str, Any] = encode(metadata)[1] or {}
-        record = self._look_up(name)
-        return record is not None and is_equivalent(record.metadata, wanted)
+        return self._look_up(name, {} if metadata is None else metadata) is not None
 
     def has_metadata(self, name: str) -> bool:
         """Return whether a model of this name exists that has metadata."""
@@ -779,10 +777,13 @@ class Storage:
             self.path, self.timeout, operation, create=create, lenient=lenient, is_default=self._is_default
         )
 
-    def _look_up(self, name: str) -> ModelRecord | None:
+    def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:
+        """Return the record of a model if it exists, and its metadata is equivalent."""
         reference = Reference.of(name)
         with self._open(f"look up {name!r}", lenient=True) as database:
-            return database.models.find(reference) if database.exists else None
+            wanted = encode(metadata)[1]
+            record = database.models.find(reference) if database.exists else None
+            return record if record is None or wanted is None or is_equivalent(record.metadata, wanted) else None
 
     # Defined last: from here on `list` is the method, also in annotations.
     def list(self, *where: str, **options: Any) -> list[str]:

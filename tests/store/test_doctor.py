@@ -114,7 +114,7 @@ def test_what_is_no_store(store: Storage, content: bytes) -> None:
     assert content or "the file is empty (0 bytes)" in found(store, "store", "warning")[0]
     store.path.unlink()
     store.path.mkdir()
-    assert "it is a folder" in found(store, "store", "failure")[0]
+    assert "this is a folder" in found(store, "store", "failure")[0]
 
 
 def test_another_programs_database(store: Storage) -> None:
@@ -291,7 +291,7 @@ def test_stores_that_are_under_way_and_that_died(store: Storage) -> None:
     assert re.search(rf"\(process {process.pid}\) .* since {TIME} UTC", found(store, "stores under way", "ok")[0])
     process.kill()
     process.communicate()
-    assert re.search(rf"\(process {process.pid}\), {TIME} UTC", found(store, "leftovers", "warning")[0])
+    assert re.search(rf"\(process {process.pid}\) .* since {TIME} UTC", found(store, "leftovers", "warning")[0])
     store.store("second", 2)
     assert found(store, "leftovers", "ok") == ["none from interrupted stores -> "]
 

@@ -130,7 +130,7 @@ def test_versions_names_order_and_limit(models: Storage) -> None:
     """Only current versions are found unless all are asked for."""
     models.store("forest", 6, {"author": "ola", "train_end": 500}, overwrite=True)
     assert models.list(author="ines") == ["ridge"]
-    assert models.list(author="ines", all_versions=True) == ["ridge", "forest"]
+    assert models.list(author="ines", all_versions=True) == ["ridge:1", "forest:1"]
     assert models.list(name="*o*", limit=2) == ["forest", "odd"]
     assert models.list(name="[fb]*") == ["forest", "bare", "boosted"]
     assert models.list(limit=0) == []

@@ -102,7 +102,7 @@ store.download("forest", {str(tmp_path / "forest.pickle")!r})
 try:
     store.fetch("forest")
 except ModelLoadError as error:
-    assert "it needs the modules numpy, sklearn, not here. Nothing was loaded" in str(error), error
+    assert "it needs the modules numpy, sklearn, which are not installed here; nothing was loaded" in str(error), error
     assert "pip install numpy==" in str(error) and "scikit-learn==" in str(error), error
     print("told")
 """

@@ -105,7 +105,7 @@ def test_required_fields(store: Storage, sql: sqlite3.Connection) -> None:
     assert [record.name for record in store.incomplete()] == ["bare", "old"]
     for metadata in (None, {}, {"author": "me"}, {"author": "me", "run_id": None}):
         with pytest.raises(
-            InvalidMetadataError, match="must have the metadata author and run_id, .* has no .*run_id"
+            InvalidMetadataError, match="requires the metadata author and run_id; missing: .*run_id"
         ) as caught:
             store.store("m", 1, metadata)
         assert str(store.path) in str(caught.value)
@@ -134,7 +134,7 @@ def test_required_while_a_model_is_pickled(store: Storage) -> None:
             store.require("author")
             return bytes, (os.urandom(3 * PART_SIZE),)
 
-    with pytest.raises(InvalidMetadataError, match="has no author"):
+    with pytest.raises(InvalidMetadataError, match="missing: author"):
         store.store("m", Requiring())
     assert store.list() == ["first"] and leftovers(store) == NOTHING
 
@@ -171,7 +171,8 @@ def test_fetch_or_train(store: Storage, caplog: pytest.LogCaptureFixture) -> Non
         assert store.fetch_or_train("m", train, {"train_end": 492, "author": "me"}) == "model 2"
         assert store.fetch_or_train("m", train, {"train_end": 492}, retrain=True) == "model 3"
     assert [record.message for record in caplog.records] == [
-        f"made a new store, {store.path}",
+        f"{store.path} does not exist yet and is created now",
+        f"created a new store, {store.path}",
         f"training m: there is no such model in {store.path}",
         f"fetching m, version 1, from {store.path}",
         f"fetching m, version 1, from {store.path}",
@@ -274,7 +275,7 @@ def test_diff(store: Storage) -> None:
     assert [record.version for record in store.diff("m:2")] == [1, 2]
     assert [record.name for record in store.diff("m:1", "n")] == ["m", "n"]
     for alone in ("n", "m:1"):
-        with pytest.raises(ModelNotFoundError, match="there is no version before 1; name another model"):
+        with pytest.raises(ModelNotFoundError, match="there is no version before 1. Name another model"):
             store.diff(alone)
 
 
@@ -359,7 +360,7 @@ def test_diff_on_the_command_line(store: Storage, viewser: Viewser) -> None:
     assert not any(row[0] in ("author", "sha256", "type") for row in cells)
     everything = viewser("model", "diff", "m:1", "m:2", "--all").stdout
     assert "author" in everything and "sha256" in everything
-    assert "do not differ" in viewser("model", "diff", "m", "m:2").stderr
+    assert "No differences" in viewser("model", "diff", "m", "m:2").stderr
     rows = json.loads(viewser("model", "diff", "m", "--json").stdout)
     assert rows[0] == {"field": "train_end", "values": [480, 492]}
     assert "author" not in [row["field"] for row in rows]
@@ -367,8 +368,11 @@ def test_diff_on_the_command_line(store: Storage, viewser: Viewser) -> None:
 
 
 def test_logged_without_being_printed(store: Storage) -> None:
-    """A library prints nothing of its own accord."""
+    """A library prints nothing of its own accord, but a warning that the path of a store may be wrong."""
     code = f"from views_runs import Storage; Storage({str(store.path)!r}).fetch_or_train('m', lambda: 1, {{}})"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    warning = f"{store.path} does not exist yet and is created now\n"
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", warning)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
@@ -387,7 +391,7 @@ def test_an_equivalent_model_is_fetched_whatever_is_required(store: Storage) -> 
     store.store("m", "stored", {"train_end": 480, "author": "ola"})
     store.require("author")
     assert store.fetch_or_train("m", lambda: "trained", {"train_end": 480}) == "stored"
-    with pytest.raises(InvalidMetadataError, match="has no author"):
+    with pytest.raises(InvalidMetadataError, match="missing: author"):
         store.fetch_or_train("m", pytest.fail, {"train_end": 492})
 
 
@@ -411,5 +415,5 @@ def test_true_is_not_one_inside_either(store: Storage) -> None:
 def test_a_store_that_is_made_is_named(tmp_path: Path, viewser: Viewser) -> None:
     """On the command line too: a mistake in a path does not go unseen."""
     path = str(tmp_path / "typo.db")
-    assert f"made a new store, {path}" in viewser("--store", path, "model", "require", "author").stderr
-    assert "made a new store" not in viewser("--store", path, "model", "require").stderr
+    assert f"created a new store, {path}" in viewser("--store", path, "model", "require", "author").stderr
+    assert "created a new store" not in viewser("--store", path, "model", "require").stderr

@@ -72,7 +72,7 @@ def test_newest_first(store: Storage) -> None:
         store.store(name, name)
     store.store("a", "again", overwrite=True)
     assert store.list() == ["a", "c", "b"]
-    assert store.list(all_versions=True) == ["a", "c", "b", "a"]
+    assert store.list(all_versions=True) == ["a:2", "c:1", "b:1", "a:1"]
     assert store.list(name="[bc]") == ["c", "b"]
     assert [record.current for record in store.find(all_versions=True)] == [True, True, True, False]
 
@@ -194,7 +194,7 @@ def test_impossible_names(store: Storage, name: Any, said: str) -> None:
 
 def test_impossible_metadata(store: Storage) -> None:
     """The message names the model and the key, and neither model nor metadata is there."""
-    with pytest.raises(InvalidMetadataError, match="cannot store 'm': metadata field seeds is of type tuple") as caught:
+    with pytest.raises(InvalidMetadataError, match="cannot store 'm': .*: metadata field seeds is of type tuple") as caught:
         store.store("m", 1, {"seeds": (1, 2)})
     assert caught.value.key == "seeds"
     assert not store.path.exists()
@@ -292,14 +292,31 @@ def test_default_store_that_is_not_there(own_home: Path) -> None:
     assert Storage().list() == ["m"]
 
 
-def test_given_store_that_is_not_there(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A share that is not mounted must not look like an empty store."""
+def test_given_store_that_does_not_exist_yet(
+    store: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where only the file is missing, questions are answered as for an empty store, with a warning; the rest says why."""
     monkeypatch.setenv("VIEWS_RUNS_STORE", str(store.path))
     for given in (store, Storage()):
-        for read in (given.list, lambda: given.exists("m"), lambda: given.fetch("m"), lambda: given.delete("m")):
-            with pytest.raises(StoreNotFoundError, match="models.db is not there"):
+        answers = [given.list(), given.find(), given.exists("m"), given.exists_with_metadata("m", {})]
+        assert [*answers, given.has_metadata("m"), given.exists_file()] == [[], [], False, False, False, False]
+        assert [record.message for record in caplog.records] == 5 * [
+            f"{store.path} does not exist yet: the first model stored creates it"
+        ]
+        caplog.clear()
+        for read in (given.fetch, given.inspect, given.delete, given.fetch_metadata, given.versions, given.diff):
+            with pytest.raises(ModelNotFoundError, match="models.db: there is no store yet. Check the path"):
+                read("m")
+    assert not store.path.exists() and caplog.messages == []
+
+
+def test_a_share_that_is_not_mounted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A missing folder is an error everywhere: it must not look like an empty store, by a link to it either."""
+    (tmp_path / "link.db").symlink_to(tmp_path / "share" / "models.db")
+    for given in (Storage(tmp_path / "share" / "models.db"), Storage(tmp_path / "link.db")):
+        for read in (given.list, lambda: given.exists("m"), lambda: given.fetch("m"), lambda: given.store("m", 1)):
+            with pytest.raises(StoreNotFoundError, match="share: the folder does not exist. .* share is mounted"):
                 read()
-    assert not store.path.exists()
 
 
 def test_a_store_is_made_aloud(store: Storage, caplog: pytest.LogCaptureFixture) -> None:
@@ -307,7 +324,7 @@ def test_a_store_is_made_aloud(store: Storage, caplog: pytest.LogCaptureFixture)
     with caplog.at_level("INFO", "views_runs"):
         store.store("m", 1)
         store.store("n", 1)
-    assert [record.message for record in caplog.records] == [f"made a new store, {store.path}"]
+    assert [record.message for record in caplog.records] == [f"created a new store, {store.path}"]
 
 
 def test_read_without_this_package(store: Storage, sql: sqlite3.Connection) -> None:
@@ -415,5 +432,5 @@ def test_a_user_whose_name_is_not_unicode(store: Storage, monkeypatch: pytest.Mo
 def test_a_glob_with_half_a_character(store: Storage) -> None:
     """It is an error of the store, and no traceback."""
     store.store("m", 1)
-    with pytest.raises(StorageError, match="no Unicode"):
+    with pytest.raises(StorageError, match="not valid Unicode"):
         store.list(name="\ud800")

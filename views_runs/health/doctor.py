@@ -9,7 +9,7 @@ from pathlib import Path
 from views_runs import filesystems
 from views_runs.database import locks, owners, schema
 from views_runs.database.connection import SQLITE_VERSION, Connection
-from views_runs.exceptions import StorageError, StoreBusyError
+from views_runs.exceptions import InvalidPathError, StorageError, StoreBusyError
 from views_runs.files import TEMPORARY, companion
 from views_runs.health import peer, permissions
 from views_runs.records import Decided, Encounter, Finding
@@ -65,7 +65,11 @@ def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
     """Find out whether there is a file that can be a store."""
     text = f"{path} ({decided_by}), views_runs {__version__}, SQLite {SQLITE_VERSION}"
     if path.exists():
-        schema.refuse_unusable(path.stat())
+        try:
+            schema.refuse_unusable(path.stat())
+        except InvalidPathError as error:
+            yield Finding("store", "failure", f"{text}: {error.trouble}", error.advice)
+            return
         if not path.stat().st_size:
             empty = "the file is empty (0 bytes): an incomplete copy, or a store that was never finished"
             yield Finding("store", "warning", f"{text}: {empty}", "Restore it from a backup, or store a model in it")
