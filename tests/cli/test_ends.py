@@ -45,11 +45,13 @@ def test_ctrl_c_at_a_question(store: Storage) -> None:
         while b"[y/N]" not in said:
             said += os.read(process.stderr.fileno(), 1000)
         for _ in range(60):
-            # A signal that comes just before the command reads the answer does not interrupt the reading.
+            # A signal that comes just before the answer is read does not interrupt the reading.
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
-                assert process.wait(1) == 130
+                process.wait(1)
                 break
+        process.kill()
+    assert process.returncode == 130
     assert store.list() == ["m"]
 
 
