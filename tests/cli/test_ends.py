@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,14 @@ def test_ctrl_c_at_a_question(store: Storage) -> None:
         said = b""
         while b"[y/N]" not in said:
             said += os.read(process.stderr.fileno(), 1000)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        for _ in range(60):
+            # A signal that comes just before the answer is read does not interrupt the reading.
+            process.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+                break
+        process.kill()
+    assert process.returncode == 130
     assert store.list() == ["m"]
 
 
@@ -127,20 +134,6 @@ def test_download_to_what_is_no_models_name(store: Storage, viewser: Viewser) ->
     viewser("model", "download", "A", "B")
     viewser("model", "download", "A", "a\tb")
     assert sorted(os.listdir()) == ["B", "a\tb"] and os.listdir("B") == ["A.pickle"]
-
-
-def test_download_to_a_terminal(store: Storage) -> None:
-    """A pickle is not written to a terminal: that is wrong usage."""
-    import pty
-
-    store.store("m", 1)
-    main, terminal = pty.openpty()
-    command = viewser_command("model", "download", "m", "-")
-    result = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, env=environment(store), text=True)
-    os.close(terminal)
-    os.close(main)
-    assert result.returncode == 2
-    assert "refusing to write a pickle to the terminal; give a FILE or redirect the output" in result.stderr
 
 
 @pytest.mark.parametrize("verb", [["list"], ["inspect", "m"], ["verify"], ["check", "--all"], ["backup", "copy.db"]])
