@@ -146,7 +146,7 @@ def test_the_share_is_away_for_a_moment(shared: Storage, share: Path, tmp_path: 
 
 
 def test_a_share_that_is_unmounted(tmp_path: Path) -> None:
-    """Where the mount was there is an empty folder, and no store is made in it by accident; mounted again, all is there."""
+    """In the empty folder where the mount was no store is made by accident; mounted again, all is there."""
     need(sys.platform == "linux" and os.geteuid() == 0, "only root on Linux can mount")
     folder, mount = tmp_path / "folder", tmp_path / "mount"
     folder.mkdir(), mount.mkdir()
@@ -238,7 +238,7 @@ def test_replaced_in_the_middle_of_a_store(
 def test_replaced_in_the_middle_of_a_fetch(
     shared: Storage, others: dict[str, Path], damage: Callable[[Path, Path], None], name: str, message: str
 ) -> None:
-    """What is fetched is the whole model, from the file that is open; or it is said what is wrong, and nothing comes."""
+    """What is fetched is the whole model, from the file that is open; or the error says what is wrong."""
     _hooks[:] = [lambda: None]
     whole = shared.fetch("large")
     _hooks[:] = [lambda: damage(shared.path, others[name])]
@@ -307,7 +307,7 @@ for operation in store.list, lambda: store.fetch("m"), lambda: store.store("n", 
 
 
 def test_it_becomes_read_only_in_the_middle(store: Storage) -> None:
-    """A store that is under way when its rights go fails and says which; what it has read is whole; then it all works."""
+    """A store that is under way when its rights go fails and says which; what was read is whole; then all works."""
     need(os.name == "posix" and os.geteuid() == 0, "only root can drop its privileges")
     store.store("m", [1, 2, 3])
     for path in store.path, companion(store.path, "-journal"), store.path.parent:

@@ -1,4 +1,4 @@
-"""Workers that are killed at random moments. What they acknowledged is there, nothing is half there, and the next store clears up."""
+"""Workers that are killed at random moments: what they acknowledged is there, whole, and the next store clears up."""
 
 import mmap
 import os
@@ -20,7 +20,6 @@ from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
 from views_runs.database import uploads
 from views_runs.files import companion
-
 
 #: What a worker may be doing when it is killed: the index here is the byte that it leaves in shared memory.
 ELSEWHERE, BETWEEN, PART, PUBLISHING, ANNOTATING, DELETING, GIVING_BACK, RECLAIMING, PAUSING = range(9)
@@ -231,7 +230,7 @@ class Trial:
 
 
 def test_killed_at_any_moment(tmp_path: Path, page: mmap.mmap) -> None:
-    """Of 300 workers that were killed, in all phases, none took with it what it had acknowledged, or left half of it."""
+    """Of the workers that were killed, in all phases, none took with it what it had acknowledged, or left half."""
     choose = random.Random(1)
     trial = Trial(tmp_path)
     while trial.kills < RANDOM_KILLS:

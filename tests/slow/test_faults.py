@@ -28,10 +28,10 @@ import pytest
 import views_runs
 from tests.support import history
 from tests.support.history import Expected, Worker
-from tests.support.machine import need
+from tests.support.machine import ROOT, need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
-
+from views_runs.database import locks
 
 #: Up to so many calls of a kind each of them is made to fail.
 MOST = 16
@@ -113,7 +113,7 @@ class Rig:
             shutil.copy(self._kept / file.name, file)
 
     def crash(self) -> None:
-        """Keep the files as a worker leaves them that dies before its commit: every page is written, and has to be taken back."""
+        """Keep the files as a worker leaves them that dies before its commit, when every page is written."""
         calls = self.run("small").calls["pwrite64"]
         # The last write says in the journal that it is over.
         outcome = self.run("small", "-e", f"inject=pwrite64:{KILL}:when={calls}")
@@ -211,7 +211,7 @@ def chosen(calls: int) -> list[int]:
 
 
 def inject_each(rig: Rig, operation: str) -> "Counter[str]":
-    """Let each call of an operation fail in each way, and check what comes of it; return how often each fault was met."""
+    """Let each call of an operation fail in each way, and check what comes of it; count how often each was met."""
     plain = rig.run(operation)
     rig.check(plain, operation, ())
     met: Counter[str] = Counter()
@@ -226,7 +226,7 @@ def inject_each(rig: Rig, operation: str) -> "Counter[str]":
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_each_call_fails(rig: Rig, operation: str) -> None:
-    """An operation succeeds or names the file and what to do; what was acknowledged is there, and the next one works."""
+    """An operation succeeds or names the file and what to do; what was acknowledged is there; the next one works."""
     met = inject_each(rig, operation)
     print(operation, met.total(), dict(met))
     assert met["fcntl error=ENOLCK"] and met["pread64 error=EIO"] and met[f"fcntl {KILL}"]
@@ -329,3 +329,26 @@ def test_the_command_line(rig: Rig, fault: str, message: str) -> None:
         assert "Traceback" not in result.stderr
         if code:
             assert message in " ".join(result.stderr.split()) and str(rig.path) in result.stderr.replace("\n", "")
+
+
+def test_a_share_without_locks(store: Storage) -> None:
+    """Where the system refuses locks it is said long before the wait would end, though SQLite says only "locked"."""
+    need(shutil.which("strace"), "strace is not installed")
+    store.store("m", 1)
+    # The file that a lock is tried on has a name that is known beforehand.
+    code = "import os; os.getpid = lambda: 7; os.urandom = lambda size: bytes(size)\n"
+    code += f"from views_runs import Storage; Storage({str(store.path)!r}).fetch('m')"
+    files = ["-P", str(store.path), "-P", str(store.path.parent / f"{locks.PROBE}-7-00000000")]
+    inject = ["-f", "-qq", "-o", "/dev/null", *files, "-e", "trace=fcntl", "-e", "inject=fcntl:error=ENOLCK"]
+    python = [os.path.realpath(sys.executable), "-c", code]
+    path = os.pathsep.join([str(ROOT), *(one for one in sys.path if one)])
+    result = subprocess.run(
+        ["strace", *inject, *python],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=store.timeout / 2,
+    )
+    assert "StoreAccessError" in result.stderr, result.stderr
+    assert f"cannot fetch 'm': {store.path}: its file system refuses locks (No locks available)" in result.stderr
+    assert store.fetch("m") == 1 and not [*store.path.parent.glob(f"{locks.PROBE}*")]

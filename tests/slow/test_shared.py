@@ -1,4 +1,4 @@
-"""A store on a replicated GlusterFS volume that two computers have mounted: what was acknowledged is there, for both."""
+"""A store on a replicated GlusterFS volume that two computers mount: what was acknowledged is there, for both."""
 
 import json
 import re
@@ -13,7 +13,6 @@ import pytest
 from tests.support import gluster, history
 from tests.support.gluster import Client, Rig, wait_until
 from tests.support.machine import need
-
 
 #: More operations than any worker gets to: it is stopped.
 MANY = 100_000
@@ -185,7 +184,7 @@ def test_a_computer_dies_inside_a_store(rig: Rig, team: Team) -> None:
 
 @pytest.mark.parametrize("coherent", [True, False])
 def test_doctor_tells_which_volume_can_be_trusted(rig: Rig, coherent: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    """Two computers ask with --peer: with the options of the README nothing is lost, with GlusterFS' own it is noticed."""
+    """Two computers ask with --peer: with the README's options nothing is lost; with the defaults it is noticed."""
     clients = [rig.mount(name, coherent=coherent) for name in ("ann", "bob")]
     asking = []
     for client in clients:
@@ -206,7 +205,7 @@ def test_doctor_tells_which_volume_can_be_trusted(rig: Rig, coherent: bool, caps
 
 
 def test_default_options(rig: Rig, team: Team, capsys: pytest.CaptureFixture[str]) -> None:
-    """GlusterFS' own options give each computer caches of its own. What comes of it is shown, not held: it is a race."""
+    """GlusterFS' defaults give each computer caches of its own. What comes of it is shown, not held: it is a race."""
     ann, bob = rig.mount("ann", coherent=False), rig.mount("bob", coherent=False)
     caches = {"performance/write-behind", "performance/quick-read", "performance/md-cache"}
     assert caches <= rig.translators("default")

@@ -1,10 +1,11 @@
-"""Two virtual environments with different versions of scikit-learn: what `check` says in each, and what a fetch does."""
+"""Two virtual environments with different versions of scikit-learn: what `check` says in each, and what fetch does."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,6 @@ from typing import Any
 import pytest
 
 from tests.support.machine import need
-
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,9 +99,9 @@ class Environment:
 
 
 @pytest.fixture(scope="module")
-def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Environment]]:
+def environments() -> Iterator[dict[str, Environment]]:
     """Two environments, and one without scikit-learn; in the first two the same models were stored."""
-    folder = tmp_path_factory.mktemp("environments")
+    folder = Path(tempfile.mkdtemp())
 
     def make(name: str) -> tuple[Environment, bool]:
         one = Environment(folder / name)
@@ -114,9 +114,7 @@ def environments(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str,
     for name in SCIKIT_LEARN:
         made[name][0].run("-c", STORE, folder / f"{name}.db")
     yield {name: one for name, (one, _) in made.items()}
-    # They are large, and pytest keeps what the last runs made.
-    for name in made:
-        shutil.rmtree(folder / name)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.budgets import budget
 from tests.support.machine import as_nobody, need
 from views_runs import (
     DownloadError,
@@ -305,10 +306,11 @@ def test_an_old_sqlite(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
         store.list()
 
 
+@pytest.mark.abridged
 def test_made_by_two_at_once(tmp_path: Path) -> None:
     """Several programs that store the first model of a file at once all succeed."""
     code = "import sys; from views_runs import Storage; input(); Storage(sys.argv[1]).store(sys.argv[2], 1)"
-    for attempt in range(5):
+    for attempt in range(budget(5, 1)):
         path = str(tmp_path / f"{attempt}.db")
         writers = [
             subprocess.Popen(
@@ -336,9 +338,10 @@ def test_killed_while_it_is_made(store: Storage) -> None:
     assert store.fetch("m") == 1
 
 
+@pytest.mark.abridged
 def test_made_by_two_threads_at_once(tmp_path: Path) -> None:
     """Neither sees what the other has only begun."""
-    for attempt in range(40):
+    for attempt in range(budget(40)):
         store, barrier = Storage(tmp_path / f"{attempt}.db"), threading.Barrier(2)
 
         def begin(name: str, store: Storage = store, barrier: threading.Barrier = barrier) -> None:

@@ -12,12 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.budgets import budget
 from tests.support.machine import need
-from tests.support.stores import NOTHING, leftovers, start_storing
+from tests.support.stores import LENGTH, NOTHING, leftovers, start_storing
 from views_runs import Storage, StoreBusyError, StoreFullError, UploadLostError
 from views_runs.database import owners, uploads
 from views_runs.database.connection import Connection
 from views_runs.pickles.parts import PART_SIZE
+
+#: How often a process is forked while a thread of it stores.
+FORKS = budget(25, 5)
 
 
 def fill(folder: Path) -> None:
@@ -133,7 +137,7 @@ def test_a_living_store_is_left_alone(store: Storage) -> None:
     store.delete("beside")
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
-    assert len(store.fetch("m")) == 400
+    assert len(store.fetch("m")) == LENGTH
     assert leftovers(store) == NOTHING
 
 
@@ -154,12 +158,13 @@ def test_waiting_for_a_lock(store: Storage, sql: sqlite3.Connection) -> None:
     """A lock that is given back in time is no trouble."""
     store.store("m", 1)
     sql.execute("BEGIN EXCLUSIVE")
-    code = f"from views_runs import Storage; print(Storage({str(store.path)!r}).fetch('m'))"
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    time.sleep(0.7)
-    assert process.poll() is None
+    code = "import views_runs.database.connection as connection; connection.PATIENCE = 0.01\n"
+    code += f"from views_runs import Storage; print(Storage({str(store.path)!r}).fetch('m'))"
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
+    assert process.stderr and process.stderr.readline().startswith("waiting to fetch 'm'")
     sql.execute("COMMIT")
-    assert process.communicate(timeout=30)[0] == "1\n"
+    assert process.communicate(timeout=60)[0] == "1\n"
 
 
 def test_a_long_wait_is_logged(
@@ -230,6 +235,7 @@ def test_deleted_though_its_space_is_not_given_back(
     assert store.list() == []
 
 
+@pytest.mark.abridged
 def test_forked_while_a_thread_stores(store: Storage) -> None:
     """A child that is forked in the middle of a store of its parent reads and writes as any other process."""
     need(hasattr(os, "fork"), "this system does not fork")
@@ -250,7 +256,7 @@ def storing():
 thread = threading.Thread(target=storing)
 thread.start()
 failed = 0
-for number in range(25):
+for number in range({FORKS}):
     child = os.fork()
     if not child:
         code = 1
@@ -267,7 +273,7 @@ thread.join()
 print(failed, len(store.list(name="child*")))
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
-    assert (result.stdout, result.stderr) == ("0 25\n", "")
+    assert (result.stdout, result.stderr) == (f"0 {FORKS}\n", "")
     assert leftovers(store) == NOTHING
 
 

@@ -50,7 +50,8 @@ def damage(sql: sqlite3.Connection, place: str) -> None:
             "first part": "UPDATE models SET pickle = x'00' || substr(pickle, 2) WHERE id = 5",
             "later part": "UPDATE model_parts SET data = x'00' || substr(data, 2) WHERE part = 3 AND "
             "upload = (SELECT upload FROM models WHERE id = 5)",
-            "missing part": "DELETE FROM model_parts WHERE part = 2 AND upload = (SELECT upload FROM models WHERE id = 5)",
+            "missing part": "DELETE FROM model_parts WHERE part = 2 AND "
+            "upload = (SELECT upload FROM models WHERE id = 5)",
             "digest": "UPDATE models SET sha256 = 'x' WHERE id = 5",
             "size": "UPDATE models SET size = size + 1 WHERE id = 5",
         }[place]
@@ -299,7 +300,7 @@ def test_small_tables_that_are_damaged(filled: Storage, sql: sqlite3.Connection)
 def test_ended_by_a_signal(filled: Storage, tmp_path: Path) -> None:
     """A backup that is asked to end leaves nothing."""
     need(os.name == "posix", "there are no such signals")
-    filled.store("larger", os.urandom(100_000_000))
+    filled.store("larger", os.urandom(30_000_000))
     folder = tmp_path / "backups"
     folder.mkdir()
     command = [

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import views_runs
 from tests.support.budgets import budget
-from tests.support.stores import NOTHING, leftovers
+from tests.support.stores import NOTHING, leftovers, store_some
 from views_runs import (
     InvalidMetadataError,
     InvalidNameError,
@@ -367,19 +367,6 @@ def test_two_stores_of_one_name_at_once(store: Storage) -> None:
     assert leftovers(store) == NOTHING
 
 
-def store_some(store: Storage, worker: int) -> list[str]:
-    """Store models of one and of several parts; return the names that were acknowledged."""
-    done = []
-    for number in range(6):
-        name = f"{worker}-{number}"
-        store.store(name, bytes([worker]) * (10 if number % 2 else 2_500_000), {"worker": worker})
-        assert store.fetch(name)[0] == worker
-        done.append(name)
-        if number == 3:
-            store.delete(done.pop(0))
-    return done
-
-
 @pytest.mark.parametrize("workers", ["threads", "spawn", "fork"])
 def test_many_at_once(store: Storage, workers: str) -> None:
     """A store may be given to threads and processes; what was acknowledged is there afterwards."""
@@ -394,6 +381,27 @@ def test_many_at_once(store: Storage, workers: str) -> None:
     for name in done:
         assert set(store.fetch(name)) == {int(name[0])}
     assert leftovers(store) == NOTHING
+
+
+def test_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Storage that was pickled has its path and timeout wherever it comes to, and is the default one if it was."""
+    given = Storage("models.db", timeout=7)
+    default = Storage()
+    data = pickle.dumps([given, default])
+    monkeypatch.setenv("HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("VIEWS_RUNS_STORE", str(tmp_path / "other.db"))
+    monkeypatch.chdir(tmp_path)
+    copies = pickle.loads(data)
+    assert [copy.path for copy in copies] == [given.path, default.path]
+    assert [copy.timeout for copy in copies] == [7, 120]
+    # A default store that is not there is an empty one, and is made with its folder; a given one is an error.
+    assert copies[1].list() == []
+    with pytest.raises(StoreNotFoundError):
+        copies[0].list()
+    assert not default.path.parent.exists()
+    copies[1].store("m", 1)
+    copies[0].store("n", 2)
+    assert (default.fetch("m"), given.fetch("n")) == (1, 2)
 
 
 def test_every_error_survives_a_process_border() -> None:

@@ -221,6 +221,7 @@ def test_hostile_pickles_are_refused(store: Storage, name: str, quiet: None) -> 
             store.fetch(name, trusted=needed(), sha256=sha256)
 
 
+@pytest.mark.abridged
 @pytest.mark.parametrize("name", sorted(HOSTILE))
 def test_nothing_else_runs_a_hostile_pickle(store: Storage, name: str, quiet: None) -> None:
     """Whatever only looks at a model runs nothing, and has something to say of each."""

@@ -22,6 +22,7 @@ from click.testing import Result
 from sklearn.ensemble import RandomForestRegressor
 
 from tests.hostile import catalogue
+from tests.support.budgets import budget
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import InvalidMetadataError, InvalidNameError, ModelExistsError, Storage, StorageError, UploadError
@@ -127,18 +128,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.abridged
 def test_memory(store: Storage, tmp_path: Path) -> None:
-    """A file of 300 MB is uploaded in little memory."""
+    """A file of 300 MB, or of 60 among the quick tests, is uploaded in little memory."""
     need(sys.platform == "linux", "memory is measured as Linux counts it")
     path = tmp_path / "large.pickle"
     with path.open("wb") as stream:
-        pickle.dump([os.urandom(1_000_000) * 10 for _ in range(30)], stream, 5)
+        pickle.dump([os.urandom(1_000_000) * 10 for _ in range(budget(30, 6))], stream, 5)
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", MEMORY, path, store.path]
     done = subprocess.run(command, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True)
     path.unlink()
     assert int(done.stdout) < 24 * 1024
-    assert store.inspect("large").size > 300_000_000
+    assert store.inspect("large").size > 10_000_000 * budget(30, 6)
 
 
 # What is refused.
@@ -291,6 +293,7 @@ def test_a_file_that_may_not_be_read(store: Storage, file: Path, monkeypatch: py
         store.upload(file, "m")
 
 
+@pytest.mark.abridged
 @pytest.mark.parametrize(
     "name", [name for name in catalogue() if name.startswith(("bomb", "broken", "frame", "no_end"))]
 )

@@ -75,8 +75,8 @@ class Machine:
     """
 
     def __init__(self, namespaces: list[str], setup: str, folder: Path, inside: "Machine | None" = None) -> None:
-        # Its first process waits for the end of its input, which comes with our own end at the latest; and a shell clears
-        # away the other processes that have ended.
+        # Its first process waits for the end of its input, which comes with our own end at the latest; and a shell
+        # clears away the other processes that have ended.
         script = f"set -e; {setup}\necho ready; cat; true"
         unshare = ["unshare", "--fork", "--mount-proc", *namespaces, "sh", "-c", script]
         self._enter = inside._enter if inside else []

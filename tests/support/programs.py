@@ -96,6 +96,6 @@ class Programs:
             with output.open("wb") as file:
                 return subprocess.call(command, cwd=folder, env=environment(folder), stdout=file, stderr=file)
         assert self._server.stdin and self._server.stdout
-        told = {"arguments": arguments, "folder": str(folder), "environment": environment(folder), "output": str(output)}
-        print(json.dumps(told), file=self._server.stdin, flush=True)
+        told = {"arguments": arguments, "folder": str(folder), "output": str(output)}
+        print(json.dumps({**told, "environment": environment(folder)}), file=self._server.stdin, flush=True)
         return int(self._server.stdout.readline())

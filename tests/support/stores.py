@@ -35,15 +35,22 @@ def damage(sql: sqlite3.Connection, part: int) -> None:
     sql.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (broken, row))
 
 
-STORING = """
-import os, sys
+#: How many megabytes a store has that `start_storing` starts.
+LENGTH = 60
+
+STORING = f"""
+import os, signal, sys
 from views_runs import Storage
+# It is ignored in what a shell runs in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Model(list):
     def __reduce__(self):
         def parts():
-            for number in range(400):
+            for number in range({LENGTH}):
                 if number == 20:
                     print("under way", flush=True)
+                if number == {LENGTH} - 1:
+                    sys.stdin.read()
                 yield os.urandom(1_000_000)
         return list, (), None, parts()
 Storage(sys.argv[1]).store("m", Model())
@@ -51,9 +58,10 @@ Storage(sys.argv[1]).store("m", Model())
 
 
 def start_storing(store: Storage) -> "subprocess.Popen[str]":
-    """Start a store of 400 MB in a process, and return when it has written parts."""
+    """Start a store in a process, and return when it has written parts; it does not end before its input is closed."""
+    pipe = subprocess.PIPE
     process = subprocess.Popen(
-        [sys.executable, "-c", STORING, str(store.path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", STORING, str(store.path)], stdin=pipe, stdout=pipe, stderr=pipe, text=True
     )
     assert process.stdout and process.stdout.readline() == "under way\n"
     deadline = time.monotonic() + 30
@@ -61,3 +69,16 @@ def start_storing(store: Storage) -> "subprocess.Popen[str]":
         time.sleep(0.005)
     assert leftovers(store)["parts"]
     return process
+
+
+def store_some(store: Storage, worker: int) -> list[str]:
+    """Store models of one and of several parts, in a thread or a process; return the names that were acknowledged."""
+    done = []
+    for number in range(6):
+        name = f"{worker}-{number}"
+        store.store(name, bytes([worker]) * (10 if number % 2 else 2_500_000), {"worker": worker})
+        assert store.fetch(name)[0] == worker
+        done.append(name)
+        if number == 3:
+            store.delete(done.pop(0))
+    return done

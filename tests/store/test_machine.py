@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tests.support import history
+from tests.support.budgets import budget
 from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     DownloadError,
@@ -155,7 +157,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = tempfile.TemporaryDirectory()
+        # Where pytest's own temporary folders are.
+        self.folder = tempfile.TemporaryDirectory(dir=os.environ.get("PYTEST_DEBUG_TEMPROOT"))
         self.store = Storage(Path(self.folder.name, "models.db"))
         self.is_made = False
         #: All versions, the last stored first.
@@ -501,5 +504,7 @@ def exactly(value: Any) -> str:
     return repr(dict(value) if isinstance(value, dict) else value)
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None, print_blob=True)
+TestMachine = pytest.mark.abridged(Machine.TestCase)
+TestMachine.settings = settings(
+    max_examples=budget(40), stateful_step_count=budget(40, 20), deadline=None, print_blob=True
+)
