@@ -162,7 +162,7 @@ def test_waiting_for_a_lock(store: Storage, sql: sqlite3.Connection) -> None:
     code += f"from views_runs import Storage; print(Storage({str(store.path)!r}).fetch('m'))"
     pipe = subprocess.PIPE
     process = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
-    assert process.stderr and process.stderr.readline().startswith("waiting to fetch 'm'")
+    assert process.stderr and process.stderr.readline().endswith("is locked by another program, waiting\n")
     sql.execute("COMMIT")
     assert process.communicate(timeout=60)[0] == "1\n"
 

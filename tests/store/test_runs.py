@@ -121,7 +121,7 @@ def test_required_fields(store: Storage, sql: sqlite3.Connection) -> None:
     store.require()
     assert (store.required(), store.incomplete()) == ([], [])
     for field in ("", 7, "a\nb"):
-        with pytest.raises(InvalidMetadataError, match="cannot be the name of a metadata field"):
+        with pytest.raises(InvalidMetadataError, match="cannot be the name of a required metadata field"):
             store.require(field)  # type: ignore[arg-type]
 
 

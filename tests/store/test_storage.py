@@ -383,7 +383,7 @@ def test_many_at_once(store: Storage, workers: str) -> None:
     assert leftovers(store) == NOTHING
 
 
-def test_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """A Storage that was pickled has its path and timeout wherever it comes to, and is the default one if it was."""
     given = Storage("models.db", timeout=7)
     default = Storage()
@@ -394,10 +394,9 @@ def test_pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = pickle.loads(data)
     assert [copy.path for copy in copies] == [given.path, default.path]
     assert [copy.timeout for copy in copies] == [7, 120]
-    # A default store that is not there is an empty one, and is made with its folder; a given one is an error.
-    assert copies[1].list() == []
-    with pytest.raises(StoreNotFoundError):
-        copies[0].list()
+    # A default store that does not exist yet needs no warning, and is created with its folder.
+    assert copies[1].list() == [] and not caplog.records
+    assert copies[0].list() == [] and caplog.records
     assert not default.path.parent.exists()
     copies[1].store("m", 1)
     copies[0].store("n", 2)
