@@ -176,6 +176,24 @@ def test_deleted_while_it_is_read(store: Storage) -> None:
         store.write_pickle("m", Deleting())
 
 
+def test_deleted_and_its_place_taken_while_it_is_read(store: Storage) -> None:
+    """The rows of its parts can become those of another model: that is not damage, and none of it is taken for the model."""
+    model = os.urandom(20 * PART_SIZE)
+    store.store("m", model)
+
+    class Replacing(io.BytesIO):
+        def write(self, data: Any) -> int:
+            if store.exists("m"):
+                store.delete("m")
+                store.store("n", os.urandom(20 * PART_SIZE))
+            return super().write(data)
+
+    file = Replacing()
+    with pytest.raises(ModelNotFoundError, match="deleted while it was being read"):
+        store.write_pickle("m", file)
+    assert pickle.dumps(model, 5).startswith(file.getvalue())
+
+
 def test_overwritten_while_it_is_read(store: Storage) -> None:
     """The reader gets the version that it began with."""
     model = os.urandom(40 * PART_SIZE)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import NOTHING, leftovers, need
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
 from tests.support.pieces import MIB, Pieces
 from tests.support.watched import between, watched
 from views_runs import (
