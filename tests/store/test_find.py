@@ -453,7 +453,7 @@ def test_find_on_the_command_line(models: Storage, viewser: Viewser) -> None:
     assert names("-w", "size>1kB", "--where", "author=ines", "f*") == ["forest"]
     assert names("--since", "2020-01-01", "--until", "2020-12-31") == []
     models.store("forest", 1, overwrite=True)
-    assert names("--all-versions", "--author", "ines") == ["ridge", "forest"]
+    assert names("--all-versions", "--author", "ines") == ["ridge:1", "forest:1"]
     assert "meets these conditions" in viewser("model", "list", "--author", "nobody").stderr
     assert json.loads(viewser("model", "list", "--json", "--author", "nobody").stdout) == []
     error = viewser("model", "list", "-w", "train_end>=2019-13", exit_code=1).stderr

@@ -2,7 +2,7 @@
 
 import click
 
-from views_runs.cli.command import Main, Verbs, handle_sigterm, shared_options, show_log
+from views_runs.cli.command import Main, Verbs, shared_options
 from views_runs.version import __version__
 
 #: The verbs of ``viewser model``, by the module here that they are in; its name is their heading in the help.
@@ -25,8 +25,6 @@ def main() -> None:
     Example:
       viewser model list
     """
-    click.get_current_context().with_resource(show_log())
-    click.get_current_context().with_resource(handle_sigterm())
 
 
 @shared_options

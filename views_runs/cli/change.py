@@ -29,7 +29,6 @@ def annotate(
       viewser model annotate my-model --author me --train-end 2019-12
       viewser model annotate my-model:1 --set note='too few countries' --unset draft
     """
-
     changes = metadata(fields, settings)
     if not changes and not unset:
         raise click.UsageError("nothing to change; give a field, --set or --unset.")

@@ -33,7 +33,6 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
       viewser model check my-model
       viewser model check --all
     """
-
     if bool(names) == everything:
         raise click.UsageError("give NAMEs or --all.")
     damaged = Unreadable()

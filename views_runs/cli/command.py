@@ -98,9 +98,10 @@ def verb(
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
-            value = function(open_store(may_be_missing), **arguments) if opens else function(**arguments)
-            if value is not None:
-                show(value)
+            with handle_sigterm(), show_log():
+                value = function(open_store(may_be_missing), **arguments) if opens else function(**arguments)
+                if value is not None:
+                    show(value)
             if fails(value):
                 click.get_current_context().exit(1)
 

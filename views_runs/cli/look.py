@@ -44,7 +44,6 @@ def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **optio
       viewser model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
       viewser model list --since 2026-11-01 --sort -train_end --limit 20
     """
-
     damaged = Unreadable()
     records = storage.find(*where, **given(options), on_damage=damaged.add)
     names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]

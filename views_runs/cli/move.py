@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -35,14 +34,13 @@ def upload(
       viewser model upload forest.pickle --author me --train-end 2019-12
       viewser model upload forest.pickle my-model --set note='of 2019'
     """
-
     if name is not None and os.path.isfile(name):
         raise click.UsageError(
             f"NAME is a file, {name!r}, and upload takes one FILE. To upload several files:\n"
             f'  for file in {shlex.join([file, name])}; do viewser model upload "$file"; done\n'
             "To give a model the name of a file, upload it from another folder."
         )
-    name = WORDS.convert(Path(file).stem, None, None) if name is None else name
+    name = WORDS.convert(os.path.splitext(os.path.basename(file))[0], None, None) if name is None else name
     return Stored(storage.upload(file, name, metadata(fields, settings) or None, overwrite))
 
 
@@ -61,7 +59,6 @@ def download(storage: "Storage", name: str, file: str | None, force: bool) -> Do
       viewser model download my-model:2 old.pickle
       viewser model download my-model - | sha256sum
     """
-
     if file == "-":
         if sys.stdout is None or sys.stdout.isatty():
             raise click.UsageError("refusing to write a pickle to the terminal; give a FILE or redirect the output.")

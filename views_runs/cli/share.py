@@ -26,7 +26,6 @@ def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> Require
       viewser model require author run_id
       viewser model require --none
     """
-
     if fields and clear:
         raise click.UsageError("give FIELDs or --none, not both.")
     if fields or clear:
