@@ -459,7 +459,7 @@ def test_limits_are_told() -> None:
     codes = read([GROWING["many extension codes"]()])
     assert len(codes.troubles) == MAX_TROUBLES + 1 and codes.troubles[-1].startswith(f"broken after byte {10 * MANY:,}")
     assert "not followed after byte 0: a name is too long" in read([GROWING["an unfinished name"]()]).troubles
-    assert "disorder" in read([GROWING["memo in disorder"]()]).troubles[0]
+    assert "out of order" in read([GROWING["memo in disorder"]()]).troubles[0]
     longest = b"a" * NAME_BYTES
     assert read([b"c" + longest + b"\nb\n."]).is_complete and not read([b"ca" + longest + b"\nb\n."]).imports
 
@@ -469,9 +469,9 @@ def test_where_it_breaks() -> None:
     for data, trouble in (
         (b"", "broken after byte 0: it ends too early"),
         (b"N", "broken after byte 1: it ends too early"),
-        (b"NN\xff", r"broken after byte 2: b'\xff' is no opcode"),
+        (b"NN\xff", r"broken after byte 2: b'\xff' is not an opcode"),
         (b"N(K\x01(h\x00", "broken after byte 5: something is missing in its memo"),
-        (b"N" * 70_000 + b"\x81\xff", r"broken after byte 70,001: b'\xff' is no opcode"),
+        (b"N" * 70_000 + b"\x81\xff", r"broken after byte 70,001: b'\xff' is not an opcode"),
         (b"N.N", "data after the end (byte 2)"),
         (b"NP1\nP2\n.", "a persistent id (byte 1)"),
         (b"N)(K\x01u.", "broken after byte 5: a key has no value"),

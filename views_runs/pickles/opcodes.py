@@ -1,51 +1,52 @@
-"""What a pickle would import, read from its bytes, without unpickling any of it.
+"""Determine what a pickle would import from its opcodes, without unpickling it.
 
-A `Reader` follows the opcodes as the unpickler does, but keeps next to nothing: of the stack, which items are marks
-and which are strings that may be names; of the memo, such strings. It never runs anything and never fails. What it
-cannot tell, it says in `Reading.troubles`; a pickle without troubles imports what `Reading.imports` says and nothing
-else, as far as the opcodes go. What the imported functions do when they are called, no reader can tell.
+A `Reader` follows the opcodes as the unpickler does, but keeps almost nothing: for the stack, which items are marks
+and which are strings that may be names; for the memo, only such strings. It never runs anything and never fails. What
+it cannot determine is listed in `Reading.troubles`; a pickle without troubles imports what `Reading.imports` says and
+nothing else, as far as the opcodes go. What the imported functions do when they are called, no reader can tell.
 
-It holds to what CPython's `_pickle.c` does, and is stricter in two things: an opcode that goes over the end of its
-frame is a trouble, since the unpickler reads that differently from a file and from memory; and so is a frame that
-begins inside another. It does not look at values: a number or a text that the unpickler would choke on passes here,
-and so does a call with the wrong arguments.
+It follows CPython's `_pickle.c`, and is stricter in two respects: an opcode that crosses the end of its frame is a
+trouble, because the unpickler reads it differently from a file and from memory; and so is a frame that begins inside
+another. It does not look at values: a number or a text that makes the unpickler fail passes here, and so does a call
+with the wrong arguments.
 """
 
 import codecs
 import re
-import struct
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum
+from functools import cache
 from typing import Any, NamedTuple
 
-#: Strings of more bytes cannot be part of a name here.
+from views_runs.records import MOST_IMPORTS
+
+#: Longer strings (in bytes) are not considered as names.
 NAME_BYTES = 500
 
-#: More different imports than an honest pickle has; beyond them the reading stops, so that they do not fill the memory.
+#: More different imports than an honest pickle has. Reading stops there, so that they do not fill the memory.
 MAX_IMPORTS = 4096
 
-#: How many different troubles of one pickle are told.
+#: Different troubles that are reported for one pickle, at most.
 MAX_TROUBLES = 20
 
-#: Decimal digits of an index in the memo, with what may stand around them.
-INDEX_BYTES = 40
-
-#: Strings in the memo that may be names; when there are more, those that came last and those that were names are kept.
+#: Strings that may be names, in the memo or on the stack. Beyond this, the latest and those used as names are kept.
 MAX_NAMES = 20_000
 
-#: Entries in the memo that are out of order; honest pickles number them one by one.
+#: Entries in the memo that are out of order; honest pickles number them consecutively.
 MAX_OUT_OF_ORDER = 65536
 
-#: Bytes that are copied to be read together.
+#: Bytes that are copied and read at a time.
 CHUNK = 2**16
 
 _FOREVER = 2**70
 _HIGHEST_PROTOCOL = 5
 
-#: What lies on the stack. Three bottoms lie under everything, so that the last items can be looked at in any case.
-_OTHER, _STRING, _MARK, _BOTTOM = range(4)
+#: Items on the stack. Three marks lie under everything, so that the last three items can always be looked at.
+_OTHER, _STRING, _MARK = range(3)
+_BOTTOM = 3
 
 
 class Import(NamedTuple):
@@ -60,7 +61,7 @@ class Import(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Import":
-        """Return what a text says: of ``a.b.c`` the module is ``a.b``; of ``a:b.c`` it is ``a``.
+        """Parse an import from text: the module of ``a.b.c`` is ``a.b``; that of ``a:b.c`` is ``a``.
 
         >>> Import.parse("shapes:Circle.Style")
         Import(module='shapes', name='Circle.Style')
@@ -69,46 +70,80 @@ class Import(NamedTuple):
         return cls(module, name)
 
     def __str__(self) -> str:
-        """Return both with a dot in between, or a colon if the name has dots; what cannot be printed is escaped.
+        """Join both with a dot, or with a colon if the name has dots; escape what cannot be printed.
 
-        So are colons in them, and backslashes: no two imports have the same text.
+        Colons and backslashes in them are escaped too: no two imports have the same text.
         """
-        module, name = map(_escaped, self)
+        module, name = map(_escape, self)
         return f"{module}{':' if '.' in name else '.'}{name}"
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     if text.isprintable() and not {":", "\\"} & set(text):
         return text
     return text.encode("unicode_escape").decode("ascii").replace(":", "\\x3a")
 
 
+class TroubleKind(Enum):
+    """Why the imports of a pickle may not be all there are; each value begins the text of its troubles."""
+
+    #: A STACK_GLOBAL of something else than two strings that the reader knows.
+    COMPUTED_NAME = "a name that is computed at load time"
+    #: A number that stands for whatever the process registered for it (`copyreg`).
+    EXTENSION = "extension code"
+    #: Something that is not in the pickle, and neither is a buffer.
+    PERSISTENT = "a persistent id"
+    BUFFER = "a buffer that is kept elsewhere"
+    REST = "data after the end"
+    #: The unpickler fails at the same place.
+    BROKEN = "broken after byte"
+    #: The unpickler may continue; the reader does not.
+    NOT_FOLLOWED = "not followed after byte"
+    #: The stored bytes cannot be read; recorded by the store.
+    DAMAGED = "damaged"
+    #: Not all imports were recorded.
+    LIMIT = "more imports than these"
+    OTHER = ""
+
+
+class Trouble(str):
+    """A reason why imports may be missing: the text that is recorded, with its kind.
+
+    >>> Trouble.parse("broken after byte 7: it ends too early").kind
+    <TroubleKind.BROKEN: 'broken after byte'>
+    """
+
+    kind: TroubleKind
+
+    def __new__(cls, text: str, kind: TroubleKind = TroubleKind.OTHER) -> "Trouble":
+        trouble = super().__new__(cls, text)
+        trouble.kind = kind
+        return trouble
+
+    @classmethod
+    def parse(cls, text: str) -> "Trouble":
+        """Restore the kind of a trouble from its recorded text."""
+        return cls(text, next(kind for kind in TroubleKind if text.startswith(kind.value)))
+
+
 @dataclass(frozen=True)
 class Reading:
-    """What a pickle's bytes say.
+    """What the bytes of a pickle say.
 
     Args:
         imports: what it imports, under the names of Python 3.
-        asked: the same as the unpickler's `find_class` is asked for it: up to protocol 2 these may be names of
-            Python 2, such as ``__builtin__.set``, which it maps by itself.
-        troubles: what could not be told, in words; if there are none, the imports are all there are.
+        asked: the same, as the unpickler passes it to `find_class`: up to protocol 2 these may be names of Python 2,
+            such as ``__builtin__.set``, which it maps itself.
+        troubles: what could not be determined, and at which byte it was first seen. Without troubles, the imports are
+            complete.
         protocol: the highest that it declares; None if it declares none, as up to protocol 1.
         size: in bytes.
-        is_whole: whether it ends where its bytes end, and could be followed to there.
-
-    The troubles are these, and each says at which byte it was first seen:
-
-    - ``a name that is computed at load time``: a STACK_GLOBAL of something else than two strings that are known here;
-    - ``extension code N``: a number that stands for whatever the process registered for it (`copyreg`);
-    - ``a persistent id``, ``a buffer that is kept elsewhere``: something that is not in the pickle;
-    - ``data after the end``;
-    - ``broken after byte N: why``: the unpickler fails there as well;
-    - ``not followed after byte N: why``: the unpickler may go on, the reader does not.
+        is_whole: whether it was followed to its end, and its bytes end there.
     """
 
     imports: frozenset[Import]
     asked: frozenset[Import]
-    troubles: tuple[str, ...]
+    troubles: tuple[Trouble, ...]
     protocol: int | None
     size: int
     is_whole: bool
@@ -125,23 +160,26 @@ class Reading:
 
     @property
     def has_code(self) -> bool:
-        """Whether it holds code by value, as cloudpickle and dill write it: it fits one version of Python only."""
-        return any(_makes_code(found) for found in self.imports)
+        """Whether it holds code by value, as cloudpickle and dill write it, which fits a single version of Python."""
+        return any(
+            found.name in _CODE_MAKERS.get("cloudpickle" if _is_pickler(found.module) else found.module, ())
+            for found in self.imports
+        )
 
 
-#: How cloudpickle and dill make functions again; ``_builtin_type`` is how cloudpickle names the type of code objects.
-_CODE_MAKERS = {"_make_function", "_make_skel_func", "_builtin_type", "_create_function", "_create_code"}
+def _is_pickler(module: str) -> bool:
+    """Tell whether a module is part of cloudpickle or dill, or of a copy of them in another package."""
+    return module.split(".")[-1] in ("cloudpickle", "cloudpickle_fast", "_dill")
 
 
-def _makes_code(found: Import) -> bool:
-    if found.module == "types":
-        return found.name in ("CodeType", "FunctionType")
-    if found.module == "marshal":
-        return found.name in ("load", "loads")
-    return found.module.split(".")[-1] in ("cloudpickle", "cloudpickle_fast", "_dill") and found.name in _CODE_MAKERS
+#: What makes code; ``_builtin_type`` is how cloudpickle names the type of code objects.
+_CODE_MAKERS = {
+    "types": {"CodeType", "FunctionType"},
+    "marshal": {"load", "loads"},
+    "cloudpickle": {"_make_function", "_make_skel_func", "_builtin_type", "_create_function", "_create_code"},
+}
 
-
-#: How the compressed files of joblib begin, and those of its old versions; no pickle does.
+#: How compressed files of joblib begin, and those of its old versions; no pickle does.
 _COMPRESSED = {
     b"\x78": "zlib",
     b"\x1f\x8b": "gzip",
@@ -154,7 +192,7 @@ _COMPRESSED = {
 
 
 def compression(start: bytes) -> str | None:
-    """Return how a file is compressed, as joblib does it, by its first bytes; None if it is not.
+    """Return how joblib compressed a file, from its first bytes; None if it is not compressed.
 
     >>> compression(bytes.fromhex("1f8b08")), compression(b"\\x80\\x05")
     ('gzip', None)
@@ -163,18 +201,29 @@ def compression(start: bytes) -> str | None:
 
 
 def is_joblib(reading: Reading) -> bool:
-    """Tell whether joblib wrote it, and arrays between the opcodes with it, where no unpickler expects them."""
+    """Tell whether joblib wrote it. Then arrays lie between the opcodes, where no unpickler expects them."""
     return any(
         found.module.startswith("joblib.numpy_pickle") and found.name in ("NumpyArrayWrapper", "NDArrayWrapper")
         for found in reading.imports
     )
 
 
+def imported(reading: Reading) -> dict[str, Any]:
+    """Return what is recorded of a pickle's imports."""
+    found = sorted(map(str, reading.imports))
+    more = (f"{TroubleKind.LIMIT.value}, {len(found):,} in all",) if len(found) > MOST_IMPORTS else ()
+    return {
+        "imports": tuple(found[:MOST_IMPORTS]),
+        "troubles": (*map(str, reading.troubles), *more),
+        "has_code": reading.has_code,
+    }
+
+
 def read(pieces: Iterable[Any]) -> Reading:
     """Return what the bytes of a pickle say.
 
     Args:
-        pieces: of the pickle, in order: bytes, or memory that may be used again when the next piece is asked for.
+        pieces: of the pickle, in order: bytes, or memory that may be overwritten when the next piece is asked for.
 
     >>> reading = read([b"cos\\nsystem\\n(S'ls'\\ntR."])
     >>> [str(found) for found in reading.imports], reading.troubles
@@ -187,40 +236,34 @@ def read(pieces: Iterable[Any]) -> Reading:
 
 
 class _Incomplete(Exception):
-    """An opcode goes on in the next bytes."""
+    """An opcode continues in the next bytes."""
 
 
 class _Over(Exception):
-    """The unpickler can go no further, for the reason that it is raised with."""
+    """The unpickler cannot continue; the message says why."""
 
-    outcome = "broken"
+    kind = TroubleKind.BROKEN
 
 
 class _Lost(_Over):
-    """The unpickler may go on here, but the reader does not."""
+    """The unpickler may continue; the reader does not."""
 
-    outcome = "not followed"
+    kind = TroubleKind.NOT_FOLLOWED
 
 
 class _Memo:
-    """What the unpickler remembers by number: which numbers there are, and what may be a name among it."""
+    """What the unpickler remembers by number: which numbers are in use, and what may be names."""
 
     def __init__(self) -> None:
-        #: All numbers below this one are there, and these ones.
+        #: All numbers below this one are in use, and the others.
         self.dense = 0
         self.others: set[int] = set()
         self.names: dict[int, bytes] = {}
-        #: What was used as a name is not forgotten.
+        #: Strings that were used as a name are not forgotten.
         self.used: set[bytes] = set()
 
-    def __len__(self) -> int:
-        return self.dense + len(self.others)
-
-    def __contains__(self, index: int) -> bool:
-        return 0 <= index < self.dense or index in self.others
-
     def put(self, index: int, name: bytes | None) -> None:
-        """Remember something, and what it is if it may be a name."""
+        """Remember something, and its text if it may be a name."""
         if index == self.dense:
             self.dense += 1
             while self.dense in self.others:
@@ -228,7 +271,7 @@ class _Memo:
                 self.dense += 1
         elif index > self.dense:
             if len(self.others) >= MAX_OUT_OF_ORDER:
-                raise _Lost("its memo is in too great a disorder")
+                raise _Lost("too many memo entries are out of order")
             self.others.add(index)
         if name is None:
             self.names.pop(index, None)
@@ -236,17 +279,15 @@ class _Memo:
             self.names[index] = name
 
     def forget_some(self) -> None:
-        """Keep what was used as a name before, and what came last."""
+        """Keep the strings that were used as names, and the latest."""
         if len(self.names) > MAX_NAMES:
             used = [item for item in self.names.items() if item[1] in self.used]
             last = list(self.names.items())[-MAX_NAMES // 4 :]
-            self.names.clear()
-            self.names.update(used[-MAX_NAMES // 4 :])
-            self.names.update(last)
+            self.names = dict(used[-MAX_NAMES // 4 :] + last)
 
 
 class Reader:
-    """Reads a pickle that is handed to it piece by piece.
+    """Reads a pickle that is fed to it piece by piece.
 
     >>> reader = Reader()
     >>> reader.feed(b"cbuiltins\\n")
@@ -258,68 +299,66 @@ class Reader:
     def __init__(self) -> None:
         self._asked: set[Import] = set()
         self._imports: set[Import] = set()
-        self._troubles: dict[str, str] = {}
+        self._troubles: dict[str, Trouble] = {}
         self._protocol = 0
         self._highest: int | None = None
-        #: Bytes that were fed; the place of the first that was not read yet, and how far an opcode lies behind it.
+        #: Bytes that were fed; the place up to which they were read; the place of the current opcode behind that.
         self._size = 0
         self._offset = 0
         self._at = 0
-        #: Bytes to pass over, and whether to go on to the end of a line.
+        #: Bytes to skip, and whether to skip to the end of a line.
         self._skip = 0
         self._in_line = False
-        #: The beginning of an opcode whose rest is in the next piece.
+        #: The beginning of an opcode that continues in the next piece.
         self._rest = b""
         self._frame_end = _FOREVER
-        self._is_over = False
         self._has_stopped = False
-        self._is_broken = False
-        #: The stack: one byte an item, and the strings among them, in order.
-        self._kinds = bytearray([_BOTTOM] * 3)
-        self._strings: list[bytes] = []
+        #: Whether it is known by now that this is not a whole pickle.
+        self.is_broken = False
+        #: The stack: one byte an item, and the strings by their places. When an item is taken from the stack its
+        #: string stays, until another takes its place: only where the item is a _STRING does it mean anything.
+        self._stack = bytearray([_MARK] * _BOTTOM)
+        self._strings: dict[int, bytes] = {}
         self._memo = _Memo()
+        self._table = _make_table()
 
     def feed(self, piece: Any) -> None:
         """Read some more bytes; no reference to them is kept."""
         view = memoryview(piece).cast("B")
         self._size += len(view)
         at = 0
-        while at < len(view) and not self._is_over:
+        while at < len(view) and not self._has_stopped and not self.is_broken:
             try:
                 at = self._advance(view, at)
             except _Over as reason:
-                self._break(str(reason), self._offset + self._at, reason.outcome)
+                self._break(reason, self._offset + self._at)
         if self._has_stopped and self._size > self._offset:
-            self._troubles["after"] = f"data after the end (byte {self._offset:,})"
-            self._is_broken = True
-
-    @property
-    def is_broken(self) -> bool:
-        """Whether it is known by now that this is no whole pickle."""
-        return self._is_broken
+            self._note(TroubleKind.REST, self._offset)
+            self.is_broken = True
 
     def result(self) -> Reading:
         """Return what was read; nothing may be fed after it."""
-        if not self._is_over:
-            self._break("it ends too early", self._size)
+        if not self._has_stopped and not self.is_broken:
+            self._break(_Over("it ends too early"), self._size)
         elif self._has_stopped and self._size < self._frame_end < _FOREVER:
-            self._break("its last frame is longer than what is left", self._size)
+            self._break(_Over("its last frame is longer than what is left"), self._size)
         return Reading(
             imports=frozenset(self._imports),
             asked=frozenset(self._asked),
             troubles=tuple(self._troubles.values()),
             protocol=self._highest,
             size=self._size,
-            is_whole=self._has_stopped and not self._is_broken,
+            is_whole=self._has_stopped and not self.is_broken,
         )
 
-    def _trouble(self, what: str, at: int) -> None:
+    def _note(self, kind: TroubleKind, at: int, which: str = "") -> None:
+        """Note a trouble that the reader can continue after."""
         if len(self._troubles) < MAX_TROUBLES:
-            self._troubles.setdefault(what, f"{what} (byte {at:,})")
+            self._troubles.setdefault(kind.value + which, Trouble(f"{kind.value}{which} (byte {at:,})", kind))
 
-    def _break(self, why: str, at: int, outcome: str = "broken") -> None:
-        self._troubles[why] = f"{outcome} after byte {at:,}: {why}"
-        self._is_over = self._is_broken = True
+    def _break(self, reason: _Over, at: int) -> None:
+        self._troubles[str(reason)] = Trouble(f"{reason.kind.value} {at:,}: {reason}", reason.kind)
+        self.is_broken = True
 
     def _advance(self, view: memoryview, at: int) -> int:
         """Read on from some place in a piece; return the place that was reached."""
@@ -332,11 +371,12 @@ class Reader:
             self._offset += count
             return at + count
         rest = len(self._rest)
-        piece = bytes(view[at : at + min(CHUNK, self._frame_end - self._offset - rest)])
+        piece = self._rest + view[at : at + min(CHUNK, self._frame_end - self._offset - rest)]
         if self._in_line:
-            done = self._end_line(piece)
+            done = piece.find(b"\n") + 1
+            self._in_line = not done
+            done = done or len(piece)
         else:
-            piece = self._rest + piece
             done = self._follow(piece)
         self._offset += done
         self._rest = b"" if done else piece
@@ -344,451 +384,231 @@ class Reader:
         return at + (done or len(piece)) - rest
 
     def _check_frame(self) -> None:
-        """Refuse an opcode that is in the middle of something where its frame ends."""
+        """Refuse an opcode that is not complete where its frame ends."""
         self._at = self._frame_end - self._offset
         reached = self._offset + self._skip + len(self._rest)
         if reached > self._frame_end or reached == self._frame_end and (self._in_line or self._rest):
             raise _Lost("an opcode goes over the end of its frame")
 
-    def _end_line(self, piece: bytes) -> int:
-        """Look for the end of a line; return how far to go."""
-        found = piece.find(b"\n") + 1
-        self._in_line = not found
-        return found or len(piece)
-
     def _follow(self, data: bytes) -> int:
-        """Do what the opcodes do; return how many bytes they are, up to one that is not whole, or a frame, or the end.
-
-        Nearly all the time is spent here; so it is one function, and what is common comes first.
-        """
-        kinds, strings, memo = self._kinds, self._strings, self._memo
-        names, others, dense = memo.names, memo.others, memo.dense
-        push, pop, find_mark, four = kinds.append, kinds.pop, kinds.rfind, _FOUR.unpack_from
+        """Follow the opcodes up to an incomplete one, a frame, or the end; return how many bytes they take."""
         self._forget_some()
-        pos = start = 0
-        end = len(data)
+        stack, strings, memo, names = self._stack, self._strings, self._memo, self._memo.names
+        pos, end = 0, len(data)
         try:
             while pos < end:
                 start = pos
                 op = data[pos]
                 if width := _PUSHES[op]:
-                    push(_OTHER)
                     pos += width
-                elif op == _BINGET and (index := data[pos + 1]) < dense:
+                    stack.append(_OTHER)
+                elif op == _BINGET and (index := data[pos + 1]) < memo.dense:
                     pos += 2
                     if index in names:
-                        push(_STRING)
-                        strings.append(names[index])
+                        strings[len(stack)] = names[index]
+                        stack.append(_STRING)
                     else:
-                        push(_OTHER)
-                elif op == _MEMOIZE and not others and kinds[-1] < _MARK:
-                    if kinds[-1]:
-                        names[dense] = strings[-1]
-                    dense += 1
-                    pos += 1
-                elif op == _MARK_OP:
-                    # What is put on the stack only to be put into the thing below at once can be passed over.
-                    if dense > 255 and (group := _GROUP(data, pos)) and kinds[-1] < _MARK:
-                        pos = group.end()
-                    else:
-                        push(_MARK)
-                        pos += 1
-                elif op in _TWO_TO_ONE and not kinds[-1] and not kinds[-2]:
-                    pop()
-                    pos += 1
-                elif op == _SHORT_BINUNICODE:
+                        stack.append(_OTHER)
+                elif op == _SHORT_BINUNICODE and pos + 2 + data[pos + 1] <= end:
                     pos += 2 + data[pos + 1]
-                    if pos > end:
-                        return start
-                    push(_STRING)
-                    strings.append(data[start + 2 : pos])
-                elif op == _LONG_BINGET and (index := four(data, pos + 1)[0]) < dense and index not in names:
-                    push(_OTHER)
-                    pos += 5
-                elif (
-                    op == _SETITEMS
-                    and (mark := find_mark(_MARK)) > 0
-                    and kinds[mark - 1] < _MARK
-                    and (len(kinds) - mark) % 2
-                ):
-                    if count := kinds.count(_STRING, mark):
-                        del strings[-count:]
-                    del kinds[mark:]
+                    strings[len(stack)] = data[start + 2 : pos]
+                    stack.append(_STRING)
+                elif op == _MEMOIZE and not memo.others and stack[-1] != _MARK:
                     pos += 1
-                elif op == _LONG_BINPUT and four(data, pos + 1)[0] == dense and not others and not kinds[-1]:
-                    dense += 1
-                    pos += 5
+                    if stack[-1] == _STRING and (name := strings.get(len(stack) - 1)):
+                        names[memo.dense] = name
+                    memo.dense += 1
+                elif op == _MARK_OP:
+                    pos += 1
+                    stack.append(_MARK)
                 else:
-                    memo.dense, self._at = dense, start
-                    pos = _HANDLERS[op](self, data, pos + 1)
-                    dense = memo.dense
+                    self._at = start
+                    pos = self._obey(data, pos)
                     if op == _FRAME or op == _STOP:
                         return pos
-        except (IndexError, struct.error, _Incomplete):
+        except (IndexError, _Incomplete):
             return start
-        finally:
-            memo.dense = dense
-        if pos <= end:
-            return pos
-        if _PUSHES[op]:
-            pop()
+        if pos > end and _PUSHES[op]:
+            stack.pop()
             return start
-        self._skip = pos - end
-        return end
+        self._skip = max(pos - end, 0)
+        return min(pos, end)
 
     def _forget_some(self) -> None:
-        """Forget some of the strings, when there are many: those deep on the stack, and in the memo."""
+        """Forget strings deep on the stack, and in the memo, when there are many."""
         self._memo.forget_some()
-        if len(self._strings) <= MAX_NAMES:
-            return
-        kinds, low = self._kinds, len(self._kinds) - MAX_NAMES // 4
-        lowest = len(kinds)
-        for _ in self._strings:
-            lowest = kinds.rfind(_STRING, 0, lowest)
-        del self._strings[: kinds.count(_STRING, lowest, max(low, lowest))]
-        kinds[lowest:low] = kinds[lowest:low].replace(bytes([_STRING]), bytes([_OTHER]))
+        if len(self._strings) > MAX_NAMES:
+            top = len(self._stack)
+            self._strings = {at: text for at, text in self._strings.items() if top - MAX_NAMES // 4 <= at < top}
 
-    def _take(self, count: int) -> list[bytes | None]:
-        """Take items from the stack; return those that are strings, None for the others."""
-        return [self._take_one() for _ in range(count)][::-1]
+    def _obey(self, data: bytes, pos: int) -> int:
+        """Do what one opcode does; return the place after it, which may be beyond the data: that much is skipped."""
+        if data[pos] not in self._table:
+            raise _Over(f"{data[pos : pos + 1]!r} is not an opcode")
+        opcode = self._table[data[pos]]
+        kind, size, least, multiple, takes, leaves, effect = opcode
+        argument, pos = self._read_argument(opcode, data, pos + 1) if size else (0, pos + 1)
+        stack = self._stack
+        if multiple:
+            mark = stack.rfind(_MARK)
+            count = len(stack) - mark - 1
+            if mark < _BOTTOM:
+                raise _Over("a mark is missing on its stack")
+            if count < least:
+                raise _Over("an item is missing on its stack")
+            if count % multiple:
+                raise _Over("a key has no value")
+            del stack[mark:]
+        if takes:
+            if _MARK in stack[-takes:]:
+                raise _Over("an item is missing on its stack")
+            del stack[-takes:]
+        stack += leaves
+        if effect and (name := effect(self, argument)) is not None:
+            stack[-1] = _STRING
+            self._strings[len(stack) - 1] = name
+        return pos
 
-    def _take_one(self) -> bytes | None:
-        kind = self._kinds[-1]
-        if kind >= _MARK:
-            raise _Over("an item is missing on its stack")
-        self._kinds.pop()
-        return self._strings.pop() if kind == _STRING else None
+    def _read_argument(self, opcode: "_Opcode", data: bytes, pos: int) -> tuple[Any, int]:
+        """Return an opcode's argument, and the place after it: a number, or what is short enough for a name, or None."""
+        if opcode.size >= 0:
+            end = pos + opcode.size
+            if end > len(data):
+                raise _Incomplete
+            return int.from_bytes(data[pos:end], "little", signed=opcode.argument == "int4"), end
+        if opcode.size == _LINE:
+            first, pos = self._read_line(opcode, data, pos)
+            if first is None or opcode.argument != "stringnl_noescape_pair":
+                return first, pos
+            second, pos = self._read_line(opcode, data, pos)
+            return second and (first, second), pos
+        prefix, longest = _COUNTED[opcode.size]
+        start = pos + prefix
+        if start > len(data):
+            raise _Incomplete
+        size = int.from_bytes(data[pos:start], "little")
+        if size > longest:
+            raise _Over("a length is impossible")
+        if "string" not in opcode.argument or size > NAME_BYTES:
+            return None, start + size
+        if start + size > len(data):
+            raise _Incomplete
+        return data[start : start + size], start + size
 
-    def _push(self, name: bytes | None) -> None:
-        if name is None:
-            self._kinds.append(_OTHER)
-        else:
-            self._kinds.append(_STRING)
-            self._strings.append(name)
+    def _read_line(self, opcode: "_Opcode", data: bytes, pos: int) -> tuple[bytes | None, int]:
+        """Return a line, or None if it is too long for a name, and the place after it."""
+        end = data.find(b"\n", pos)
+        if (end if end >= 0 else len(data)) - pos > NAME_BYTES:
+            self._in_line = end < 0
+            return None, end + 1 or len(data)
+        if end < 0:
+            raise _Incomplete
+        if end == pos and opcode.argument not in _MAY_BE_EMPTY:
+            raise _Over("a line is empty")
+        return data[pos:end], end + 1
 
-    def _top(self) -> bytes | None:
-        """Return the string on top of the stack, None for something else."""
-        name = self._take_one()
-        self._push(name)
-        return name
+    # The effects of opcodes other than on the number of items on the stack. Each is called after that with the
+    # opcode's argument, and returns the text of the item on top if that may be a name.
 
-    def _take_to_mark(self) -> int:
-        """Take all items down to the last mark, and the mark; return how many."""
-        mark = self._kinds.rfind(_MARK)
-        if mark < 0:
-            raise _Over("a mark is missing on its stack")
-        if count := self._kinds.count(_STRING, mark):
-            del self._strings[-count:]
-        count = len(self._kinds) - mark - 1
-        del self._kinds[mark:]
-        return count
-
-    def _import_encoded(self, module: bytes, name: bytes, encoding: str, errors: str) -> None:
-        try:
-            self._import(module.decode(encoding, errors), name.decode(encoding, errors))
-        except UnicodeDecodeError:
-            raise _Over("a name is not text") from None
-
-    def _import(self, module: str, name: str) -> None:
-        if len(self._asked) >= MAX_IMPORTS:
-            raise _Lost(f"it imports more than {MAX_IMPORTS:,} things")
-        self._asked.add(Import(module, name))
-        if self._protocol < 3:
-            if (module, name) in NAME_MAPPING:
-                module, name = NAME_MAPPING[module, name]
-            else:
-                module = IMPORT_MAPPING.get(module, module)
-        self._imports.add(Import(module, name))
-
-    # What the opcodes do. Each is called with the place after its opcode, and returns that after its argument, which
-    # may be beyond the data: that much is skipped.
-
-    def _unknown(self, data: bytes, pos: int) -> int:
-        raise _Over(f"{data[pos - 1 : pos]!r} is no opcode")
-
-    def _do_proto(self, data: bytes, pos: int) -> int:
-        protocol = data[pos]
+    def _set_protocol(self, protocol: int) -> None:
         if protocol > _HIGHEST_PROTOCOL:
-            raise _Over(f"it is of protocol {protocol}")
+            raise _Over(f"protocol {protocol} is unknown")
         self._protocol = protocol
         self._highest = max(protocol, self._highest or 0)
-        return pos + 1
 
-    def _do_frame(self, data: bytes, pos: int) -> int:
-        (size,) = _EIGHT.unpack_from(data, pos)
-        start = self._offset + pos + 8
+    def _begin_frame(self, size: int) -> None:
+        start = self._offset + self._at + 9
         if start < self._frame_end < _FOREVER:
             raise _Lost("a frame begins inside another")
         if size > sys.maxsize:
             raise _Over("a length is impossible")
         self._frame_end = start + size
-        return pos + 8
 
-    def _do_stop(self, data: bytes, pos: int) -> int:
-        self._take_one()
-        self._is_over = self._has_stopped = True
-        return pos
+    def _stop(self, _: int) -> None:
+        self._has_stopped = True
 
-    def _do_memoize(self, data: bytes, pos: int) -> int:
-        self._memo.put(len(self._memo), self._top())
-        return pos
-
-    def _do_binput(self, data: bytes, pos: int) -> int:
-        self._memo.put(data[pos], self._top())
-        return pos + 1
-
-    def _do_long_binput(self, data: bytes, pos: int) -> int:
-        self._memo.put(_FOUR.unpack_from(data, pos)[0], self._top())
-        return pos + 4
-
-    def _do_put(self, data: bytes, pos: int) -> int:
-        index, pos = self._index(data, pos)
-        if index < 0:
-            raise _Over("a number in its memo is negative")
-        self._memo.put(index, self._top())
-        return pos
-
-    def _do_binget(self, data: bytes, pos: int) -> int:
-        return self._get(data[pos], pos + 1)
-
-    def _do_long_binget(self, data: bytes, pos: int) -> int:
-        return self._get(_FOUR.unpack_from(data, pos)[0], pos + 4)
-
-    def _do_get(self, data: bytes, pos: int) -> int:
-        return self._get(*self._index(data, pos))
-
-    def _get(self, index: int, pos: int) -> int:
-        if index not in self._memo:
-            raise _Over("something is missing in its memo")
-        self._push(self._memo.names.get(index))
-        return pos
-
-    def _index(self, data: bytes, pos: int) -> tuple[int, int]:
-        """Return the number in a line, as the unpickler takes it: to the first zero byte."""
-        line, pos = self._line(data, pos, INDEX_BYTES, "a number in its memo is too long")
-        try:
-            return int(line.split(b"\0")[0]), pos
-        except ValueError:
-            raise _Over("a number in its memo is none") from None
-
-    def _line(self, data: bytes, pos: int, limit: int, too_long: str) -> tuple[bytes, int]:
-        """Return a line, and the place after it."""
-        end = data.find(b"\n", pos)
-        if (end if end >= 0 else len(data)) - pos > limit:
-            raise _Lost(too_long)
-        if end < 0:
-            raise _Incomplete
-        if end == pos:
-            raise _Over("a line is empty")
-        return data[pos:end], end + 1
-
-    def _skip_line(self, data: bytes, pos: int) -> int:
-        end = data.find(b"\n", pos)
-        self._in_line = end < 0
-        return end + 1 or len(data)
-
-    def _do_number(self, data: bytes, pos: int) -> int:
-        """INT, LONG and FLOAT."""
-        if pos == len(data):
-            raise _Incomplete
-        if data[pos] == _NEWLINE:
-            raise _Over("a line is empty")
-        self._push(None)
-        return self._skip_line(data, pos)
-
-    def _do_persid(self, data: bytes, pos: int) -> int:
-        self._trouble("a persistent id", self._offset + self._at)
-        self._push(None)
-        return self._skip_line(data, pos)
-
-    def _do_binpersid(self, data: bytes, pos: int) -> int:
-        self._trouble("a persistent id", self._offset + self._at)
-        self._take_one()
-        self._push(None)
-        return pos
-
-    def _do_unicode(self, data: bytes, pos: int) -> int:
-        return self._text_line(data, pos, _raw_unicode)
-
-    def _do_string(self, data: bytes, pos: int) -> int:
-        return self._text_line(data, pos, _quoted)
-
-    def _text_line(self, data: bytes, pos: int, decode: Callable[[bytes], bytes | None]) -> int:
-        """Push the text in a line; one that is too long for a name is passed over."""
-        end = data.find(b"\n", pos)
-        if (end if end >= 0 else len(data)) - pos > NAME_BYTES:
-            self._push(None)
-            return self._skip_line(data, pos)
-        if end < 0:
-            raise _Incomplete
-        self._push(decode(data[pos:end]))
-        return end + 1
-
-    def _counted(self, data: bytes, pos: int, size: int, is_text: bool = False) -> int:
-        """Push so many bytes; text that may be a name is kept."""
-        if size > sys.maxsize:
-            raise _Over("a length is impossible")
-        end = pos + size
-        if not is_text or size > NAME_BYTES:
-            self._push(None)
-        elif end > len(data):
-            raise _Incomplete
-        else:
-            self._push(data[pos:end])
-        return end
-
-    def _do_short_bytes(self, data: bytes, pos: int) -> int:
-        return self._counted(data, pos + 1, data[pos])
-
-    def _do_bytes(self, data: bytes, pos: int) -> int:
-        return self._counted(data, pos + 4, _FOUR.unpack_from(data, pos)[0])
-
-    def _do_bytes8(self, data: bytes, pos: int) -> int:
-        return self._counted(data, pos + 8, _EIGHT.unpack_from(data, pos)[0])
-
-    def _do_long4(self, data: bytes, pos: int) -> int:
-        (size,) = _FOUR.unpack_from(data, pos)
-        if size >= 2**31:
-            raise _Over("a length is impossible")
-        return self._counted(data, pos + 4, size)
-
-    def _do_short_text(self, data: bytes, pos: int) -> int:
-        return self._counted(data, pos + 1, data[pos], True)
-
-    def _do_text(self, data: bytes, pos: int) -> int:
-        return self._counted(data, pos + 4, _FOUR.unpack_from(data, pos)[0], True)
-
-    def _do_text8(self, data: bytes, pos: int) -> int:
-        return self._counted(data, pos + 8, _EIGHT.unpack_from(data, pos)[0], True)
-
-    def _do_short_binstring(self, data: bytes, pos: int) -> int:
-        return self._only_ascii(self._do_short_text(data, pos))
-
-    def _do_binstring(self, data: bytes, pos: int) -> int:
-        return self._only_ascii(self._do_text(data, pos))
-
-    def _only_ascii(self, pos: int) -> int:
-        name = self._take_one()
-        self._push(name if name and name.isascii() else None)
-        return pos
-
-    def _do_buffer(self, data: bytes, pos: int) -> int:
-        self._trouble("a buffer that is kept elsewhere", self._offset + self._at)
-        self._push(None)
-        return pos
-
-    def _do_readonly(self, data: bytes, pos: int) -> int:
-        self._top()
-        return pos
-
-    def _do_mark(self, data: bytes, pos: int) -> int:
-        self._kinds.append(_MARK)
-        return pos
-
-    def _do_pop(self, data: bytes, pos: int) -> int:
-        if self._kinds[-1] == _MARK:
-            self._kinds.pop()
-        else:
-            self._take_one()
-        return pos
-
-    def _do_pop_mark(self, data: bytes, pos: int) -> int:
-        self._take_to_mark()
-        return pos
-
-    def _do_dup(self, data: bytes, pos: int) -> int:
-        self._push(self._top())
-        return pos
-
-    def _do_gather(self, data: bytes, pos: int) -> int:
-        """TUPLE, LIST, DICT, FROZENSET: all down to the mark becomes one thing."""
-        count = self._take_to_mark()
-        if data[pos - 1] == _DICT and count % 2:
-            raise _Over("a key has no value")
-        self._push(None)
-        return pos
-
-    def _do_add_to(self, data: bytes, pos: int) -> int:
-        """APPENDS, SETITEMS, ADDITEMS: all down to the mark goes into the thing below it."""
-        count = self._take_to_mark()
-        if data[pos - 1] == _SETITEMS and count % 2:
-            raise _Over("a key has no value")
-        self._top()
-        return pos
-
-    def _do_obj(self, data: bytes, pos: int) -> int:
-        if not self._take_to_mark():
+    def _look(self) -> bytes | None:
+        """Return the text of the item on top, None if it has none."""
+        if self._stack[-1] == _MARK:
             raise _Over("an item is missing on its stack")
-        self._push(None)
-        return pos
+        return self._strings.get(len(self._stack) - 1) if self._stack[-1] == _STRING else None
 
-    def _do_combine(self, data: bytes, pos: int) -> int:
-        """REDUCE and others that make one thing of the last few."""
-        self._take(_COMBINED[data[pos - 1]])
-        self._push(None)
-        return pos
+    def _pop(self, _: int = 0) -> None:
+        if len(self._stack) == _BOTTOM:
+            raise _Over("an item is missing on its stack")
+        self._stack.pop()
 
-    def _do_put_into(self, data: bytes, pos: int) -> int:
-        """APPEND, BUILD and SETITEM, which put the last items into the one below them."""
-        self._take(2 if data[pos - 1] == _SETITEM else 1)
-        self._top()
-        return pos
+    def _duplicate(self, _: int) -> bytes | None:
+        name = self._look()
+        self._stack.append(_OTHER)
+        return name
 
-    def _do_global(self, data: bytes, pos: int) -> int:
-        module, name, pos = self._two_lines(data, pos)
-        self._import_encoded(module, name, "utf-8", "strict")
-        self._push(None)
-        return pos
+    def _memoize(self, _: int) -> None:
+        self._memo.put(self._memo.dense + len(self._memo.others), self._look())
 
-    def _do_inst(self, data: bytes, pos: int) -> int:
-        module, name, pos = self._two_lines(data, pos)
-        self._take_to_mark()
-        self._import_encoded(module, name, "ascii", "strict")
-        self._push(None)
-        return pos
+    def _put(self, argument: int | bytes | None) -> None:
+        index = _index(argument)
+        if index < 0:
+            raise _Over("a memo index is negative")
+        self._memo.put(index, self._look())
 
-    def _two_lines(self, data: bytes, pos: int) -> tuple[bytes, bytes, int]:
-        """Return two lines, and the place after them."""
-        module, pos = self._line(data, pos, NAME_BYTES, "a name is too long")
-        name, pos = self._line(data, pos, NAME_BYTES, "a name is too long")
-        return module, name, pos
+    def _get(self, argument: int | bytes | None) -> bytes | None:
+        index = _index(argument)
+        if not 0 <= index < self._memo.dense and index not in self._memo.others:
+            raise _Over("something is missing in its memo")
+        return self._memo.names.get(index)
 
-    def _do_stack_global(self, data: bytes, pos: int) -> int:
-        module, name = self._take(2)
-        self._push(None)
+    def _name(self, names: tuple[bytes, bytes] | None) -> None:
+        if names is None:
+            raise _Lost("a name is too long")
+        self._import(*names, "utf-8", "strict")
+
+    def _name_instance(self, names: tuple[bytes, bytes] | None) -> None:
+        if names is None:
+            raise _Lost("a name is too long")
+        self._import(*names, "ascii", "strict")
+
+    def _name_from_stack(self, _: int) -> None:
+        name = self._look()
+        self._pop()
+        module = self._look()
+        self._stack[-1] = _OTHER
         if module is None or name is None:
-            self._trouble("a name that is computed at load time", self._offset + self._at)
+            self._note(TroubleKind.COMPUTED_NAME, self._offset + self._at)
         else:
-            self._import_encoded(module, name, "utf-8", "surrogatepass")
+            self._import(module, name, "utf-8", "surrogatepass")
             self._memo.used.update((module, name))
-        return pos
 
-    def _do_ext1(self, data: bytes, pos: int) -> int:
-        return self._extension(data[pos], pos + 1)
-
-    def _do_ext2(self, data: bytes, pos: int) -> int:
-        return self._extension(int.from_bytes(_of(data, pos, 2), "little"), pos + 2)
-
-    def _do_ext4(self, data: bytes, pos: int) -> int:
-        return self._extension(int.from_bytes(_of(data, pos, 4), "little", signed=True), pos + 4)
-
-    def _extension(self, code: int, pos: int) -> int:
-        self._trouble(f"extension code {code}", self._offset + self._at)
-        self._push(None)
-        return pos
+    def _import(self, module: bytes, name: bytes, encoding: str, errors: str) -> None:
+        try:
+            asked = Import(module.decode(encoding, errors), name.decode(encoding, errors))
+        except UnicodeDecodeError:
+            raise _Over("a name is not text") from None
+        if len(self._asked) >= MAX_IMPORTS:
+            raise _Lost(f"it imports more than {MAX_IMPORTS:,} things")
+        self._asked.add(asked)
+        if self._protocol < 3:
+            renamed = NAME_MAPPING.get(asked, (IMPORT_MAPPING.get(asked.module, asked.module), asked.name))
+            asked = Import(*renamed)
+        self._imports.add(asked)
 
 
-def _of(data: bytes, pos: int, size: int) -> bytes:
-    """Return so many bytes."""
-    if pos + size > len(data):
-        raise _Incomplete
-    return data[pos : pos + size]
+def _index(argument: int | bytes | None) -> int:
+    """Return the index of a memo entry; in a line, the unpickler reads it up to the first zero byte."""
+    if argument is None:
+        raise _Lost("a memo index is too long")
+    if isinstance(argument, int):
+        return argument
+    try:
+        return int(argument.split(b"\0")[0])
+    except ValueError:
+        raise _Over("a memo index is not a number") from None
 
 
-def _raw_unicode(line: bytes) -> bytes | None:
+def _raw_unicode(line: bytes | None) -> bytes | None:
     """Return the text of a UNICODE in UTF-8, None if it has none."""
     try:
-        return codecs.raw_unicode_escape_decode(line)[0].encode("utf-8", "surrogatepass")
+        return codecs.raw_unicode_escape_decode(line or b"\\u")[0].encode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
         return None
 
@@ -797,8 +617,10 @@ def _raw_unicode(line: bytes) -> bytes | None:
 _PLAIN = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}))*+""", re.DOTALL)
 
 
-def _quoted(line: bytes) -> bytes | None:
+def _quoted(line: bytes | None) -> bytes | None:
     """Return the text of a STRING, None if it is not plain."""
+    if line is None:
+        return None
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise _Over("a text is not quoted")
     if not _PLAIN.fullmatch(line[1:-1]):
@@ -807,97 +629,96 @@ def _quoted(line: bytes) -> bytes | None:
     return text if text.isascii() else None
 
 
-_FOUR = struct.Struct("<I")
-_EIGHT = struct.Struct("<Q")
+def _trouble(kind: TroubleKind) -> Callable[[Reader, Any], None]:
+    """Return the effect of opcodes that are a trouble by themselves."""
 
-_NEWLINE = ord("\n")
+    def effect(reader: Reader, code: Any) -> None:
+        which = f" {code}" if kind is TroubleKind.EXTENSION else ""
+        reader._note(kind, reader._offset + reader._at, which)
+
+    return effect
+
+
+class _Opcode(NamedTuple):
+    """How the argument of an opcode is read, and what it does."""
+
+    #: Of the argument: its name in `pickletools`, and its bytes; a negative number for those in `_COUNTED`, and `_LINE`.
+    argument: str
+    size: int
+    #: The fewest items that it takes down to the last mark.
+    least: int
+    #: Whether it takes all items down to the last mark, and the mark: how many must be a multiple of this; 0 for no.
+    multiple: int
+    #: How many items it takes then, and what it leaves in their place.
+    takes: int
+    leaves: bytes
+    effect: Callable[[Reader, Any], bytes | None] | None
+
+
+#: Bytes of the length before an argument, and the greatest length that the unpickler reads, by how `pickletools` calls
+#: them: TAKEN_FROM_ARGUMENT1, TAKEN_FROM_ARGUMENT4, TAKEN_FROM_ARGUMENT4U, TAKEN_FROM_ARGUMENT8U. And UP_TO_NEWLINE.
+_COUNTED = {-2: (1, 2**8), -3: (4, 2**31 - 1), -4: (4, 2**32), -5: (8, sys.maxsize)}
+_LINE = -1
+
+#: What is in a line that may be empty.
+_MAY_BE_EMPTY = ("stringnl", "unicodestringnl", "stringnl_noescape")
+
+#: What opcodes do other than taking items from the stack and leaving others there.
+_EFFECTS: dict[str, Callable[[Reader, Any], bytes | None]] = {
+    "PROTO": Reader._set_protocol,
+    "FRAME": Reader._begin_frame,
+    "STOP": Reader._stop,
+    "POP": Reader._pop,
+    "DUP": Reader._duplicate,
+    "MEMOIZE": Reader._memoize,
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Reader._put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Reader._get),
+    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), lambda reader, text: text),
+    **dict.fromkeys(("SHORT_BINSTRING", "BINSTRING"), lambda reader, text: text if text and text.isascii() else None),
+    "UNICODE": lambda reader, line: _raw_unicode(line),
+    "STRING": lambda reader, line: _quoted(line),
+    "GLOBAL": Reader._name,
+    "INST": Reader._name_instance,
+    "STACK_GLOBAL": Reader._name_from_stack,
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _trouble(TroubleKind.EXTENSION)),
+    **dict.fromkeys(("PERSID", "BINPERSID"), _trouble(TroubleKind.PERSISTENT)),
+    "NEXT_BUFFER": _trouble(TroubleKind.BUFFER),
+}
+
+#: These look at the stack themselves.
+_OWN = ("POP", "DUP", "MEMOIZE", "STACK_GLOBAL")
+
+
+@cache
+def _make_table() -> dict[int, _Opcode]:
+    """Return what the opcodes are, mostly from `pickletools`, whose import would add 2 ms to the start of a command."""
+    from pickletools import markobject, opcodes
+
+    table = {}
+    for opcode in opcodes:
+        before = [] if opcode.name in _OWN else opcode.stack_before
+        after = [] if opcode.name in _OWN else opcode.stack_after
+        takes = before.index(markobject) if markobject in before else len(before)
+        table[ord(opcode.code)] = _Opcode(
+            argument=opcode.arg.name if opcode.arg else "",
+            size=opcode.arg.n if opcode.arg else 0,
+            least=len(before) - takes - 2 if markobject in before else 0,
+            multiple=(2 if opcode.name in ("DICT", "SETITEMS") else 1) if markobject in before else 0,
+            takes=takes,
+            leaves=bytes(_MARK if item is markobject else _OTHER for item in after),
+            effect=_EFFECTS.get(opcode.name),
+        )
+    return table
+
+
 _MARK_OP = ord("(")
-_MEMOIZE = 0x94
 _BINGET = ord("h")
-_LONG_BINGET = ord("j")
-_LONG_BINPUT = ord("r")
+_MEMOIZE = 0x94
 _SHORT_BINUNICODE = 0x8C
 _FRAME = 0x95
 _STOP = ord(".")
-_DICT = ord("d")
-_SETITEM = ord("s")
-_SETITEMS = ord("u")
 
-#: REDUCE, NEWOBJ, TUPLE2, BUILD and APPEND: of the two things on top of the stack one is left.
-_TWO_TO_ONE = frozenset(b"R\x81\x86ba")
-
-#: A mark, things of the kinds in `_PUSHES` and BINGET, and APPENDS or SETITEMS, which puts them away.
-_VALUE = rb"(?:[N\x88\x89)\]}\x8f]|[hK].|M..|G.{8}|J.{4})"
-_GROUP = re.compile(rb"\((?:(?:%b%b)*+u|%b*+e)" % (_VALUE, _VALUE, _VALUE), re.DOTALL).match
-
-#: TUPLE1 to TUPLE3, REDUCE, NEWOBJ, NEWOBJ_EX: of how many things they make one.
-_COMBINED = {0x85: 1, 0x86: 2, 0x87: 3, ord("R"): 2, 0x81: 2, 0x92: 3}
-
-#: How long the opcodes are that only push one thing, with their arguments: None, NEWTRUE, NEWFALSE, EMPTY_TUPLE,
-#: EMPTY_LIST, EMPTY_DICT, EMPTY_SET, BININT1, BININT2, BININT, BINFLOAT. 0 for all others.
+#: How long the opcodes are that only push one thing, with their arguments; 0 for all others.
 _PUSHES = [0] * 256
-for _op in b"N\x88\x89)]}\x8f":
-    _PUSHES[_op] = 1
-_PUSHES[ord("K")], _PUSHES[ord("M")], _PUSHES[ord("J")], _PUSHES[ord("G")] = 2, 3, 5, 9
-
-_HANDLERS: list[Callable[[Reader, bytes, int], int]] = [Reader._unknown] * 256
-for _ops, _handler in (
-    (b"\x80", Reader._do_proto),
-    (b"\x95", Reader._do_frame),
-    (b".", Reader._do_stop),
-    (b"\x94", Reader._do_memoize),
-    (b"q", Reader._do_binput),
-    (b"r", Reader._do_long_binput),
-    (b"p", Reader._do_put),
-    (b"h", Reader._do_binget),
-    (b"j", Reader._do_long_binget),
-    (b"g", Reader._do_get),
-    (b"ILF", Reader._do_number),
-    (b"P", Reader._do_persid),
-    (b"Q", Reader._do_binpersid),
-    (b"V", Reader._do_unicode),
-    (b"S", Reader._do_string),
-    (b"C\x8a", Reader._do_short_bytes),
-    (b"B", Reader._do_bytes),
-    (b"\x8e\x96", Reader._do_bytes8),
-    (b"\x8b", Reader._do_long4),
-    (b"\x8c", Reader._do_short_text),
-    (b"X", Reader._do_text),
-    (b"\x8d", Reader._do_text8),
-    (b"U", Reader._do_short_binstring),
-    (b"T", Reader._do_binstring),
-    (b"\x97", Reader._do_buffer),
-    (b"\x98", Reader._do_readonly),
-    (b"(", Reader._do_mark),
-    (b"0", Reader._do_pop),
-    (b"1", Reader._do_pop_mark),
-    (b"2", Reader._do_dup),
-    (b"tld\x91", Reader._do_gather),
-    (b"eu\x90", Reader._do_add_to),
-    (b"o", Reader._do_obj),
-    (bytes(_COMBINED), Reader._do_combine),
-    (b"abs", Reader._do_put_into),
-    (b"c", Reader._do_global),
-    (b"i", Reader._do_inst),
-    (b"\x93", Reader._do_stack_global),
-    (b"\x82", Reader._do_ext1),
-    (b"\x83", Reader._do_ext2),
-    (b"\x84", Reader._do_ext4),
-):
-    for _op in _ops:
-        _HANDLERS[_op] = _handler
-
-
-#: temporary
-MOST_IMPORTS = 300
-
-
-def imported(reading: Reading) -> dict[str, Any]:
-    """Return what a record tells of what a pickle imports."""
-    found = sorted(map(str, reading.imports))
-    more = (f"more imports than these, {len(found):,} in all",) if len(found) > MOST_IMPORTS else ()
-    return {
-        "imports": tuple(found[:MOST_IMPORTS]),
-        "troubles": (*reading.troubles, *more),
-        "has_code": reading.has_code,
-    }
+for _op, _width in {**dict.fromkeys(b"N\x88\x89)]}\x8f", 1), ord("K"): 2, ord("M"): 3, ord("J"): 5, ord("G"): 9}.items():
+    _PUSHES[_op] = _width
