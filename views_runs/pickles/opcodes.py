@@ -18,6 +18,7 @@ import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Any, NamedTuple
 
 #: Strings of more bytes cannot be part of a name here.
@@ -83,6 +84,32 @@ def _escaped(text: str) -> str:
     return text.encode("unicode_escape").decode("ascii").replace(":", "\\x3a")
 
 
+class TroubleKind(Enum):
+    """What a trouble is."""
+
+    REST = auto()
+    BROKEN = auto()
+    DAMAGED = auto()
+    OTHER = auto()
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something in a pickle that could not be followed."""
+
+    kind: TroubleKind
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> "Trouble":
+        """Return the trouble that a recorded text is of."""
+        starts = {"data after the end": "REST", "broken": "BROKEN", "damaged": "DAMAGED"}
+        return cls(TroubleKind[next((kind for start, kind in starts.items() if text.startswith(start)), "OTHER")], text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 @dataclass(frozen=True)
 class Reading:
     """What a pickle's bytes say.
@@ -108,7 +135,7 @@ class Reading:
 
     imports: frozenset[Import]
     asked: frozenset[Import]
-    troubles: tuple[str, ...]
+    troubles: tuple[Trouble, ...]
     protocol: int | None
     size: int
     is_whole: bool
@@ -307,7 +334,7 @@ class Reader:
         return Reading(
             imports=frozenset(self._imports),
             asked=frozenset(self._asked),
-            troubles=tuple(self._troubles.values()),
+            troubles=tuple(map(Trouble.parse, self._troubles.values())),
             protocol=self._highest,
             size=self._size,
             is_whole=self._has_stopped and not self._is_broken,
@@ -898,6 +925,6 @@ def imported(reading: Reading) -> dict[str, Any]:
     more = (f"more imports than these, {len(found):,} in all",) if len(found) > MOST_IMPORTS else ()
     return {
         "imports": tuple(found[:MOST_IMPORTS]),
-        "troubles": (*reading.troubles, *more),
+        "troubles": (*map(str, reading.troubles), *more),
         "has_code": reading.has_code,
     }
