@@ -38,7 +38,7 @@ from views_runs import (
     filesystems,
 )
 from views_runs.cli import main
-from views_runs.pickles import loading, opcodes, permissions, trust
+from views_runs.pickles import opcodes, permissions, trust, unpickling
 from views_runs.pickles.opcodes import Import
 
 Viewser = Callable[..., Result]
@@ -410,14 +410,14 @@ def test_bytes_that_are_swapped_between_the_passes(
     assert len(calm) == len(attack) and pickle.loads(b"N" + calm + b".") is None
     before, after = (data[:at] + piece + data[at:] for piece in (calm, attack))
     plant(store, "m", before)
-    read_through = loading._read_through
+    read_through = unpickling._read_through
 
     def swap(*arguments: Any) -> Any:
         seen = read_through(*arguments)
         replant(store, "m", after)
         return seen
 
-    monkeypatch.setattr(loading, "_read_through", swap)
+    monkeypatch.setattr(unpickling, "_read_through", swap)
     options: dict[str, Any] = (
         {"sha256": hashlib.sha256(before).hexdigest()} if pinned else {"trusted": ["os.system", *needed()]}
     )
@@ -450,7 +450,7 @@ def replant(store: Storage, name: str, data: bytes) -> None:
 
 def test_a_model_that_grows_or_is_gone_between_the_passes(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was deleted between the passes, or whose parts were, is an error that says so."""
-    read_through = loading._read_through
+    read_through = unpickling._read_through
     for statement in ("DELETE FROM models", "DELETE FROM model_parts WHERE part > 15"):
         plant(store, "m", large())
 
@@ -460,7 +460,7 @@ def test_a_model_that_grows_or_is_gone_between_the_passes(store: Storage, monkey
                 sql.execute(statement)
             return seen
 
-        monkeypatch.setattr(loading, "_read_through", change)
+        monkeypatch.setattr(unpickling, "_read_through", change)
         with pytest.raises(StorageError):
             store.fetch("m", trusted=[])
 
@@ -468,7 +468,7 @@ def test_a_model_that_grows_or_is_gone_between_the_passes(store: Storage, monkey
 def test_a_plain_fetch_reads_once(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a list and a digest the bytes are read once, and by the unpickler alone."""
     store.store("m", honest()["forest"])
-    monkeypatch.setattr(loading, "_read_through", None)
+    monkeypatch.setattr(unpickling, "_read_through", None)
     monkeypatch.setattr(opcodes.Reader, "feed", None)
     store.fetch("m")
 
