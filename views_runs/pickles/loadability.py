@@ -160,8 +160,11 @@ def _can_find(module: str) -> bool:
     if module in sys.modules:
         return sys.modules[module] is not None
     name, *others = module.split(".")
+    # Finders that only look come first; that of setuptools imports setuptools to find distutils, if it is installed.
+    looking = () if name in sys.modules else (BuiltinImporter, FrozenImporter, PathFinder)
     try:
-        spec = _find_top(name)
+        spec = next(filter(None, (finder.find_spec(name) for finder in looking)), None)
+        spec = spec or find_spec("setuptools" if name == "distutils" else name)
         for other in others:
             name = f"{name}.{other}"
             if spec is None or spec.submodule_search_locations is None:
@@ -171,14 +174,6 @@ def _can_find(module: str) -> bool:
     except Exception:
         # Finders can be anyone's, and look on shares and in archives that may be damaged.
         return False
-
-
-def _find_top(name: str) -> ModuleSpec | None:
-    # Finders that only look come first; that of setuptools imports setuptools, if it is installed, to find distutils.
-    for finder in () if name in sys.modules else (BuiltinImporter, FrozenImporter, PathFinder):
-        if spec := finder.find_spec(name):
-            return spec
-    return find_spec("setuptools" if name == "distutils" else name)
 
 
 def _find_in(locations: list[str], name: str) -> ModuleSpec | None:

@@ -11,8 +11,6 @@ from views_runs.pickles import packages, permissions
 from views_runs.pickles.opcodes import Import
 from views_runs.records import ModelRecord
 
-_CHANGE = "change the list of trusted imports"
-
 
 def path() -> Path:
     """Return the file with the list.
@@ -36,7 +34,8 @@ def listed() -> frozenset[Import]:
     """
     file = path()
     for place, advice in permissions.open_to_everyone(file, "Move the list to a folder of your own"):
-        raise StorageError(f"everyone on this system can write to {place}, and so trust imports", advice).locate(path=file)
+        trouble = f"everyone on this system can write to {place}, and so to the list"
+        raise StorageError(trouble, advice).locate(path=file)
     try:
         return parsed(line.strip() for line in _lines(file) if line.strip() and not line.lstrip().startswith("#"))
     except (OSError, ValueError) as error:
@@ -92,7 +91,7 @@ def add(imports: Iterable[Import]) -> list[Import]:
     Raises:
         StorageError: the list cannot be written, or one of them cannot be written to it.
     """
-    file = path()
+    file, operation = path(), "change the list of trusted imports"
     try:
         new = sorted(set(imports) - listed())
         for one in new:
@@ -105,9 +104,9 @@ def add(imports: Iterable[Import]) -> list[Import]:
             with files.written(file, StorageError, overwrite=True) as beside:
                 beside.write_text("\n".join(lines) + "\n", "utf-8")
     except StorageError as error:
-        raise error.locate(_CHANGE, file)
+        raise error.locate(operation, file)
     except OSError as error:
-        raise StorageError(error.strerror or str(error), "Check this path").locate(_CHANGE, file) from error
+        raise StorageError(error.strerror or str(error), "Check this path").locate(operation, file) from error
     return new
 
 
