@@ -69,11 +69,11 @@ def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrit
         raise kind(trouble, advice).locate(path=target.absolute())
 
 
-def is_same(one: Path, other: Path) -> bool:
+def is_same(one: str | os.PathLike[str], other: Path) -> bool:
     """Return whether both paths lead to one file that exists."""
     try:
-        return one.samefile(other)
-    except OSError:
+        return os.path.samefile(os.path.expanduser(one), other)
+    except (OSError, ValueError, TypeError):
         return False
 
 

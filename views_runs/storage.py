@@ -142,7 +142,7 @@ class Storage:
 
         def copy(writer: PickleWriter) -> None:
             # Opening the store here and closing it again would drop SQLite's locks.
-            if files.is_same(Path(path), self.path):
+            if files.is_same(path, self.path):
                 raise UploadError("this is the store itself", "Give another file; nothing was stored")
             pickle_files.copy(path, writer)
 

@@ -140,7 +140,7 @@ def test_in_the_other(
     checked, errors = environments[here].check(store_of(stored)), environments[here].fetch(store_of(stored))
     assert checked.keys() == errors.keys() == MODELS
     versions = {name: one.version("scikit-learn") for name, one in environments.items() if name != "bare"}
-    reason = f"scikit-learn is {versions[here]} here, and it was stored with {versions[stored]}"
+    reason = f"stored with scikit-learn {versions[stored]}, but {versions[here]} is installed"
     for name in MODELS - {"plain"}:
         assert checked[name]["verdict"] == "may not load" and reason in checked[name]["reasons"]
         assert f"scikit-learn=={versions[stored]}" in checked[name]["fix"]
@@ -158,7 +158,7 @@ def test_without_it_and_with_the_line_that_mends_it(
     checked, errors = bare.check(store), bare.fetch(store)
     for name in MODELS - {"plain"}:
         assert (
-            checked[name]["verdict"] == "will not load" and "the module sklearn is not here" in checked[name]["reasons"]
+            checked[name]["verdict"] == "will not load" and "the module sklearn is not installed" in checked[name]["reasons"]
         )
         assert (
             "Nothing was loaded" in errors[name] and "pip install" in errors[name] and "scikit-learn==" in errors[name]

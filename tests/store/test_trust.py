@@ -38,7 +38,7 @@ from views_runs import (
     filesystems,
 )
 from views_runs.cli import main
-from views_runs.pickles import loading, opcodes, permissions, trust
+from views_runs.pickles import opcodes, permissions, trust, unpickling
 from views_runs.pickles.opcodes import Import
 
 Viewser = Callable[..., Result]
@@ -138,7 +138,7 @@ def test_each_entry_is_needed(store: Storage) -> None:
     imports = store.inspect("forest").imports
     assert imports is not None and len(imports) > 4
     for one in imports:
-        with pytest.raises(UntrustedModelError, match="forest.*Nothing was loaded") as caught:
+        with pytest.raises(UntrustedModelError, match="forest.*nothing was loaded") as caught:
             store.fetch("forest", trusted=[other for other in imports if other != one])
         assert one in str(caught.value) and "trust -- forest:1`" in str(caught.value)
 
@@ -192,7 +192,7 @@ def test_an_export_again_is_another_name(store: Storage) -> None:
 def test_a_list_that_cannot_be_read(store: Storage, entry: Any) -> None:
     """What is no import's name is refused, and says how to write one."""
     store.store("m", [1])
-    with pytest.raises(UntrustedModelError, match="cannot fetch 'm'.*list of what is trusted cannot be read"):
+    with pytest.raises(UntrustedModelError, match="cannot fetch 'm'.*list of trusted imports is invalid"):
         store.fetch("m", trusted=[entry])
     with pytest.raises(UntrustedModelError):
         store.fetch("m", trusted=5)  # type: ignore[arg-type]
@@ -217,7 +217,7 @@ def test_hostile_pickles_are_refused(store: Storage, name: str, quiet: None) -> 
     """With a list of what honest models need, and with the digest in the file too, nothing of a hostile one is run."""
     plant(store, name, HOSTILE[name].data)
     for sha256 in (None, hashlib.sha256(HOSTILE[name].data).hexdigest()):
-        with pytest.raises(UntrustedModelError, match="Nothing was loaded"):
+        with pytest.raises(UntrustedModelError, match="nothing was loaded"):
             store.fetch(name, trusted=needed(), sha256=sha256)
 
 
@@ -352,7 +352,7 @@ def test_a_list_of_thousands(store: Storage) -> None:
 def test_what_is_no_digest(store: Storage, sha256: Any) -> None:
     """What is no SHA-256 fits nothing."""
     store.store("m", Shape())
-    with pytest.raises(DigestMismatchError, match="is no SHA-256"):
+    with pytest.raises(DigestMismatchError, match="is not a SHA-256 digest"):
         store.fetch("m", sha256=sha256)
 
 
@@ -363,7 +363,7 @@ def test_the_digest_of_another_model(store: Storage, quiet: None) -> None:
     plant(store, "m", HOSTILE["global"].data)
     with closing(sqlite3.connect(store.path, isolation_level=None)) as sql:
         sql.execute("UPDATE models SET name = 'hostile' WHERE name = 'm'")
-    with pytest.raises(DigestMismatchError, match="Nothing was loaded"):
+    with pytest.raises(DigestMismatchError, match="nothing was loaded"):
         store.fetch("hostile", sha256=other)
     with pytest.raises(DigestMismatchError):
         store.fetch("hostile", sha256=other, trusted=["os.system"])
@@ -411,14 +411,14 @@ def test_bytes_that_are_swapped_between_the_passes(
     assert len(calm) == len(attack) and pickle.loads(b"N" + calm + b".") is None
     before, after = (data[:at] + piece + data[at:] for piece in (calm, attack))
     plant(store, "m", before)
-    read_through = loading._read_through
+    read_through = unpickling._read_through
 
     def swap(*arguments: Any) -> Any:
         seen = read_through(*arguments)
         replant(store, "m", after)
         return seen
 
-    monkeypatch.setattr(loading, "_read_through", swap)
+    monkeypatch.setattr(unpickling, "_read_through", swap)
     options: dict[str, Any] = (
         {"sha256": hashlib.sha256(before).hexdigest()} if pinned else {"trusted": ["os.system", *needed()]}
     )
@@ -451,7 +451,7 @@ def replant(store: Storage, name: str, data: bytes) -> None:
 
 def test_a_model_that_grows_or_is_gone_between_the_passes(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was deleted between the passes, or whose parts were, is an error that says so."""
-    read_through = loading._read_through
+    read_through = unpickling._read_through
     for statement in ("DELETE FROM models", "DELETE FROM model_parts WHERE part > 15"):
         plant(store, "m", large())
 
@@ -461,7 +461,7 @@ def test_a_model_that_grows_or_is_gone_between_the_passes(store: Storage, monkey
                 sql.execute(statement)
             return seen
 
-        monkeypatch.setattr(loading, "_read_through", change)
+        monkeypatch.setattr(unpickling, "_read_through", change)
         with pytest.raises(StorageError):
             store.fetch("m", trusted=[])
 
@@ -469,7 +469,7 @@ def test_a_model_that_grows_or_is_gone_between_the_passes(store: Storage, monkey
 def test_a_plain_fetch_reads_once(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a list and a digest the bytes are read once, and by the unpickler alone."""
     store.store("m", honest()["forest"])
-    monkeypatch.setattr(loading, "_read_through", None)
+    monkeypatch.setattr(unpickling, "_read_through", None)
     monkeypatch.setattr(opcodes.Reader, "feed", None)
     store.fetch("m")
 
@@ -542,7 +542,7 @@ def test_trust_what_cannot_be_told(store: Storage, viewser: Viewser, name: str, 
 def test_trust_odd_names(store: Storage, viewser: Viewser, data: bytes) -> None:
     """What could be taken for another name on the list does not get on it, nor what would make the list unreadable."""
     plant(store, "m", data)
-    assert "no honest model imports" in viewser("model", "trust", "m", "--yes", exit_code=1).stderr
+    assert "looks forged" in viewser("model", "trust", "m", "--yes", exit_code=1).stderr
     assert trust.listed() == frozenset()
     assert not trust.path().exists()
 
@@ -654,7 +654,7 @@ def test_no_home(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
 
     store.store("m", [1])
     monkeypatch.setattr(platformdirs, "user_config_path", nowhere)
-    with pytest.raises(StorageError, match="set HOME"):
+    with pytest.raises(StorageError, match="Set HOME"):
         Storage(store.path, trusted=True).fetch("m")
     assert store.fetch("m") == [1]
 
@@ -829,15 +829,53 @@ def test_what_is_no_list(store: Storage) -> None:
     """A wrong list is told from an empty one; True is one's own; and a list that everyone may change is none."""
     store.store("m", Fraction(1, 2))
     for wrong in (["sklearn.*"], ["sklearn"], 5, [5]):
-        with pytest.raises(UntrustedModelError, match="the list of what is trusted cannot be read"):
+        with pytest.raises(UntrustedModelError, match="the list of trusted imports is invalid"):
             store.fetch("m", trusted=wrong)  # type: ignore[arg-type]
     with pytest.raises(UntrustedModelError, match="it imports fractions.Fraction"):
         store.fetch("m", trusted=True)
     trust.add_all(store.inspect("m"))
     assert store.fetch("m", trusted=True) == Fraction(1, 2)
     trust.path().chmod(0o666)
-    with pytest.raises(StorageError, match="everyone on this system may write .*trusted.txt: chmod o-w"):
+    with pytest.raises(StorageError, match="everyone on this system can write to .*trusted.txt.*`chmod o-w"):
         store.fetch("m", trusted=True)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mode bits")
+@pytest.mark.parametrize("what", ["folder", "folder above", "folder of a link"])
+def test_a_list_that_others_can_replace(store: Storage, tmp_path: Path, what: str) -> None:
+    """A list is refused if everyone can write to its folder, one above, or one that leads to it; `chmod` mends it."""
+    store.store("m", Fraction(1, 2))
+    trust.add_all(store.inspect("m"))
+    folder = trust.path().parent
+    place = {"folder": folder, "folder above": folder.parent, "folder of a link": tmp_path / "real" / "above"}[what]
+    if what == "folder of a link":
+        place.mkdir(parents=True)
+        folder.rename(place / "own")
+        folder.symlink_to(place / "own")
+    place.chmod(0o777)
+    with pytest.raises(StorageError) as caught:
+        store.fetch("m", trusted=True)
+    assert (caught.value.path, caught.value.advice) == (trust.path(), f"Run `chmod o-w {place}`")
+    with pytest.raises(StorageError, match="cannot change the list of trusted imports"):
+        trust.add([Import.parse(SHAPE)])
+    place.chmod(0o755)
+    assert store.fetch("m", trusted=True) == Fraction(1, 2)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="mode bits")
+def test_a_list_in_a_sticky_folder(store: Storage) -> None:
+    """In a folder that is shared on purpose, it is advised to move the list, not to change the folder."""
+    store.store("m", Fraction(1, 2))
+    trust.add_all(store.inspect("m"))
+    folder = trust.path().parent
+    folder.parent.chmod(0o1777)
+    assert store.fetch("m", trusted=True) == Fraction(1, 2)
+    folder.chmod(0o1777)
+    with pytest.raises(StorageError) as caught:
+        store.fetch("m", trusted=True)
+    assert caught.value.advice == (
+        f"Move the list to a folder of your own; do not change the mode of {folder}, which others use"
+    )
 
 
 def test_a_list_of_ones_own_and_another(store: Storage) -> None:

@@ -1,104 +1,101 @@
-"""Temporary."""
+"""Find what keeps an object from being pickled."""
+
 import pickle
 import reprlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
-PROTOCOL = 5
+
+#: Seconds to search, at most.
 LOOK = 10.0
+
+#: Levels of nesting to search.
 DEEPEST = 50
+
+_LEAVES = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
+
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 100
 
-class _TooLate(Exception):
-    """There is no more time to look."""
-
-
-class _Nowhere:
-    """A file that forgets what is written to it, and takes nothing any more after a moment by `time.monotonic`."""
-
-    def __init__(self, deadline: float) -> None:
-        self._deadline = deadline
-
-    def write(self, data: Any) -> int:
-        if time.monotonic() > self._deadline:
-            raise _TooLate
-        return 0
-
 
 def find_culprit(model: Any) -> tuple[str, Any]:
-    """Return which part of an object keeps it from being pickled, and where it is, as Python would write it.
+    """Return where in a model the object is that cannot be pickled, as Python would write it, and that object.
+
+    The place is empty, and the object is the model, if no part of it is found to blame in time.
 
     >>> find_culprit({"name": "forest", "steps": [1, lambda x: x]})[0]
     "['steps'][1]"
     """
-    place, path = "", [model]
-    nowhere = _Nowhere(time.monotonic() + LOOK)
-    # Objects may do anything when they are asked; then what was found until there is what there is to tell.
+    deadline = time.monotonic() + LOOK
+    found = None
+    # Objects may do anything when they are pickled or looked at.
     with suppress(Exception):
-        while found := _first_culprit(path, nowhere):
-            place, path = place + found[0], [*path, found[1]]
-    return place, path[-1]
+        failed = _find_failure(model, deadline)
+        # If an iterator failed, nothing is wrong with the object that it returned before.
+        if failed is not None and _find_failure(failed, deadline) is failed:
+            found = _search(model, failed, deadline, {})
+    return found or ("", model)
 
 
-def _first_culprit(path: list[Any], nowhere: _Nowhere) -> tuple[str, Any] | None:
-    """Return which part of the last of these objects keeps it from being pickled; none of those that it is in."""
-    above = {id(one) for one in path}
-    for step, child in _children(path[-1]) if len(path) <= DEEPEST else ():
-        nowhere.write(b"")
-        if id(child) not in above and not _can_be_pickled(child, nowhere, above):
-            return step, child
+class _Trial(pickle.Pickler):
+    """Pickles to nowhere until a deadline, and notes the object that it has reached.
+
+    `persistent_id` would be called for each number in a list too, and take twenty times as long.
+    """
+
+    def __init__(self, deadline: float) -> None:
+        super().__init__(self, pickle.HIGHEST_PROTOCOL)
+        self.reached: Any = None
+        self._deadline = deadline
+
+    def reducer_override(self, value: Any) -> Any:
+        self.reached = value
+        self.write(b"")
+        return NotImplemented
+
+    def write(self, data: Any) -> None:
+        if time.monotonic() > self._deadline:
+            raise TimeoutError
+
+
+def _find_failure(value: Any, deadline: float) -> Any:
+    """Return the object at which pickling a value fails; None if it does not."""
+    trial = _Trial(deadline)
+    try:
+        trial.dump(value)
+    except Exception:
+        return trial.reached
     return None
 
 
-class _PartPickler(pickle.Pickler):
-    """Pickles a part of something: what it refers back to is not pickled with it."""
-
-    def __init__(self, file: _Nowhere, above: Collection[int]) -> None:
-        super().__init__(file, PROTOCOL)
-        self._above = above
-
-    def persistent_id(self, value: Any) -> int | None:
-        return 1 if id(value) in self._above else None
-
-
-def _can_be_pickled(value: Any, nowhere: _Nowhere, above: Collection[int]) -> bool:
-    try:
-        _PartPickler(nowhere, above).dump(value)
-        return True
-    except _TooLate:
-        raise
-    except Exception:
-        return False
+def _search(value: Any, wanted: Any, deadline: float, seen: dict[int, Any], depth: int = 0) -> tuple[str, Any] | None:
+    """Return where in a value an object is, or the first instance of a class, and what is there."""
+    if time.monotonic() > deadline:
+        raise TimeoutError
+    if value is wanted or type(value) is wanted:
+        return "", value
+    if type(value) in _LEAVES or id(value) in seen or depth > DEEPEST:
+        return None
+    # Kept alive, so that no later object has the same id.
+    seen[id(value)] = value
+    with suppress(Exception):
+        for step, child in _children(value):
+            if found := _search(child, wanted, deadline, seen, depth + 1):
+                return step + found[0], found[1]
+    return None
 
 
 def _children(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what an object is pickled with, and how one would get there from it."""
+    """Yield what an object is pickled with, each with how to get there from the object."""
     if isinstance(value, dict):
         yield from ((f"[{_SHORT.repr(key)}]", item) for key, item in value.items())
     elif isinstance(value, (list, tuple, set, frozenset)):
         yield from ((f"[{number}]", item) for number, item in enumerate(value))
-    elif isinstance(value, type) or callable(value) and not hasattr(value, "__self__") and hasattr(value, "__code__"):
-        # Pickled by its name.
-        return
-    else:
-        yield from _reduced(value)
-
-
-def _reduced(value: Any) -> Iterator[tuple[str, Any]]:
-    try:
-        reduced = value.__reduce_ex__(PROTOCOL)
-    except Exception:
-        return
-    if not isinstance(reduced, tuple):
-        return
-    _, arguments, state, items, pairs = (*reduced, None, None, None)[:5]
-    for some in state if isinstance(state, tuple) else (state,):
-        if isinstance(some, dict):
-            yield from ((f".{key}", item) for key, item in some.items())
-    yield from ((f"[{number}]", item) for number, item in enumerate(items or ()))
-    yield from ((f"[{_SHORT.repr(key)}]", item) for key, item in pairs or ())
-    yield from (("", item) for item in arguments or () if item is not value)
-
-
+    reduced = value.__reduce_ex__(pickle.HIGHEST_PROTOCOL)
+    if isinstance(reduced, tuple):
+        _, arguments, state, *_ = (*reduced, None)
+        for part in state if isinstance(state, tuple) else (state,):
+            yield from ((f".{name}", item) for name, item in part.items()) if isinstance(part, dict) else [("", part)]
+        # Such as the function of functools.partial or collections.defaultdict.
+        yield from (("", argument) for argument in arguments)

@@ -1,38 +1,26 @@
-"""Whether a pickle will load on this machine: what it needs, held against what is here, without importing any of it."""
+"""Whether a pickle will load on this machine: compare what it needs with what is installed, and import nothing."""
 
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.machinery import (
-    BuiltinImporter,
-    FrozenImporter,
-    ModuleSpec,
-    PathFinder,
-)
+from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
 from importlib.util import find_spec
 from typing import Any
 
 from views_runs.pickles import packages
-from views_runs.pickles.opcodes import Import
+from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
 
 #: The verdicts, from good to bad.
 LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
 
-#: What supplies the modules that models are mostly made with.
-_WELL_KNOWN = {
-    **{
-        name: name
-        for name in ("catboost", "joblib", "lightgbm", "numpy", "pandas", "scipy", "statsmodels", "torch", "xgboost")
-    },
-    "sklearn": "scikit-learn",
-}
+#: The distributions of the modules that most models are made with.
+_SAME_NAME = ("catboost", "joblib", "lightgbm", "numpy", "pandas", "scipy", "statsmodels", "torch", "xgboost")
+_WELL_KNOWN = {**{name: name for name in _SAME_NAME}, "sklearn": "scikit-learn"}
 
 #: What can be the name of a distribution, and its version, and means nothing else to a shell or to pip.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
-
-_NOT_RECORDED = ("what it imports was not recorded when it was stored; inspect reads it from its bytes",)
 
 
 @dataclass(frozen=True)
@@ -41,9 +29,9 @@ class Verdict:
 
     #: ``loads``, ``may not load`` or ``will not load``.
     verdict: str
-    #: Why it may not, or will not, in words.
+    #: Why it may not, or will not.
     reasons: tuple[str, ...] = ()
-    #: A line for the shell that makes this machine as the one that stored the model; empty when there is none.
+    #: A shell command that installs what the model was stored with; empty if there is none.
     fix: str = ""
 
     def __str__(self) -> str:
@@ -53,20 +41,20 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a pickle needs where it is loaded.
+    """What a pickle needs to be loaded.
 
     Args:
         imports: what it imports.
-        troubles: why there may be more than these.
-        packages: the distributions that supplied the modules, with their versions and those of what they require.
-        suppliers: which of them supplied each top-level module.
-        python: of the machine that stored it, as in ``CPython 3.11.7``; None if that is not known.
-        protocol: of the pickle; None if that is not known.
-        has_code: whether it holds code, which fits one version of Python.
+        troubles: why it may import more.
+        packages: the distributions that supplied the modules, and those that they require, with their versions.
+        suppliers: the distribution that supplied each top-level module.
+        python: the Python that stored it, as in ``CPython 3.11.7``; None if it is not known.
+        protocol: of the pickle; None if it is not known.
+        has_code: whether it contains code, which fits one version of Python.
     """
 
     imports: tuple[Import, ...]
-    troubles: tuple[str, ...]
+    troubles: tuple[Trouble, ...]
     packages: Mapping[str, str]
     suppliers: Mapping[str, str]
     python: str | None
@@ -74,11 +62,13 @@ class Needs:
     has_code: bool
 
     @classmethod
-    def recorded(cls, imports: Iterable[str] | None = None, troubles: tuple[str, ...] = (), **known: Any) -> "Needs":
-        """Return what a record tells; of an older one it is not known what the pickle imports."""
+    def recorded(cls, imports: Iterable[str] | None = None, troubles: Iterable[str] = (), **known: Any) -> "Needs":
+        """Return what was recorded; early versions of this package did not record the imports."""
+        if imports is None:
+            troubles = ["its imports were not recorded when it was stored; `inspect` reads them from its bytes"]
         return cls(
             imports=tuple(map(Import.parse, imports or ())),
-            troubles=_NOT_RECORDED if imports is None else troubles,
+            troubles=tuple(map(Trouble.parse, troubles)),
             packages=known.get("packages", {}),
             suppliers=known.get("suppliers", {}),
             python=known.get("python"),
@@ -88,111 +78,110 @@ class Needs:
 
 
 def verdict(needs: Needs) -> Verdict:
-    """Hold what a pickle needs against this machine."""
-    findings = [*_broken(needs), *_missing(needs), *_others(needs)]
-    worst = max((finding[0] for finding in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
-    return Verdict(worst, tuple(dict.fromkeys(reason for _, reason in findings)), _fix(needs))
+    """Compare what a pickle needs with this machine."""
+    modules = sorted({module for module, _ in needs.imports})
+    missing, others = missing_modules(modules), dict(_compare_versions(needs))
+    findings = [*_check_bytes(needs), *_check_modules(modules, missing), *((MAY_NOT, text) for text in others.values())]
+    worst = max((state for state, _ in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
+    reasons = tuple(dict.fromkeys(reason for _, reason in findings))
+    return Verdict(worst, reasons, _pip([*suppliers(missing, needs), *others], needs))
 
 
 def missing_modules(modules: Iterable[str]) -> list[str]:
-    """Return those of the top-level modules that are not here.
+    """Return those of the top-level modules that cannot be found here.
 
     >>> missing_modules(["json.decoder", "nowhere.to.be.found"])
     ['nowhere']
     """
-    return [module for module in dict.fromkeys(name.split(".")[0] for name in modules) if not _is_there(module)]
+    return [module for module in dict.fromkeys(name.split(".")[0] for name in modules) if not _can_find(module)]
 
 
 def install(modules: Iterable[str], needs: Needs) -> str:
-    """Return the line that installs what supplies these top-level modules; empty when there is none."""
+    """Return the command that installs the distributions of top-level modules; empty if none is known."""
     return _pip(suppliers(modules, needs), needs)
 
 
-def _broken(needs: Needs) -> Iterator[tuple[str, str]]:
-    if (needs.protocol or 0) > 5:
-        yield WILL_NOT, f"it is of pickle protocol {needs.protocol}, and this Python knows 5"
-    for trouble in needs.troubles:
-        is_broken = trouble.startswith(("broken", "damaged"))
-        yield (WILL_NOT, trouble) if is_broken else (MAY_NOT, f"not all that it imports can be told: {trouble}")
-
-
-def _missing(needs: Needs) -> Iterator[tuple[str, str]]:
-    modules = sorted({module for module, _ in needs.imports})
-    absent = missing_modules(modules)
-    for module in absent:
-        yield WILL_NOT, f"the module {module} is not here"
-    for module in modules:
-        if module == "__main__":
-            yield (
-                MAY_NOT,
-                "it needs what the script that stored it defines in __main__: move that to a module, and store it again",
-            )
-        elif module.split(".")[0] not in absent and not _is_there(module):
-            # It may be made when its package is imported.
-            yield MAY_NOT, f"the module {module} is not here"
-
-
-def _others(needs: Needs) -> Iterator[tuple[str, str]]:
-    for name, (stored, here) in _differences(needs).items():
-        yield (
-            MAY_NOT,
-            f"{name} is {here} here, and it was stored with {stored}" if here else f"{name} {stored} is not here",
-        )
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    stored_with = (needs.python or "").partition(" ")[2]
-    if needs.has_code and not stored_with.startswith(f"{python}."):
-        yield MAY_NOT, f"it holds code of Python {stored_with or 'of an unknown version'}, and this is {python}"
-
-
-def _differences(needs: Needs) -> dict[str, tuple[str, str | None]]:
-    """Return the distributions of another version here: that of the store, and that of here."""
-    others = {name: stored for name, stored in needs.packages.items() if not packages.is_installed(name, stored)}
-    here = {name: packages.version(name) for name in others}
-    return {name: (stored, here[name]) for name, stored in others.items() if stored != here[name]}
-
-
-def _fix(needs: Needs) -> str:
-    missing = missing_modules(module for module, _ in needs.imports)
-    return _pip([*suppliers(missing, needs), *_differences(needs)], needs)
-
-
 def suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
-    """Return the distributions of modules, of those that are known.
+    """Return the distributions of those modules of which they are known.
 
-    Never a guess by the module's name: a colleague's own utils.py is not the package that somebody called utils.
+    Never guess by a module's name: a colleague's own utils.py is not the package of that name on PyPI.
     """
     known = {**_WELL_KNOWN, **needs.suppliers}
     return [known[module] for module in modules if module in known]
 
 
 def _pip(names: Iterable[str], needs: Needs) -> str:
-    # Whoever may write the store may have written these, and the line is there to be pasted into a shell.
-    pinned = [_pinned(name, needs) for name in dict.fromkeys(names) if _NAME.fullmatch(name)]
+    # The command is there to be pasted into a shell, and whoever can write to the store may have written the names.
+    pinned = []
+    for name in dict.fromkeys(filter(_NAME.fullmatch, names)):
+        version = needs.packages.get(name, "")
+        pinned.append(f"{name}=={version}" if _VERSION.fullmatch(version) else name)
     return f"pip install {' '.join(pinned)}" if pinned else ""
 
 
-def _pinned(name: str, needs: Needs) -> str:
-    version = needs.packages.get(name, "")
-    return f"{name}=={version}" if _VERSION.fullmatch(version) else name
+def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
+    if (needs.protocol or 0) > 5:
+        yield WILL_NOT, f"it is of pickle protocol {needs.protocol}, and this Python reads up to 5"
+    for trouble in needs.troubles:
+        if trouble.kind in (TroubleKind.BROKEN, TroubleKind.DAMAGED):
+            yield WILL_NOT, str(trouble)
+        else:
+            yield MAY_NOT, f"it may import more than is known: {trouble}"
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stored_with = (needs.python or "").partition(" ")[2]
+    if needs.has_code and not stored_with.startswith(f"{here}."):
+        yield MAY_NOT, f"it contains code of Python {stored_with or 'of an unknown version'}, and this is {here}"
 
 
-def _find(name: str) -> ModuleSpec | None:
-    """Find a top-level module: what is not imported, first with those finders that only look."""
+def _check_modules(modules: list[str], missing: list[str]) -> Iterator[tuple[str, str]]:
+    yield from ((WILL_NOT, f"the module {module} is not installed") for module in missing)
+    for module in modules:
+        if module == "__main__":
+            yield MAY_NOT, (
+                "it needs what the script that stored it defines in __main__: move that to a module, and store the "
+                "model again"
+            )
+        elif module.split(".")[0] not in missing and not _can_find(module):
+            # Its package may create it when it is imported.
+            yield MAY_NOT, f"the module {module} cannot be found"
+
+
+def _compare_versions(needs: Needs) -> Iterator[tuple[str, str]]:
+    """Yield each distribution that has another version here, or none, and what to say about it."""
+    for name, stored in needs.packages.items():
+        # Folder names come first: reading a distribution's own file takes much longer.
+        if packages.is_installed(name, stored) or (here := packages.version(name)) == stored:
+            continue
+        yield name, f"stored with {name} {stored}, {f'but {here} is installed' if here else 'which is not installed'}"
+
+
+def _can_find(module: str) -> bool:
+    """Tell whether a module can be found; `find_spec` would import the packages around it, and run their code."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    name, *others = module.split(".")
+    # Finders that only look come first; that of setuptools imports setuptools to find distutils, if it is installed.
     looking = () if name in sys.modules else (BuiltinImporter, FrozenImporter, PathFinder)
-    for finder in looking:
-        if spec := finder.find_spec(name):
-            return spec
-    # A finder of setuptools finds distutils by importing setuptools, where it is.
-    return find_spec("setuptools" if name == "distutils" else name)
+    try:
+        spec = next(filter(None, (finder.find_spec(name) for finder in looking)), None)
+        spec = spec or find_spec("setuptools" if name == "distutils" else name)
+        for other in others:
+            name = f"{name}.{other}"
+            if spec is None or spec.submodule_search_locations is None:
+                return False
+            spec = _find_in([*spec.submodule_search_locations], name)
+        return spec is not None
+    except Exception:
+        # Finders can be anyone's, and look on shares and in archives that may be damaged.
+        return False
 
 
-def _find_in(locations: Iterable[str], name: str) -> ModuleSpec | None:
-    """Find a module in its package, without importing that."""
-    locations = [*locations]
+def _find_in(locations: list[str], name: str) -> ModuleSpec | None:
+    """Find a module in its package without importing that."""
     try:
         return PathFinder.find_spec(name, locations)
     except KeyError:
-        # It is a folder without __init__, and PathFinder looks for its parent among what is imported.
+        # It is a folder without __init__, and PathFinder looks for its parent among the imported modules.
         from pkgutil import get_importer
 
         found = [finder.find_spec(name) for finder in map(get_importer, locations) if finder]
@@ -201,21 +190,3 @@ def _find_in(locations: Iterable[str], name: str) -> ModuleSpec | None:
             place for one in found if one for place in one.submodule_search_locations or ()
         ]
         return spec
-
-
-def _is_there(module: str) -> bool:
-    """Whether a module can be found; `find_spec` would import the packages around it, and run their code."""
-    if module in sys.modules:
-        return sys.modules[module] is not None
-    top, *others = module.split(".")
-    try:
-        spec = _find(top)
-        for name in others:
-            top = f"{top}.{name}"
-            if spec is None or spec.submodule_search_locations is None:
-                return False
-            spec = _find_in(spec.submodule_search_locations, top)
-        return spec is not None
-    except Exception:
-        # Finders are anybody's, and look on shares and in archives that may be damaged.
-        return False

@@ -1,4 +1,7 @@
-"""The distributions that are installed here: which one supplies a module, in what version, and what it needs."""
+"""The distributions that are installed here: which one supplies a module, its version, and what it requires.
+
+What is installed may be damaged in any way; whatever goes wrong here, no model must be lost because of it.
+"""
 
 import os
 import re
@@ -7,24 +10,21 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 
+# `importlib.metadata` is imported where it is needed: that takes a while, and most readers do without it.
+
 
 def suppliers(modules: Iterable[str]) -> dict[str, str]:
-    """Return the distribution that supplies each of these top-level modules, of those that one does.
+    """Return the distribution that supplies each top-level module; none for a module of several, such as `google`.
 
     >>> suppliers(["click", "json"])
     {'click': 'click'}
     """
-    known = {
-        module: _distributions().get(module) for module in sorted(modules) if module not in sys.stdlib_module_names
-    }
-    chosen = {module: _one_of(module, names or []) for module, names in known.items()}
-    return {module: name for module, name in chosen.items() if name}
-
-
-def _one_of(module: str, names: list[str]) -> str | None:
-    """Return the distribution that supplies a module, if that can be told: `google` is of many."""
-    own = [name for name in names if name == normal(module)]
-    return names[0] if len(names) == 1 else next(iter(own), None)
+    found = {}
+    for module in sorted({*modules} - sys.stdlib_module_names):
+        names = _distributions().get(module, [])
+        if len(names) == 1 or normal(module) in names:
+            found[module] = names[0] if len(names) == 1 else normal(module)
+    return found
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
@@ -33,20 +33,18 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     >>> sorted(versions(["rich"]))
     ['markdown-it-py', 'pygments', 'rich']
     """
-    wanted = [*distributions]
-    # An extra that has the name of what it brings, as xgboost[scikit-learn], is needed when that is in use.
-    wanted += [
-        needed
-        for name in wanted
-        for needed, extra in _requirements(name)
-        if not extra or extra == needed and _is_imported(needed)
-    ]
-    found = {name: version(name) for name in sorted(set(wanted))}
-    return {name: value for name, value in found.items() if value is not None}
+    wanted = {*distributions}
+    for needed, extra in [requirement for name in wanted for requirement in _requirements(name)]:
+        # An extra named after what it brings, such as xgboost[scikit-learn], is needed if that is in use.
+        if not extra or extra == needed and any(
+            needed in names and module in sys.modules for module, names in _distributions().items()
+        ):
+            wanted.add(needed)
+    return {name: found for name in sorted(wanted) if (found := version(name)) is not None}
 
 
 def is_installed(distribution: str, version: str) -> bool:
-    """Whether a distribution is installed here in this version, by the name of its folder; `version` is to be asked else.
+    """Tell from the .dist-info folder's name whether this version is installed; if False, ask `version`.
 
     >>> is_installed("rich", version("rich"))
     True
@@ -55,14 +53,14 @@ def is_installed(distribution: str, version: str) -> bool:
 
 
 def forget() -> None:
-    """Look again at what is installed, when asked for it next."""
+    """Look again at what is installed when next asked for it."""
     version.cache_clear()
     _folders.cache_clear()
 
 
 @cache
 def _folders() -> dict[str, str]:
-    """Return the versions of distributions, by the names of their folders; to read what is in them takes much longer."""
+    """Return the versions of distributions by the names of their folders; reading their files takes much longer."""
     found: dict[str, str] = {}
     for place in sys.path:
         with suppress(OSError, ValueError):
@@ -76,52 +74,38 @@ def _folders() -> dict[str, str]:
 @cache
 def version(distribution: str) -> str | None:
     """Return the version of a distribution that is installed here; None if there is none."""
-    # This takes a while to import, and who only reads does not need it.
     from importlib import metadata
 
-    try:
+    with suppress(Exception):
         return metadata.version(distribution)
-    except Exception:
-        # As below.
-        return None
+    return None
 
 
 @cache
 def _distributions() -> dict[str, list[str]]:
-    """Return the distributions of every top-level module; this looks at all that is installed, and so is done once."""
+    """Return the distributions of each top-level module; cached, because this looks at all that is installed."""
     from importlib import metadata
 
-    try:
-        return {
-            module: sorted({normal(name) for name in names if name})
-            for module, names in metadata.packages_distributions().items()
-        }
-    except Exception:
-        # What is installed may be damaged in any way; a model must not be lost for that.
-        return {}
+    with suppress(Exception):
+        found = metadata.packages_distributions()
+        return {module: sorted({normal(name) for name in names if name}) for module, names in found.items()}
+    return {}
 
 
 @cache
-def _requirements(distribution: str) -> tuple[tuple[str, str], ...]:
-    """Return the names of what a distribution directly requires, each with the extra that it is for, or nothing."""
+def _requirements(distribution: str) -> list[tuple[str, str]]:
+    """Return the names of what a distribution directly requires, each with its extra, or an empty text."""
     from importlib import metadata
 
-    try:
+    lines: list[str] = []
+    with suppress(Exception):
         lines = metadata.requires(distribution) or []
-    except Exception:
-        # As above.
-        return ()
     found = (re.match(r"""\s*([A-Za-z0-9._-]+)(?:.*\bextra\s*==\s*['"]([^'"]+))?""", line) for line in lines)
-    return tuple((normal(one[1]), normal(one[2] or "")) for one in found if one)
-
-
-def _is_imported(distribution: str) -> bool:
-    """Whether a module of a distribution is imported in this process."""
-    return any(distribution in names and module in sys.modules for module, names in _distributions().items())
+    return [(normal(one[1]), normal(one[2] or "")) for one in found if one]
 
 
 def normal(name: str) -> str:
-    """Return the name of a distribution in the one way to write it.
+    """Return the normalized name of a distribution.
 
     >>> normal("Scikit_Learn")
     'scikit-learn'

@@ -13,6 +13,8 @@ from views_runs.exceptions import OpenPermissionsError
 
 log = logging.getLogger("views_runs")
 
+_MOVE = "Move the store to a folder of its own, for example with `viewser model backup FILE`"
+
 
 def refuse_open(path: Path) -> None:
     """Refuse a store that everyone on the system can write to.
@@ -43,8 +45,13 @@ def _check_modes(path: Path) -> bool:
     return False
 
 
-def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield each place of a store that everyone on the system can write to, and what to do about it."""
+def open_to_everyone(path: Path, move: str = _MOVE) -> Iterator[tuple[Path, str]]:
+    """Yield each place of a store that everyone on the system can write to, and what to do about it.
+
+    Args:
+        path: of the store, or of another file.
+        move: what to do when it is in a folder that others share, such as /tmp.
+    """
     if os.name != "posix":
         return
     own = [*list_places(path)]
@@ -63,10 +70,7 @@ def open_to_everyone(path: Path) -> Iterator[tuple[Path, str]]:
         elif place in own:
             # In a sticky folder, nobody can replace the folders and links of others, but everyone can put a journal
             # beside the store, which SQLite plays back into it. Such a folder is shared on purpose, as /tmp is.
-            yield place, (
-                "Move the store to a folder of its own, for example with `viewser model backup FILE`; do not change "
-                f"the mode of {place}, which others use"
-            )
+            yield place, f"{move}; do not change the mode of {place}, which others use"
 
 
 def list_places(path: Path) -> Iterator[Path]:
