@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from views_runs import metadata as codec
 from views_runs import names
+from views_runs.exceptions import InvalidMetadataError, StoreDamagedError
 from views_runs.metadata import Metadata, differences, is_equivalent, to_jsonable
 
 if TYPE_CHECKING:
@@ -138,6 +139,38 @@ class ModelRecord:
     suppliers: Mapping[str, str] = field(default_factory=dict)
     #: Whether it contains code by value, which fits one version of Python.
     has_code: bool = False
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> "ModelRecord":
+        """Return the record of a row of the table ``models``, with the columns as `database.models.COLUMNS` has them.
+
+        Raises:
+            StoreDamagedError: the row cannot be read.
+        """
+        name, version, current, stored_at, stored_by, size, sha256, text, datetimes, environment = row
+        try:
+            metadata = None if text is None else codec.decode(text, datetimes)
+        except InvalidMetadataError:
+            # Another program wrote something that is not an object: it has no fields.
+            metadata = None
+        try:
+            return cls(
+                name=name,
+                version=version,
+                current=bool(current),
+                stored_at=datetime.fromisoformat(stored_at),
+                stored_by=stored_by,
+                size=size,
+                sha256=sha256,
+                metadata=metadata,
+                **read_environment(environment),
+            )
+        except (ValueError, TypeError) as error:
+            raise StoreDamagedError(
+                f"the row of the model {name!r}, version {version!r}, cannot be read: {type(error).__name__}: {error}",
+                "It is damaged, or another program wrote it; restore the file from a backup, or delete the row with "
+                "sqlite3",
+            ) from error
 
     def __hash__(self) -> int:
         # The metadata, a dict, has no hash; these tell two records apart.

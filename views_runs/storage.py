@@ -59,6 +59,8 @@ class Storage:
             ``$VIEWS_RUNS_TRUSTED_ONLY=1`` does so too.
         allow_open_permissions: fetch also from a store that everyone on the system can write.
             ``$VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` does so too.
+        must_exist: take a file that does not exist for a mistake, and not for an empty store, unless it is the default
+            store or something is being stored.
 
     Raises:
         InvalidPathError: the path cannot be that of a file.
@@ -80,6 +82,7 @@ class Storage:
         timeout: float = 120.0,
         trusted: bool = False,
         allow_open_permissions: bool = False,
+        must_exist: bool = False,
     ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
         #: The file, as an absolute path.
@@ -92,6 +95,7 @@ class Storage:
             "VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS"
         )
         self._is_default = given is None
+        self._must_exist = must_exist and not self._is_default
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
 
     def __repr__(self) -> str:
@@ -774,7 +778,12 @@ class Storage:
     def _open(self, operation: str, create: bool = False, lenient: bool = False) -> Database:
         """Return the store, to be opened for one operation by a with-block."""
         return Database(
-            self.path, self.timeout, operation, create=create, lenient=lenient, is_default=self._is_default
+            self.path,
+            self.timeout,
+            operation,
+            create=create,
+            lenient=lenient and not self._must_exist,
+            is_default=self._is_default,
         )
 
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:

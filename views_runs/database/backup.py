@@ -14,7 +14,7 @@ from typing import Any
 from views_runs import files
 from views_runs.database import owners, schema
 from views_runs.database.connection import Connection
-from views_runs.database.models import TABLE, Models, as_record
+from views_runs.database.models import TABLE, Models
 from views_runs.database.verification import Progress, select_models, verify
 from views_runs.exceptions import (
     BackupError,
@@ -25,7 +25,7 @@ from views_runs.exceptions import (
 )
 from views_runs.files import COMPANIONS, companion
 from views_runs.pickles.parts import Part, PickleWriter
-from views_runs.records import Backup, Damage, Verification
+from views_runs.records import Backup, Damage, ModelRecord, Verification
 
 #: The columns that are read as of one moment. The rest never changes, and some of it is large.
 _COLUMNS = "id, name, version, stored_at, stored_by, size, sha256, metadata, datetimes, environment"
@@ -108,7 +108,7 @@ def _copy_all(source: Connection, copy: Connection, progress: Progress) -> tuple
         name, version = row[1:3]
         try:
             # What cannot be shown is damaged too.
-            as_record((name, version, False, *row[3:]))
+            ModelRecord.from_row((name, version, False, *row[3:]))
             with copy.transaction():
                 _copy_model(source, copy, row, progress)
         except ModelNotFoundError:

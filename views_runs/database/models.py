@@ -18,7 +18,7 @@ from views_runs.exceptions import (
     StorageError,
     StoreDamagedError,
 )
-from views_runs.metadata import Metadata, decode, missing_fields
+from views_runs.metadata import Metadata, missing_fields
 from views_runs.pickles.loadability import Needs
 from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
 from views_runs.query import CURRENT, Question, compare_time, refuse_beyond_limits
@@ -82,7 +82,7 @@ class Models:
         if row is None:
             return None
         self._refuse_other(reference, *row[:2])
-        return as_record(row)
+        return ModelRecord.from_row(row)
 
     def record(self, reference: Reference) -> ModelRecord:
         """Return the record of a version of a model, or of the current one.
@@ -107,7 +107,7 @@ class Models:
         )
         if not found:
             raise self.not_found(reference)
-        return [as_record(row) for row in found]
+        return [ModelRecord.from_row(row) for row in found]
 
     def search(self, question: Question) -> list[ModelRecord | Damage]:
         """Return what a question asks for, in its order; a row that cannot be read as a `Damage`.
@@ -236,7 +236,7 @@ class Models:
             f"RETURNING {COLUMNS.format('true')}",
             columns + pickle,
         )
-        return as_record(row)
+        return ModelRecord.from_row(row)
 
     def has_metadata(self, record: ModelRecord) -> bool:
         """Return whether the column contains something; another program may have written what is not an object."""
@@ -309,43 +309,8 @@ class Models:
             )
 
 
-def as_record(row: tuple[Any, ...]) -> ModelRecord:
-    """Return the record of a row of `COLUMNS`.
-
-    Raises:
-        StoreDamagedError: the row cannot be read.
-    """
-    name, version, current, stored_at, stored_by, size, sha256, metadata, datetimes, environment = row
-    try:
-        return ModelRecord(
-            name=name,
-            version=version,
-            current=bool(current),
-            stored_at=datetime.fromisoformat(stored_at),
-            stored_by=stored_by,
-            size=size,
-            sha256=sha256,
-            metadata=_decode(metadata, datetimes),
-            **read_environment(environment),
-        )
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StoreDamagedError(
-            f"the row of the model {name!r}, version {version!r}, cannot be read: {type(error).__name__}: {error}",
-            "It is damaged, or another program wrote it; restore the file from a backup, or delete the row with sqlite3",
-        ) from error
-
-
 def _as_record_or_damage(row: tuple[Any, ...]) -> ModelRecord | Damage:
     try:
-        return as_record(row)
+        return ModelRecord.from_row(row)
     except StoreDamagedError as error:
         return Damage(str(row[0]), row[1] if isinstance(row[1], int) else 0, str(error))
-
-
-def _decode(metadata: str | None, datetimes: str | None) -> Metadata | None:
-    """Return the metadata of a row; None when there is none, or none that could be shown."""
-    try:
-        return None if metadata is None else decode(metadata, datetimes)
-    except InvalidMetadataError:
-        # Another program wrote something that is not an object: it has no fields.
-        return None
