@@ -13,8 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,15 +23,15 @@ import pytest
 from tests.support.machine import NOBODY, as_nobody, need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import (
+    ModelNotFoundError,
     NotAStoreError,
     Storage,
     StorageError,
     StoreNotFoundError,
     StoreReadOnlyError,
     UploadLostError,
-    storage,
 )
-from views_runs.database import owners, uploads
+from views_runs.database import models, owners
 from views_runs.files import companion
 
 #: A pickle of this many parts is written in several transactions, and not all read when its first items are unpickled.
@@ -86,7 +87,7 @@ def fails(store: Storage, operation: Callable[[], object], kind: type[StorageErr
 
 
 #: What is said when the file at the path is not the one that was opened.
-GONE = "was deleted, moved or replaced while it was in use, or its share went away. Check the path, .* and try again"
+GONE = "was deleted, moved or replaced while it was in use, or its share was disconnected .* Check the path, .* and try again"
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_the_share_goes_away_and_comes_back(shared: Storage, share: Path, tmp_pa
         lambda: shared.annotate("m", note=1),
         lambda: shared.delete("m"),
     ):
-        fails(shared, operation, StoreNotFoundError, "is not there. Check the path, and that the share is mounted")
+        fails(shared, operation, StoreNotFoundError, "the folder does not exist. Check the path, and that the share is mounted")
     assert not share.exists()
     (tmp_path / "away").rename(share)
     assert shared.fetch("m") == [1, 2, 3]
@@ -165,7 +166,7 @@ def test_a_share_that_is_unmounted(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,bind,ro", mount], check=True)
         assert store.list() == ["m"] and store.fetch("m") == [1, 2, 3]
         for operation in lambda: store.store("n", 1), lambda: store.delete("m"), lambda: store.annotate("m", note=1):
-            fails(store, operation, StoreReadOnlyError, "it may not be written. Ask for write permission on the file")
+            fails(store, operation, StoreReadOnlyError, "write permission was denied .* Ask for write permission on the file")
         subprocess.run(["mount", "-o", "remount,bind,rw", mount], check=True)
         store.store("n", 1)
         assert leftovers(store) == NOTHING and is_sound(store.path)
@@ -211,8 +212,8 @@ DAMAGES = [
     (replace, "empty", GONE),
     (replace, "other.db", GONE),
     (overwrite, "garbage", "is not an SQLite database"),
-    (overwrite, "empty", "does not have what a store has. Restore it from a copy"),
-    (overwrite, "other.db", "took this for a store that had died, and cleared it. Store the model again"),
+    (overwrite, "empty", "lacks one of a store's tables or columns .* Restore the file from a backup"),
+    (overwrite, "other.db", "assumed it had died and removed its parts. Store the model again"),
 ]
 
 
@@ -231,7 +232,9 @@ def test_replaced_in_the_middle_of_a_store(
         fails(shared, shared.list, NotAStoreError, "is not an SQLite database|is empty")
         assert shared.path.read_bytes() == other.read_bytes()
     else:
-        fails(shared, shared.list, StoreNotFoundError, "models.db is not there")
+        # Its folder exists, so that is a store where nothing was stored yet.
+        assert shared.list() == []
+        fails(shared, lambda: shared.fetch("m"), ModelNotFoundError, "there is no store yet")
 
 
 @pytest.mark.parametrize(("damage", "name", "message"), DAMAGES)
@@ -252,11 +255,11 @@ def test_replaced_in_the_middle_of_a_fetch(
 @pytest.mark.parametrize(
     ("folder", "file", "journal", "message"),
     [
-        (0o755, 0o644, 0o644, "has to be rolled back by someone who may write it: let them list the models once"),
-        (0o777, 0o444, 0o444, "has to be rolled back by someone who may write it: let them list the models once"),
-        (0o777, 0o666, 0o644, "models.db-journal may not be written. Give it the mode of the file itself"),
-        (0o755, 0o666, 0o666, "cannot be removed. Let someone list the models once who may write the folder"),
-        (0o1777, 0o666, 0o666, "cannot be removed. Let someone list the models once who may write the folder"),
+        (0o755, 0o644, 0o644, "Ask someone with write permission to run `viewser model list` once; that rolls the unfinished change back"),
+        (0o777, 0o444, 0o444, "Ask someone with write permission to run `viewser model list` once; that rolls the unfinished change back"),
+        (0o777, 0o666, 0o644, "Give it the mode of the store file, for example with chmod g+w"),
+        (0o755, 0o666, 0o666, "its journal cannot be removed"),
+        (0o1777, 0o666, 0o666, "its journal cannot be removed"),
     ],
 )
 def test_a_hot_journal_of_another_user(
@@ -314,7 +317,7 @@ def test_it_becomes_read_only_in_the_middle(store: Storage) -> None:
         shutil.chown(path, NOBODY, NOBODY)
     result = as_nobody(READ_ONLY, store)
     assert result.stderr == "" and "['m']\n[1, 2, 3]\n" in result.stdout
-    assert "cannot store 'n': " in result.stdout and "may not be written. " in result.stdout
+    assert "cannot store 'n': " in result.stdout and "write permission was denied" in result.stdout
     assert result.stdout.endswith("again [1, 2, 3] 1\n")
     assert is_sound(store.path) and leftovers(store) == NOTHING
 
@@ -362,8 +365,8 @@ class Host:
         with self._patch.context() as patch:
             patch.setattr(platform, "node", lambda: self._name)
             patch.setattr(time, "time", lambda: clock() + self._ahead)
-            patch.setattr(storage, "_now", lambda: (today(UTC) + ahead).isoformat(timespec="microseconds"))
-            patch.setattr(uploads, "_kernel", lambda: self._kernel)
+            patch.setattr(models, "datetime", SimpleNamespace(now=lambda zone: today(zone) + ahead))
+            patch.setattr(owners, "kernel", lambda: self._kernel)
             patch.setattr(owners, "active_tokens", set())
             return operation()
 
