@@ -68,7 +68,7 @@ def is_same(one: Path, other: Path) -> bool:
     """Return whether both paths lead to one file that exists."""
     try:
         return one.samefile(other)
-    except OSError:
+    except (OSError, ValueError):
         return False
 
 
