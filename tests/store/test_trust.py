@@ -642,7 +642,8 @@ def test_a_folder_that_cannot_be_made(store: Storage, viewser: Viewser, own_home
     assert "trusted.txt" in viewser("model", "trust", "shape", "--yes", exit_code=1).stderr
     (own_home / ".config").unlink()
     (own_home / ".config").symlink_to("nowhere")
-    assert "cannot change the list" in viewser("model", "trust", "shape", "--yes", exit_code=1).stderr
+    message = viewser("model", "trust", "shape", "--yes", exit_code=1).stderr
+    assert "cannot change the list of trusted imports" in message and "trusted.txt" in message
 
 
 def test_no_home(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
