@@ -34,14 +34,6 @@ def test_a_verb_is_imported_when_it_is_named() -> None:
     assert modules("model", "delete", "--help") & families == {"views_runs.cli.change"}
 
 
-def test_list_needs_no_rich_console(tmp_path: object) -> None:
-    """A list of models is plain text: rich's console would take as long to import as all else that it needs."""
-    code = "import sys; from views_runs import Storage; from views_runs.cli import main; Storage('m.db').store('m', 1)\n"
-    code += "main(['model', 'list', '--store', 'm.db'], standalone_mode=False); print('rich.console' in sys.modules)"
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.splitlines()[2] == "False"
-
-
 def test_help_groups_the_verbs(viewser: Viewser) -> None:
     """The help of `model` shows each verb under the heading of its family, with a whole sentence."""
     shown = viewser("model", "--help", env={"COLUMNS": "200"}).stdout

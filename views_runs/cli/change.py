@@ -34,7 +34,7 @@ def annotate(
         raise click.UsageError("nothing to change; give a field, --set or --unset.")
     with restate(f"annotate {name!r}"):
         before = storage.versions(name)[0]
-    return Change(before, storage.annotate_fields(before.name, changes, unset, before.version))
+    return Change(storage.annotate_fields(before.name, changes, unset, before.version), before)
 
 
 @verb()

@@ -4,19 +4,20 @@ from typing import TYPE_CHECKING
 
 import click
 
-from views_runs.cli.command import Unreadable, verb
+from views_runs.cli.command import verb
 from views_runs.cli.options import MODEL_NAME
 from views_runs.rendering.values import Check, Checks, Diagnosis, Verified
 
 if TYPE_CHECKING:
+    from views_runs.records import Damage
     from views_runs.storage import Storage
 
 
-def will_not_load(checks: "Checks") -> bool:
-    """Return whether a model will not load, or could not be checked."""
+def will_not_load(checks: Checks) -> bool:
+    """Return whether a model will not load."""
     from views_runs.pickles.loadability import WILL_NOT
 
-    return bool(checks.damaged) or any(one.verdict == WILL_NOT for one in checks.models)
+    return any(one.verdict == WILL_NOT for one in checks.models)
 
 
 @verb(fails=will_not_load)
@@ -35,10 +36,10 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
     """
     if bool(names) == everything:
         raise click.UsageError("give NAMEs or --all.")
-    damaged = Unreadable()
-    checked = storage.check(*names, on_damage=damaged.add)
+    unreadable: list[Damage] = []
+    checked = storage.check(*names, on_damage=unreadable.append)
     models = [Check(one.name, one.version, found.verdict, found.reasons, found.fix) for one, found in checked]
-    return Checks(models, damaged)
+    return Checks(models, unreadable)
 
 
 @verb(fails=lambda verified: verified.found.damaged)
@@ -60,7 +61,7 @@ def verify(storage: "Storage", names: tuple[str, ...]) -> Verified:
         return Verified(storage.verify(*names, progress=report), storage.path)
 
 
-def has_failed(diagnosis: "Diagnosis") -> bool:
+def has_failed(diagnosis: Diagnosis) -> bool:
     """Return whether a finding is a failure."""
     return any(finding.state == "failure" for finding in diagnosis.findings)
 

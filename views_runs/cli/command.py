@@ -92,17 +92,17 @@ def verb(
         name: of the verb; without it, that of the function.
         opens: pass the store to the function.
         may_be_missing: take a path where there is no file yet.
-        fails: whether the value says that something failed; then the command exits with 1.
+        fails: whether the value says that something failed; then the command exits with 1, as it does for `unreadable`.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
-            with handle_sigterm(), show_log():
+            with session():
                 value = function(open_store(may_be_missing), **arguments) if opens else function(**arguments)
-                if value is not None:
-                    show(value)
-            if fails(value):
+                unreadable = getattr(value, "unreadable", [])
+                show(value, unreadable)
+            if unreadable or fails(value):
                 click.get_current_context().exit(1)
 
         return shared_options(click.command(name)(run))
@@ -118,18 +118,22 @@ def open_store(may_be_missing: bool) -> "Storage":
     is_named = given_store() is not None or os.environ.get("VIEWS_RUNS_STORE")
     if is_named and not may_be_missing and not storage.exists_file():
         # The library takes a missing file for an empty store; a path on the line is more often a mistake.
-        has_folder = storage.path.parent.is_dir()
-        raise StoreNotFoundError(
-            "there is no such file" if has_folder else "there is no such folder",
-            "Check the path" if has_folder else "Check the path, and that the share is mounted",
-        ).locate("open the store", storage.path if has_folder else storage.path.parent)
+        folder = storage.path.parent
+        if folder.is_dir():
+            raise StoreNotFoundError("there is no such file", "Check the path").locate("open the store", storage.path)
+        advice = "Check the path, and that the share is mounted"
+        raise StoreNotFoundError("there is no such folder", advice).locate("open the store", folder)
     return storage
 
 
-def show(value: Any) -> None:
-    """Print what a verb returned."""
+def show(value: Any, unreadable: "list[Damage]") -> None:
+    """Print what a verb returned, and name the rows that it could not read."""
     from views_runs.rendering import console, views
 
+    for row in unreadable:
+        console.show_error(f"cannot read {console.printable(row.name)}:{row.version}: {row.trouble}")
+    if value is None:
+        return
     if click.get_current_context().meta.get("views_runs.json"):
         console.show_json(views.as_json(value))
     else:
@@ -159,50 +163,29 @@ def shared_options(command: C) -> C:
 
 
 @contextmanager
-def show_log() -> Iterator[None]:
-    """Show what the library logs: that it waits for a lock, or has made a file."""
+def session() -> Iterator[None]:
+    """Show what the library logs, and let SIGTERM end a command as Ctrl-C does: it removes what it has half written."""
     import logging
 
-    class Shown(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            from views_runs.rendering import console
+    from views_runs.rendering import console
 
-            console.show_message(record.getMessage())
-
-    log, handler = logging.getLogger("views_runs"), Shown()
+    log, handler = logging.getLogger("views_runs"), logging.Handler()
+    handler.emit = lambda record: console.show_message(record.getMessage())  # type: ignore[method-assign]
     level = log.level
+    # Only the main thread can handle a signal; a handler of somebody else's stays.
+    is_main = threading.current_thread() is threading.main_thread()
+    handles = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     log.setLevel(logging.INFO)
     log.addHandler(handler)
+    if handles:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:
+        if handles:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         log.removeHandler(handler)
         log.setLevel(level)
-
-
-@contextmanager
-def handle_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a command as Ctrl-C does: it removes what it has half written."""
-    # Only the main thread can; a handler of somebody else's stays.
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-class Unreadable(list["Damage"]):
-    """The rows of a store that could not be read."""
-
-    def add(self, damage: "Damage") -> None:
-        """Name a row on stderr, and remember it."""
-        from views_runs.rendering import console
-
-        console.show_error(f"cannot read {console.printable(damage.name)}:{damage.version}: {damage.trouble}")
-        self.append(damage)
 
 
 @contextmanager

@@ -4,17 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from views_runs.cli.command import Unreadable, given_store, verb
+from views_runs.cli.command import given_store, verb
 from views_runs.cli.options import MODEL_NAME, WORDS, field_options, given
 from views_runs.metadata import MONTH, TEXT
 from views_runs.rendering.values import Differences, Listing, Topic
 
 if TYPE_CHECKING:
-    from views_runs.records import ModelRecord
+    from views_runs.records import Damage, ModelRecord
     from views_runs.storage import Storage
 
 
-@verb("list", fails=lambda listing: listing.damaged)
+@verb("list")
 @click.argument("name", metavar="[GLOB]", required=False, type=WORDS)
 @field_options(TEXT, MONTH, multiple=True)
 @click.option(
@@ -44,26 +44,24 @@ def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **optio
       viewser model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
       viewser model list --since 2026-11-01 --sort -train_end --limit 20
     """
-    damaged = Unreadable()
-    records = storage.find(*where, **given(options), on_damage=damaged.add)
+    unreadable: list[Damage] = []
+    records = storage.find(*where, **given(options), on_damage=unreadable.append)
     names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
-    return Listing(records, names if quiet else None, explain_empty(storage, where, options), damaged)
+    return Listing(records, unreadable, names if quiet else None, explain_empty(storage, where, options))
 
 
 def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str, Any]) -> str:
     """Return what to say when there is nothing to list."""
-    path = "" if given_store() is None else repr(given_store())
-    example = (
-        f"\n\n    from views_runs import Storage\n    Storage({path}).store('my-model', my_model, {{'author': 'me'}})"
-    )
     if options["limit"] == 0:
         return "Nothing is listed with --limit 0."
-    if not storage.exists_file():
-        where_to = "`viewser model upload` or Storage().store() creates it"
-        return f"There is no store yet at {storage.path}; {where_to}:{example}"
-    if where or given(options).keys() - {"all_versions", "sort", "limit"}:
+    has_file = storage.exists_file()
+    if has_file and (where or given(options).keys() - {"all_versions", "sort", "limit"}):
         return f"No model in {storage.path} meets these conditions. `viewser model list` lists all models."
-    return f"No models yet in {storage.path}. Store one from Python:{example}"
+    start = f"No models yet in {storage.path}. Store one from Python:"
+    if not has_file:
+        start = f"There is no store yet at {storage.path}; `viewser model upload` or Storage().store() creates it:"
+    made = f"Storage({repr(given_store()) if given_store() else ''})"
+    return f"{start}\n\n    from views_runs import Storage\n    {made}.store('my-model', my_model, {{'author': 'me'}})"
 
 
 @verb()
@@ -95,7 +93,8 @@ def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> 
     from views_runs.records import compared
 
     records = storage.diff(name, other)
-    return Differences(*records, compared(*records, everything))
+    rows = [{"field": field, "values": values} for field, *values in compared(*records, everything)]
+    return Differences(rows, *records)
 
 
 @verb(opens=False)

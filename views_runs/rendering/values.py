@@ -3,7 +3,6 @@
 Named tuples: a frozen dataclass takes seven times as long to define, and all of them would cost each command 15 ms.
 """
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -13,116 +12,42 @@ if TYPE_CHECKING:
 
 
 class Listing(NamedTuple):
-    """The models that meet some conditions, or only their names."""
+    """The models that meet some conditions, and the rows that could not be read."""
 
-    records: "Sequence[ModelRecord]"
-    names: Sequence[str] | None
+    records: "list[ModelRecord]"
+    unreadable: "list[Damage]"
+    #: The names, if only these are shown.
+    names: list[str] | None
     #: What to say if there are none.
     if_empty: str
-    #: The rows that could not be read.
-    damaged: "Sequence[Damage]"
 
 
-class Differences(NamedTuple):
-    """Two models, and how they differ: the field and its two values, from `records.compared`."""
+#: How two models differ: a ``field`` and its two ``values`` for each row.
+Differences = NamedTuple(
+    "Differences", [("rows", list[dict[str, Any]]), ("one", "ModelRecord"), ("other", "ModelRecord")]
+)
 
-    one: "ModelRecord"
-    other: "ModelRecord"
-    values: Sequence[tuple[Any, ...]]
+#: A model that was stored; one whose metadata was changed; versions that were deleted, and what is current now.
+Stored = NamedTuple("Stored", [("record", "ModelRecord")])
+Change = NamedTuple("Change", [("after", "ModelRecord"), ("before", "ModelRecord")])
+Deletion = NamedTuple("Deletion", [("records", "list[ModelRecord]"), ("current", "dict[str, ModelRecord | None]")])
 
-    @property
-    def rows(self) -> list[dict[str, Any]]:
-        """Return the differences as JSON has them."""
-        return [{"field": field, "values": values} for field, *values in self.values]
+#: Whether a version will load on this machine; whether many will, and the rows that could not be read.
+Check = NamedTuple(
+    "Check", [("name", str), ("version", int), ("verdict", str), ("reasons", "tuple[str, ...]"), ("fix", str)]
+)
+Checks = NamedTuple("Checks", [("models", list[Check]), ("unreadable", "list[Damage]")])
 
+#: What `verify` found in a store, and what `doctor` did.
+Verified = NamedTuple("Verified", [("found", "Verification"), ("store", "Path")])
+Diagnosis = NamedTuple("Diagnosis", [("findings", "list[Finding]")])
 
-class Topic(NamedTuple):
-    """A page of the guide."""
+#: Values whose JSON is that of their first field; the JSON of others is an object with all fields.
+WRAPPERS = (Listing, Differences, Stored, Change, Deletion, Checks, Verified, Diagnosis)
 
-    topic: str
-    text: str
-
-
-class Stored(NamedTuple):
-    """A model that was stored."""
-
-    record: "ModelRecord"
-
-
-class Change(NamedTuple):
-    """A model before and after its metadata was changed."""
-
-    before: "ModelRecord"
-    after: "ModelRecord"
-
-
-class Deletion(NamedTuple):
-    """Versions that were deleted, and by name the version that is current now."""
-
-    records: "Sequence[ModelRecord]"
-    current: "Mapping[str, ModelRecord | None]"
-
-
-class Download(NamedTuple):
-    """A model whose pickle was written to a file."""
-
-    name: str
-    file: "Path"
-    size: int
-
-
-class Check(NamedTuple):
-    """Whether a version of a model will load on this machine."""
-
-    name: str
-    version: int
-    verdict: str
-    reasons: Sequence[str]
-    fix: str
-
-
-class Checks(NamedTuple):
-    """Whether models will load, and the rows that could not be read."""
-
-    models: Sequence[Check]
-    damaged: "Sequence[Damage]"
-
-
-class Verified(NamedTuple):
-    """What `verify` found in a store."""
-
-    found: "Verification"
-    store: "Path"
-
-
-class Diagnosis(NamedTuple):
-    """What `doctor` found."""
-
-    findings: "Sequence[Finding]"
-
-
-class Requirements(NamedTuple):
-    """The metadata fields that a store requires, and the models that lack one."""
-
-    required: list[str]
-    incomplete: "Sequence[ModelRecord]"
-
-
-class Trust(NamedTuple):
-    """The imports that were added to the user's list, and the file with the list."""
-
-    file: "Path"
-    added: Sequence[str]
-
-
-#: The field of a value that is all of its JSON. The JSON of others is an object with their fields.
-JSON_FIELDS = {
-    Listing: "records",
-    Differences: "rows",
-    Stored: "record",
-    Change: "after",
-    Deletion: "records",
-    Checks: "models",
-    Verified: "found",
-    Diagnosis: "findings",
-}
+#: A pickle that was downloaded; the fields that a store requires, and the models that lack one; the imports that were
+#: added to the user's list, and its file; a page of the guide.
+Download = NamedTuple("Download", [("name", str), ("file", "Path"), ("size", int)])
+Requirements = NamedTuple("Requirements", [("required", list[str]), ("incomplete", "list[ModelRecord]")])
+Trust = NamedTuple("Trust", [("file", "Path"), ("added", list[str])])
+Topic = NamedTuple("Topic", [("topic", str), ("text", str)])

@@ -1,9 +1,8 @@
 """One view for each kind of value that a verb returns: `show` prints it for people, `as_json` makes it JSON.
 
-To add one, define the value in `values`, unless it is a record of the library, and register a function that prints it.
+To add one, define the value in `values`, unless it is a record of the library, and register a function that shows it.
 """
 
-import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial, singledispatch
@@ -13,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from rich.cells import cell_len, chop_cells
 
-from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField
-from views_runs.metadata import differences, missing_fields, to_jsonable
+from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields, to_jsonable
 from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
 from views_runs.rendering import console, values
 from views_runs.rendering.console import local_time, printable, printable_lines, show_lines, show_message, size, text
@@ -38,14 +36,8 @@ MOST_INCOMPLETE = 20
 VALUE_WIDTH = 100
 
 #: The styles of verdicts, and of the states of findings.
-STYLES = {
-    "loads": "green",
-    "may not load": "yellow",
-    "will not load": "bold red",
-    "ok": "green",
-    "warning": "yellow",
-    "failure": "bold red",
-}
+STYLES = {"loads": "green", "may not load": "yellow", "will not load": "bold red"}
+STYLES |= {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 
 @singledispatch
@@ -62,10 +54,10 @@ def as_json(value: Any) -> Any:
     """
     if isinstance(value, ModelRecord):
         return value.as_json()
-    if type(value) in values.JSON_FIELDS:
-        return as_json(getattr(value, values.JSON_FIELDS[type(value)]))
-    if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, values.WRAPPERS):
+        return as_json(value[0])
+    if isinstance(value, (Backup, Damage, Finding, Verification)):
+        value = vars(value)
     elif hasattr(value, "_asdict"):
         value = value._asdict()
     if isinstance(value, dict):
@@ -73,9 +65,6 @@ def as_json(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [as_json(item) for item in value]
     return str(value) if isinstance(value, Path) else to_jsonable(value)
-
-
-# Many models.
 
 
 def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
@@ -90,20 +79,15 @@ def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
     return text(fields[0].name, first)
 
 
-def field_columns() -> dict[str, Callable[[ModelRecord], str]]:
-    """Return what a list shows of the known fields that have a column."""
-    fields: dict[str, list[KnownField]] = {}
-    for field in KNOWN_FIELDS.values():
-        if field.column:
-            fields.setdefault(field.column, []).append(field)
-    return {title: partial(field_cell, shared) for title, shared in fields.items()}
-
-
 #: What a list shows of each model, by the title of the column.
 COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
     "name": lambda record: printable(record.name),
     "version": lambda record: str(record.version),
-    **field_columns(),
+    **{
+        title: partial(field_cell, [field for field in KNOWN_FIELDS.values() if field.column == title])
+        for title in dict.fromkeys(field.column for field in KNOWN_FIELDS.values())
+        if title
+    },
     "size": lambda record: size(record.size),
     "stored": lambda record: local_time(record.stored_at),
 }
@@ -160,9 +144,6 @@ def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
         space = " " * (width - cell_len(cell))
         padded.append(space + cell if title in ("version", "size") else cell + space)
     return (" " * GAP).join(padded).rstrip()
-
-
-# One model.
 
 
 @show.register
@@ -236,16 +217,13 @@ def show_fixes(lines: Iterable[str]) -> None:
     show_lines(printable(line) for line in dict.fromkeys(lines) if line)
 
 
-# Two models.
-
-
 @show.register
 def show_differences(found: values.Differences) -> None:
     """Print two models side by side."""
     from rich.table import Table
     from rich.text import Text
 
-    if not found.values:
+    if not found.rows:
         show_message("No differences. Use --all to show equal fields.")
         return
     page = console.page(wrap=False)
@@ -254,8 +232,9 @@ def show_differences(found: values.Differences) -> None:
     table.add_column("", overflow="fold")
     for record in (found.one, found.other):
         table.add_column(Text(f"{printable(record.name)}:{record.version}"), overflow="fold", max_width=most)
-    for field, *both in found.values:
-        table.add_row(Text(printable(field), style="bold"), *(Text(recorded_text(field, value)) for value in both))
+    for row in found.rows:
+        cells = (Text(recorded_text(row["field"], value)) for value in row["values"])
+        table.add_row(Text(printable(row["field"]), style="bold"), *cells)
     page.print(table)
 
 
@@ -264,9 +243,6 @@ def recorded_text(field: str, value: Any) -> str:
     if field == "size" and isinstance(value, int):
         return size(value)
     return local_time(value) if field == "stored_at" and isinstance(value, datetime) else text(field, value)
-
-
-# What was changed.
 
 
 @show.register
@@ -320,9 +296,6 @@ def show_requirements(requirements: values.Requirements) -> None:
             show_message(f"  and {len(incomplete) - MOST_INCOMPLETE:,} more; --json lists them all")
 
 
-# Files.
-
-
 @show.register
 def show_download(download: values.Download) -> None:
     """Say what was written where."""
@@ -353,9 +326,6 @@ def show_trust(trust: values.Trust) -> None:
         show_message(f"Added {len(trust.added)} {'import' if len(trust.added) == 1 else 'imports'} to {trust.file}.")
     else:
         show_message("Nothing to add: every import is already on the list.")
-
-
-# What was checked.
 
 
 @show.register
@@ -402,9 +372,6 @@ def show_verified(verified: values.Verified) -> None:
 def versions(count: int) -> str:
     """Return a number of versions in words."""
     return "1 version" if count == 1 else f"{count:,} versions"
-
-
-# The guide.
 
 
 @show.register
