@@ -397,7 +397,8 @@ def test_large_models(store: Storage, quiet: None) -> None:
         store.fetch("hostile", trusted=needed())
 
 
-@pytest.mark.parametrize("place", [0.1, 0.5, 0.75, 1.0])
+@pytest.mark.abridged
+@pytest.mark.parametrize("place", [0.1, 0.5, 0.75, 1.0] if IN_FULL else [0.1, 1.0])
 @pytest.mark.parametrize("pinned", [True, False])
 def test_bytes_that_are_swapped_between_the_passes(
     store: Storage, place: float, pinned: bool, monkeypatch: pytest.MonkeyPatch, quiet: None

@@ -3,6 +3,7 @@
 import ast
 import configparser
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def folder(module: str) -> str:
     return top if top in FOLDERS else "values"
 
 
+@cache
 def imports(module: str) -> set[str]:
     """Return what a module imports, by full name."""
     names: set[str] = set()
@@ -45,8 +47,9 @@ def imports(module: str) -> set[str]:
 
 def imported(module: str) -> set[str]:
     """Return the modules of the package that a module imports."""
-    own = {name.removeprefix("views_runs.").replace(".", "/") for name in imports(module) if name.startswith("views_runs.")}
-    return {name for name in own if name in MODULES or f"{name}/__init__" in MODULES}
+    own = [name for name in imports(module) if name.startswith("views_runs.")]
+    places = {name.removeprefix("views_runs.").replace(".", "/") for name in own}
+    return {place for place in places if place in MODULES or f"{place}/__init__" in MODULES}
 
 
 @pytest.mark.parametrize("module", MODULES)
