@@ -148,7 +148,7 @@ def test_two_that_annotate_at_once(store: Storage) -> None:
 
     def annotate() -> None:
         fields.append(f"field{len(fields)}")
-        store.annotate("m", **{fields[-1]: True})
+        store.annotate_fields("m", {fields[-1]: True})
 
     with watched(store.path, between(annotate)):
         store.annotate("m", note=True)
@@ -161,7 +161,7 @@ def test_two_that_annotate_at_once(store: Storage) -> None:
 @pytest.mark.parametrize("field", ["draft", "tuning.draft"])
 def test_true_and_false_are_no_numbers(store: Storage, field: str) -> None:
     """A list of truth values finds these, and one of numbers finds numbers."""
-    values: dict[str, Any] = {"true": True, "false": False, "one": 1, "zero": 0, "float": 1.0, "text": "1", "null": None}
+    values: dict[str, Any] = {"true": True, "false": False, "one": 1, "zero": 0, "float": 1.0, "text": "1"}
     for name, value in values.items():
         store.store(name, 1, {"tuning": {"draft": value}} if "." in field else {"draft": value})
     for wanted, names in (
