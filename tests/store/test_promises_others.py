@@ -200,7 +200,8 @@ def test_replaced_while_it_is_fetched(store: Storage) -> None:
         stored.append(store.store("m", len(stored) + 1, overwrite=True).version)
         store.delete("m", stored[-2])
 
-    for trusted in (None, []):
+    lists: tuple[list[str] | None, ...] = (None, [])
+    for trusted in lists:
         with watched(store.path, between(replace)):
             assert store.fetch("m", trusted=trusted) in stored
     assert len(stored) > 4
