@@ -153,7 +153,9 @@ def test_a_share_that_is_unmounted(tmp_path: Path) -> None:
     folder.mkdir(), mount.mkdir()
     mounted = subprocess.run(["mount", "--bind", folder, mount], capture_output=True)
     need(mounted.returncode == 0, f"mount failed: {mounted.stderr!r}")
-    store = Storage(mount / "models.db")
+    # In a folder of the share, and not in its root: then an unmounted share is a missing folder.
+    (folder / "models").mkdir()
+    store = Storage(mount / "models" / "models.db")
     unmount = ["umount", "--lazy", mount]
     try:
         store.store("m", [1, 2, 3])

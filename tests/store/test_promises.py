@@ -75,6 +75,11 @@ READS: dict[str, Callable[[Storage], object]] = {
     "exists": lambda store: store.exists("forest:3"),
     "annotate": lambda store: store.annotate("forest:3", note="x"),
     "store_metadata": lambda store: store.store_metadata("forest:3", {}, overwrite=True),
+    "delete": lambda store: store.delete("forest:3"),
+    "fetch the current": lambda store: store.fetch("forest"),
+    "inspect the current": lambda store: store.inspect("forest"),
+    "annotate the current": lambda store: store.annotate("forest", note="x"),
+    "delete all": lambda store: store.delete("forest"),
 }
 
 
@@ -148,7 +153,7 @@ def test_two_that_annotate_at_once(store: Storage) -> None:
 
     def annotate() -> None:
         fields.append(f"field{len(fields)}")
-        store.annotate("m", **{fields[-1]: True})
+        store.annotate_fields("m", {fields[-1]: True})
 
     with watched(store.path, between(annotate)):
         store.annotate("m", note=True)
@@ -161,7 +166,7 @@ def test_two_that_annotate_at_once(store: Storage) -> None:
 @pytest.mark.parametrize("field", ["draft", "tuning.draft"])
 def test_true_and_false_are_no_numbers(store: Storage, field: str) -> None:
     """A list of truth values finds these, and one of numbers finds numbers."""
-    values: dict[str, Any] = {"true": True, "false": False, "one": 1, "zero": 0, "float": 1.0, "text": "1", "null": None}
+    values: dict[str, Any] = {"true": True, "false": False, "one": 1, "zero": 0, "float": 1.0, "text": "1"}
     for name, value in values.items():
         store.store(name, 1, {"tuning": {"draft": value}} if "." in field else {"draft": value})
     for wanted, names in (

@@ -1,11 +1,11 @@
 """What holds while others store, delete, look and fork between two steps of an operation."""
 
-import itertools
 import os
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,15 +13,17 @@ import pytest
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from tests.support.pieces import MIB, Pieces
-from tests.support.watched import between, watched
+from tests.support.watched import between, moments, watched
 from views_runs import (
     BackupError,
     DownloadError,
     InvalidMetadataError,
+    MetadataExistsError,
     ModelExistsError,
     ModelNotFoundError,
     ModelPickleError,
     Storage,
+    StorageError,
 )
 
 
@@ -63,15 +65,101 @@ def test_a_store_beside_another_of_its_own_process(store: Storage) -> None:
 
 
 def test_an_upload_that_goes_on_when_it_is_looked_at(store: Storage, sql: sqlite3.Connection) -> None:
-    """A store elsewhere that goes on just when another takes it for dead is not cleared."""
+    """A store elsewhere is cleared, or goes on, and never both."""
     store.store("first", 1)
     sql.execute("INSERT INTO uploads (owner, started_at) VALUES ('{}', '2026-11-23')")
     store.store("second", bytes(2 * MIB))
     sql.execute("UPDATE watches SET since = 0")
-    assert sql.execute("SELECT count(*) FROM watches").fetchone() == (1,)
-    with watched(store.path, between(lambda: sql.execute("UPDATE uploads SET beat = beat + 1"))):
+    has_read = went_on = 0
+
+    def before(connection: sqlite3.Connection, statement: str) -> None:
+        nonlocal has_read, went_on
+        if has_read and not connection.in_transaction:
+            went_on += sql.execute("UPDATE uploads SET beat = beat + 1 WHERE id = 1 AND NOT condemned").rowcount
+        has_read |= "beat" in statement and statement.startswith("SELECT")
+
+    with watched(store.path, before):
         store.store("third", bytes(2 * MIB))
-    assert sql.execute("SELECT condemned FROM uploads").fetchall() == [(0,)]
+    assert has_read and leftovers(store)["uploads"] == (1 if went_on else 0)
+
+
+def test_an_id_that_is_another_s_by_now(store: Storage, sql: sqlite3.Connection) -> None:
+    """When the first parts of a store fail, another may get the id of its upload, and is left alone."""
+    store.store("first", 1)
+    has_parts = has_failed = False
+
+    def before(connection: sqlite3.Connection, statement: str) -> None:
+        nonlocal has_parts, has_failed
+        has_parts |= "INTO model_parts" in statement
+        if has_failed and not connection.in_transaction and leftovers(store) == NOTHING:
+            sql.execute("INSERT INTO uploads (owner, started_at) VALUES ('{}', '2026-11-23')")
+        if statement == "COMMIT" and has_parts and not has_failed:
+            has_failed = True
+            raise sqlite3.OperationalError("no")
+
+    with watched(store.path, before), pytest.raises(StorageError):
+        store.store("m", bytes(3 * MIB))
+    assert sql.execute("SELECT id, condemned FROM uploads").fetchall() == [(1, 0)]
+
+
+def test_whoever_writes_has_the_lock_from_the_beginning(store: Storage) -> None:
+    """A transaction that writes keeps other writers out before it reads: two that both read first would block."""
+    store.store("first", 1)
+    other = sqlite3.connect(store.path, isolation_level=None, timeout=0)
+    kept_out: list[bool] = []
+    written = 0
+
+    def before(connection: sqlite3.Connection, statement: str) -> None:
+        nonlocal written
+        if not connection.in_transaction:
+            kept_out.clear()
+            return
+        try:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("ROLLBACK")
+            kept_out.append(False)
+        except sqlite3.OperationalError:
+            kept_out.append(True)
+        if statement.split()[0] in ("INSERT", "UPDATE", "DELETE"):
+            written += 1
+            assert all(kept_out), statement
+
+    with watched(store.path, before):
+        store.store("m", bytes(3 * MIB), {"author": "ines"})
+        store.annotate("m", note="x")
+        store.store_metadata("m", {"author": "ines"}, overwrite=True)
+        store.require("author")
+        store.delete("m")
+    other.close()
+    assert written > 12
+
+
+def test_two_that_store_metadata_at_once(store: Storage) -> None:
+    """Of two that give a model its metadata one is refused, whenever the other does it."""
+    given: list[str] = []
+
+    def give(who: str) -> None:
+        with suppress(MetadataExistsError):
+            store.store_metadata("m", {"author": who})
+            given.append(who)
+
+    for moment in moments(store.path, lambda: give("ines")):
+        store.store("m", 1, overwrite=True)
+        given.clear()
+        with moment:
+            give("testuser")
+        assert len(given) == 1 and store.fetch_metadata("m") == {"author": given[0]}
+
+
+def test_required_fields_are_replaced_at_once(store: Storage) -> None:
+    """Whoever looks while the required fields are changed sees those before, or those after."""
+    store.store("m", 1)
+    seen = set()
+    for moment in moments(store.path, lambda: seen.add(tuple(store.required()))):
+        store.require("author", "run_id")
+        with moment:
+            store.require("outcome", "steps")
+    assert seen == {("author", "run_id")} or seen == {("author", "run_id"), ("outcome", "steps")}
 
 
 OPERATIONS: dict[str, Callable[[Storage], object]] = {
@@ -85,7 +173,7 @@ OPERATIONS: dict[str, Callable[[Storage], object]] = {
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_each_part_has_an_owner(store: Storage, sql: sqlite3.Connection, name: str) -> None:
-    """Whoever dies between any two steps leaves no part that neither a model nor an upload has: nobody would clear it."""
+    """Whoever dies between any two steps leaves no part without a model or an upload: nobody would clear it."""
     store.store("m", bytes(3 * MIB))
     owned = "SELECT upload FROM models WHERE upload IS NOT NULL UNION ALL SELECT id FROM uploads"
     lost = f"SELECT count(*) FROM model_parts WHERE upload NOT IN ({owned})"
@@ -113,9 +201,10 @@ def test_replaced_while_it_is_fetched(store: Storage) -> None:
         stored.append(store.store("m", len(stored) + 1, overwrite=True).version)
         store.delete("m", stored[-2])
 
-    for read in (lambda: store.fetch("m"), lambda: store.fetch("m", trusted=[])):
+    lists: tuple[list[str] | None, ...] = (None, [])
+    for trusted in lists:
         with watched(store.path, between(replace)):
-            assert read() in stored
+            assert store.fetch("m", trusted=trusted) in stored
     assert len(stored) > 4
 
 
@@ -133,26 +222,17 @@ def found_damaged(store: Storage, verb: str) -> object:
 
 @pytest.mark.parametrize(
     ("verb", "size"),
-    [("verify", 1), ("backup", 1), ("fetch", 1), ("fetch with a list", 1), ("verify", MIB), ("fetch", MIB)],
+    [("verify", 1), ("backup", 1), ("fetch", 1), ("fetch with a list", 1), ("fetch", MIB)],
 )
 def test_deleted_while_it_is_read(store: Storage, verb: str, size: int) -> None:
     """A model that another deletes is not said to be damaged, at whatever step it goes."""
-    model = b"x" * size
-    for step in itertools.count(1):
-        store.store("m", model)
-        steps = 0
-
-        def before(connection: sqlite3.Connection, statement: str) -> None:
-            nonlocal steps
-            steps += not connection.in_transaction
-            if steps == step and not connection.in_transaction:
-                store.delete("m")
-
-        with watched(store.path, before):
+    count = 0
+    for moment in moments(store.path, lambda: store.delete("m")):
+        store.store("m", b"x" * size)
+        count += 1
+        with moment:
             assert found_damaged(store, verb) == ()
-        if steps < step:
-            break
-    assert step > 3
+    assert count > 3
 
 
 @pytest.mark.parametrize("verb", ["backup", "download"])
@@ -205,7 +285,7 @@ store = Storage(sys.argv[1])
 store.store("m", 1)
 inside, done = threading.Event(), threading.Event()
 def before(connection, statement):
-    if connection.in_transaction and not inside.is_set():
+    if connection.in_transaction and statement.startswith("INSERT") and not inside.is_set():
         inside.set()
         done.wait(0.3)
 def storing():

@@ -37,7 +37,7 @@ def test_condemned_between_parts(store: Storage, sql: sqlite3.Connection) -> Non
 
     with pytest.raises(UploadLostError):
         store.store("m", Pieces(14, on_piece))
-    assert store.list(all_versions=True) == ["first:1"] and leftovers(store) == NOTHING
+    assert not store.exists("m") and leftovers(store) == NOTHING
 
 
 def test_condemned_after_the_last_part(store: Storage, sql: sqlite3.Connection) -> None:
@@ -45,7 +45,7 @@ def test_condemned_after_the_last_part(store: Storage, sql: sqlite3.Connection) 
     model = b"x" * 3 * MIB
     store.store("first", model)
     [(parts,)] = sql.execute(PARTS).fetchall()
-    condemned = []
+    condemned: list[str] = []
 
     def before(connection: sqlite3.Connection, statement: str) -> None:
         if not condemned and not connection.in_transaction and sql.execute(PARTS).fetchone() == (2 * parts,):
@@ -78,6 +78,18 @@ def test_a_condemned_upload_gets_no_more_parts(store: Storage, sql: sqlite3.Conn
     assert condemned and later == []
 
 
+def test_what_was_seen_of_an_upload(store: Storage, sql: sqlite3.Connection) -> None:
+    """What other computers noted of an upload goes with it when it is published."""
+    store.store("first", 1)
+
+    def on_piece(number: int) -> None:
+        if number == 7:
+            sql.execute("INSERT INTO watches SELECT id, 'another', beat, 1 FROM uploads")
+
+    store.store("m", Pieces(8, on_piece))
+    assert sql.execute("SELECT * FROM watches").fetchall() == [] and leftovers(store) == NOTHING
+
+
 def test_parts_in_a_transaction(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """No transaction writes more than 12 parts of at most 1 MiB, however fast the disk is."""
     counts = [0]
@@ -94,6 +106,27 @@ def test_parts_in_a_transaction(store: Storage, sql: sqlite3.Connection, monkeyp
         store.store("m", bytes(31 * MIB))
     [(parts, largest)] = sql.execute("SELECT count(*), max(length(data)) FROM model_parts").fetchall()
     assert sum(counts) == parts and max(counts) <= 12 and largest <= MIB
+
+
+def test_parts_that_are_deleted_in_a_transaction(
+    store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No transaction deletes more than 32 parts, so that its journal fits in what is reserved on a full disk."""
+    store.store("m", 1)
+    upload = leave(sql, {})
+    sql.executemany("INSERT INTO model_parts VALUES (?, ?, x'00', x'00')", [(upload, part) for part in range(2, 201)])
+    sql.execute(CONDEMN)
+    left: list[int] = []
+
+    def before(connection: sqlite3.Connection, statement: str) -> None:
+        if not connection.in_transaction:
+            left.extend(sql.execute(PARTS).fetchone())
+
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+    with watched(store.path, before):
+        store.delete("m")
+    assert leftovers(store) == NOTHING and left[0] == 200
+    assert max(one - other for one, other in zip(left, left[1:])) <= 32
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +189,8 @@ def is_left(store: Storage, sql: sqlite3.Connection) -> bool:
     """Whether the upload is still there after somebody else has stored a model of several parts."""
     store.store("other", bytes(2 * MIB), overwrite=True)
     [(uploads,)] = sql.execute("SELECT count(*) FROM uploads").fetchall()
-    assert leftovers(store)["parts"] == uploads
+    [(watches,)] = sql.execute("SELECT count(DISTINCT upload) FROM watches").fetchall()
+    assert leftovers(store)["parts"] == uploads >= watches
     return bool(uploads)
 
 

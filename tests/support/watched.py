@@ -1,8 +1,9 @@
 """The SQL that this process executes on a store's file, seen before SQLite gets it."""
 
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,24 @@ def between(action: Callable[[], object]) -> Callable[[sqlite3.Connection, str],
             action()
 
     return before
+
+
+def moments(path: Path, action: Callable[[], object]) -> Iterator[AbstractContextManager[None]]:
+    """Yield contexts for one operation each, in which a function is called at one moment when others may write.
+
+    In the first context that is before the first statement outside of a transaction, in the second before the second,
+    and so on until there are no more.
+    """
+    for moment in itertools.count(1):
+        reached = 0
+
+        def before(connection: sqlite3.Connection, sql: str) -> None:
+            nonlocal reached
+            if not connection.in_transaction:
+                reached += 1
+                if reached == moment:
+                    action()
+
+        yield watched(path, before)
+        if reached < moment:
+            return

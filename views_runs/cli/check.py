@@ -66,7 +66,7 @@ def has_failed(diagnosis: Diagnosis) -> bool:
     return any(finding.state == "failure" for finding in diagnosis.findings)
 
 
-@verb(may_be_missing=True, fails=has_failed)
+@verb(fails=has_failed)
 @click.option("--peer", is_flag=True, help="Test the share together with another computer that runs this too.")
 def doctor(storage: "Storage", peer: bool) -> Diagnosis:
     """Check the store, its permissions and its file system.

@@ -2,7 +2,6 @@
 
 import errno
 import functools
-import os
 import signal
 import sys
 import threading
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from views_runs.exceptions import StorageError, StoreNotFoundError
+from views_runs.exceptions import StorageError
 
 if TYPE_CHECKING:
     from views_runs.records import Damage
@@ -81,7 +80,6 @@ def verb(
     name: str | None = None,
     *,
     opens: bool = True,
-    may_be_missing: bool = False,
     fails: Callable[[Any], object] = lambda value: False,
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a command of a function that takes a store and the arguments of the line.
@@ -91,7 +89,6 @@ def verb(
     Args:
         name: of the verb; without it, that of the function.
         opens: pass the store to the function.
-        may_be_missing: take a path where there is no file yet.
         fails: whether the value says that something failed; then the command exits with 1, as it does for `unreadable`.
     """
 
@@ -99,7 +96,7 @@ def verb(
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
             with session():
-                value = function(open_store(may_be_missing), **arguments) if opens else function(**arguments)
+                value = function(open_store(), **arguments) if opens else function(**arguments)
                 unreadable = getattr(value, "unreadable", [])
                 show(value, unreadable)
             if unreadable or fails(value):
@@ -110,20 +107,12 @@ def verb(
     return decorate
 
 
-def open_store(may_be_missing: bool) -> "Storage":
+def open_store() -> "Storage":
     """Return the store that the line names; --help comes without it."""
     from views_runs.storage import Storage
 
-    storage = Storage(given_store())
-    is_named = given_store() is not None or os.environ.get("VIEWS_RUNS_STORE")
-    if is_named and not may_be_missing and not storage.exists_file():
-        # The library takes a missing file for an empty store; a path on the line is more often a mistake.
-        folder = storage.path.parent
-        if folder.is_dir():
-            raise StoreNotFoundError("there is no such file", "Check the path").locate("open the store", storage.path)
-        advice = "Check the path, and that the share is mounted"
-        raise StoreNotFoundError("there is no such folder", advice).locate("open the store", folder)
-    return storage
+    # The library takes a missing file for an empty store; a path on the line is more often a mistake.
+    return Storage(given_store(), must_exist=True)
 
 
 def show(value: Any, unreadable: "list[Damage]") -> None:

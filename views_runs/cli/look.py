@@ -47,7 +47,8 @@ def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **optio
     unreadable: list[Damage] = []
     records = storage.find(*where, **given(options), on_damage=unreadable.append)
     names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
-    return Listing(records, unreadable, names if quiet else None, explain_empty(storage, where, options))
+    if_empty = "" if records else explain_empty(storage, where, options)
+    return Listing(records, unreadable, names if quiet else None, if_empty)
 
 
 def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from views_runs.storage import Storage
 
 
-@verb(may_be_missing=True)
+@verb()
 @click.argument("file", type=click.Path())
 @click.argument("name", required=False, type=WORDS)
 @metadata_options

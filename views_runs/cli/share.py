@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from views_runs.storage import Storage
 
 
-@verb(may_be_missing=True)
+@verb()
 @click.argument("fields", metavar="[FIELD]...", nargs=-1, type=WORDS)
 @click.option("--none", "clear", is_flag=True, help="Require no fields.")
 def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> Requirements:

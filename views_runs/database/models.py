@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from views_runs import names
 from views_runs.database import owners, uploads
@@ -34,12 +34,12 @@ COLUMNS = "name, version, {}, stored_at, stored_by, size, sha256, metadata, date
 TABLE = "models INDEXED BY models_record"
 SELECT = f"SELECT {COLUMNS.format(CURRENT)} FROM {TABLE}"
 
-#: The id of the version asked for, or of the highest.
-ID = "(SELECT id FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1)"
+#: The id of the version asked for, or of the highest, and that version; both as the index of names and versions says.
+FOUND = """(SELECT id AS found_id, version AS found_version FROM models
+    WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1)"""
 
 
-@dataclass(frozen=True)
-class Stored:
+class Stored(NamedTuple):
     """What it takes to read a pickle: columns of its row as they are, damaged or not."""
 
     id: int
@@ -62,8 +62,7 @@ class Stored:
             return Needs.recorded()
 
 
-_STORED = """SELECT id, name, version, size, sha256, digest, upload, environment,
-    CASE WHEN upload IS NULL THEN pickle END FROM models NOT INDEXED WHERE id = """
+_STORED = "id, name, version, size, sha256, digest, upload, environment, CASE WHEN upload IS NULL THEN pickle END"
 
 
 class Models:
@@ -78,11 +77,13 @@ class Models:
 
     def find(self, reference: Reference) -> ModelRecord | None:
         """Return the record of a version of a model, or of the current one; None if it does not exist."""
-        row = self._connection.row(f"{SELECT} WHERE id = {ID}", (reference.name, reference.version))
+        select = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN {TABLE} ON id = found_id"
+        row = self._connection.row(select, (reference.name, reference.version))
         if row is None:
             return None
-        self._refuse_other(reference, *row[:2])
-        return ModelRecord.from_row(row)
+        *columns, version = row
+        self._refuse_other(Reference(reference.name, version), *columns[:2])
+        return ModelRecord.from_row(tuple(columns))
 
     def record(self, reference: Reference) -> ModelRecord:
         """Return the record of a version of a model, or of the current one.
@@ -141,15 +142,17 @@ class Models:
         Raises:
             ModelNotFoundError: the model does not exist.
         """
-        row = self._connection.row(f"{_STORED}{ID}", (reference.name, reference.version))
+        select = f"SELECT {_STORED}, found_version FROM {FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
+        row = self._connection.row(select, (reference.name, reference.version))
         if row is None:
             raise self.not_found(reference)
-        self._refuse_other(reference, *row[1:3])
-        return Stored(*row)
+        *columns, version = row
+        self._refuse_other(Reference(reference.name, version), *columns[1:3])
+        return Stored(*columns)
 
     def row_of(self, id: int) -> Stored | None:
         """Return what it takes to read the pickle of the row with this id; None if it does not exist."""
-        row = self._connection.row(f"{_STORED}?", (id,))
+        row = self._connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
     @contextmanager
@@ -269,14 +272,14 @@ class Models:
         Raises:
             ModelNotFoundError: there is none.
         """
-        select = "SELECT id FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
+        select = "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
         found = self._connection.rows(select, (reference.name, reference.version))
         if not found:
             raise self.not_found(reference)
-        for (id,) in found:
+        for id, version in found:
             # A transaction for each version, so that its journal fits in what is reserved on a full disk.
             with self._connection.transaction():
-                self._delete_row(id, reference)
+                self._delete_row(id, Reference(reference.name, version))
 
     def _delete_row(self, id: int, reference: Reference) -> None:
         row = self._connection.row("SELECT name, version, upload FROM models NOT INDEXED WHERE id = ?", (id,))

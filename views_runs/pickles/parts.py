@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -37,16 +36,14 @@ FIRST_PART_SIZE = 4096
 MAIN = ("__main__", "__mp_main__")
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """A piece of a pickle, and the SHA-256 of the pickle up to its end."""
 
     data: bytes | bytearray
     digest: bytes
 
 
-@dataclass(frozen=True)
-class Pickled:
+class Pickled(NamedTuple):
     """A pickle that was written: what its row has of it."""
 
     #: Of the whole, in bytes.
