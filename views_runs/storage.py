@@ -740,7 +740,7 @@ class Storage:
         """
         from views_runs.database import backup, verification
 
-        with self._open(f"back up {self.path}") as database:
+        with self._open("back up the store") as database:
             target = files.choose_target(file, self.path.name, self.path, BackupError).absolute()
             size = verification.add_sizes(verification.select_models(database.connection, ()))
             return backup.back_up(database.connection, target, _Counter(2 * size, progress).add)

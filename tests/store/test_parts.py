@@ -323,7 +323,7 @@ def test_an_index_that_leads_to_another_model(store: Storage) -> None:
         whole = whole.replace(entry, entry[:-1] + other)
     store.path.write_bytes(whole)
     for operation in (store.fetch, store.inspect, store.delete, store.download, store.exists):
-        with pytest.raises(StoreDamagedError, match="leads from 'aaaa' to another model"):
+        with pytest.raises(StoreDamagedError, match="leads from 'aaaa:1' to another model"):
             operation("aaaa")
     assert sorted(record.name for record in store.find()) == ["aaaa", "bbbb", "zero"]
 

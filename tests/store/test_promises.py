@@ -79,7 +79,6 @@ READS: dict[str, Callable[[Storage], object]] = {
     "fetch the current": lambda store: store.fetch("forest"),
     "inspect the current": lambda store: store.inspect("forest"),
     "annotate the current": lambda store: store.annotate("forest", note="x"),
-    "delete all": lambda store: store.delete("forest"),
 }
 
 
