@@ -726,7 +726,7 @@ def test_a_sticky_folder(store: Storage) -> None:
     """A store in a folder such as /tmp is refused, and it is advised to move the store, not to change the folder."""
     store.store("m", [1])
     store.path.parent.chmod(0o1777)
-    with pytest.raises(OpenPermissionsError, match="nothing was loaded. Move the store to a folder of its own") as caught:
+    with pytest.raises(OpenPermissionsError, match="loaded. Move the store to a folder of its own") as caught:
         store.fetch("m")
     assert "chmod" not in str(caught.value)
 

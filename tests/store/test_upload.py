@@ -25,7 +25,15 @@ from tests.hostile import catalogue
 from tests.support.budgets import budget
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
-from views_runs import InvalidMetadataError, InvalidNameError, ModelExistsError, Storage, StorageError, UploadError
+from views_runs import (
+    InvalidMetadataError,
+    InvalidNameError,
+    ModelExistsError,
+    Storage,
+    StorageError,
+    StoreBusyError,
+    UploadError,
+)
 from views_runs.pickles import opcodes
 from views_runs.pickles.parts import FIRST_PART_SIZE, PART_SIZE, PickleWriter
 
@@ -119,7 +127,9 @@ def test_metadata_and_names(store: Storage, file: Path) -> None:
 MEMORY = """
 import resource, sys
 from pathlib import Path
-from views_runs import Storage, query; from views_runs.database import schema, uploads; from views_runs.pickles import pickle_files
+from views_runs import Storage, query
+from views_runs.database import schema, uploads
+from views_runs.pickles import pickle_files
 store = Storage(sys.argv[2])
 store.store("small", bytes(5_000_000))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -329,6 +339,18 @@ def test_what_is_no_pickle_is_not_read_to_its_end(store: Storage, file: Path, mo
     assert len(sizes) == 1 and sizes[0] < PART_SIZE and not store.path.exists()
 
 
+def test_errors_of_the_store_are_its_own(store: Storage, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that cannot be written is not a fault of the file."""
+
+    def write(self: PickleWriter, data: bytes) -> int:
+        raise StoreBusyError("another program keeps it locked", "Try again")
+
+    monkeypatch.setattr(PickleWriter, "write", write)
+    with pytest.raises(StoreBusyError) as caught:
+        store.upload(file, "m")
+    assert caught.value.path == store.path
+
+
 # Joblib.
 
 
@@ -342,12 +364,12 @@ def test_joblib(store: Storage, file: Path, compress: Any, model: str, viewser: 
         store.upload(file, "m")
         assert store.fetch("m") == value
         return
-    with pytest.raises(UploadError, match="joblib.load can read it. Load it with what wrote it") as caught:
+    with pytest.raises(UploadError, match="Load it with joblib.load, and store the object") as caught:
         store.upload(file, "m")
     if compress:
         assert f"compressed ({compress[0] if isinstance(compress, tuple) else 'zlib'})" in str(caught.value)
     else:
-        assert "arrays of joblib" in str(caught.value)
+        assert "joblib wrote it" in str(caught.value)
     assert not store.path.exists() or leftovers(store) == NOTHING
     assert "joblib" in viewser("model", "upload", str(file), "m", exit_code=1).stderr
     store.store("m", joblib.load(file))

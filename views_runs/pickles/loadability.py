@@ -130,7 +130,7 @@ def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     stored_with = (needs.python or "").partition(" ")[2]
     if needs.has_code and not stored_with.startswith(f"{here}."):
-        yield MAY_NOT, f"it contains code of Python {stored_with or 'of an unknown version'}, and this is {here}"
+        yield MAY_NOT, f"it contains code of Python {stored_with or 'of an unknown version'}, and this is Python {here}"
 
 
 def _check_modules(modules: list[str], missing: list[str]) -> Iterator[tuple[str, str]]:

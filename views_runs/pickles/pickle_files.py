@@ -4,7 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from views_runs.exceptions import UploadError
+from views_runs.exceptions import StorageError, UploadError
 from views_runs.pickles import opcodes
 from views_runs.pickles.opcodes import TroubleKind
 from views_runs.pickles.parts import PART_SIZE, PickleWriter
@@ -33,27 +33,31 @@ def copy(file: str | os.PathLike[str], writer: PickleWriter) -> None:
     try:
         path = Path(os.path.expanduser(file))
         if not stat.S_ISREG(path.stat().st_mode):
-            raise UploadError("it is not a regular file", "Check the path; nothing was stored").locate(path=file)
+            raise UploadError("it is not a regular file", "Check the path; nothing was stored").locate(path=path)
         with path.open("rb") as stream:
             while not writer.reader.is_broken and (piece := stream.read(_CHUNK)):
                 start = start or piece[:16]
                 writer.write(piece)
+    except StorageError:
+        # Some, such as that the store is busy, are OSErrors too.
+        raise
     except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, UploadError):
-            raise
         trouble = getattr(error, "strerror", None) or str(error)
         raise UploadError(trouble, "Check the path; nothing was stored").locate(path=str(file)) from error
-    if trouble := _find_trouble(writer.reader.result(), start):
-        advice = "Load it with what wrote it, and store the object that you get; nothing was stored"
-        raise UploadError(trouble, advice).locate(path=file)
+    reading = writer.reader.result()
+    compression = opcodes.compression(start)
+    if trouble := _find_trouble(reading, start, compression):
+        loader = "joblib.load" if compression or opcodes.is_joblib(reading) else "what wrote it"
+        advice = f"Load it with {loader}, and store the object that you get; nothing was stored"
+        raise UploadError(trouble, advice).locate(path=path)
 
 
-def _find_trouble(reading: opcodes.Reading, start: bytes) -> str:
+def _find_trouble(reading: opcodes.Reading, start: bytes, compression: str | None) -> str:
     """Return why a file is not one whole plain pickle; empty if it is one."""
-    if compression := opcodes.compression(start):
-        return f"it is not a plain pickle but compressed ({compression}), as by joblib; joblib.load can read it"
+    if compression:
+        return f"it is not a plain pickle: it is compressed ({compression}), as joblib does it"
     if opcodes.is_joblib(reading):
-        return "it is not a plain pickle but has arrays of joblib in between; joblib.load can read it"
+        return "it is not a plain pickle: joblib wrote it, with arrays in between"
     if rest := [trouble for trouble in reading.troubles if trouble.kind is TroubleKind.REST]:
         return f"it is not a single pickle: {rest[0]}"
     if reading.is_whole:

@@ -34,7 +34,7 @@ def listed() -> frozenset[Import]:
     """
     file = path()
     for place, advice in permissions.open_to_everyone(file, "Move the list to a folder of your own"):
-        trouble = f"everyone on this system can write to {place}, and so to the list"
+        trouble = f"everyone on this system can write to {place}, and so change this list"
         raise StorageError(trouble, advice).locate(path=file)
     try:
         return parsed(line.strip() for line in _lines(file) if line.strip() and not line.lstrip().startswith("#"))
