@@ -41,6 +41,10 @@ if not IN_FULL and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free
     # pytest puts its temporary folders there; those of tests/slow are on the disk.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
+# The tests start some hundred interpreters, each of which would compile the package again where nothing is to be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 def is_quick(config: pytest.Config) -> bool:
     """Tell whether pytest was called without paths: then it runs all quick tests."""
