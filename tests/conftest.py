@@ -61,7 +61,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if is_quick(config):
         terminalreporter.section("not run")
         terminalreporter.line("The tests of crashes, failing system calls, shares, other versions and whole budgets:")
-        terminalreporter.line(f"    {Path(sys.executable).relative_to(Path.cwd())} -m pytest tests/slow")
+        terminalreporter.line(f"    {os.path.relpath(sys.executable, config.rootpath)} -m pytest tests/slow")
 
 
 @pytest.fixture(autouse=True)
