@@ -41,6 +41,10 @@ if not IN_FULL and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free
     # pytest puts its temporary folders there; those of tests/slow are on the disk.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
+# The tests start some hundred interpreters, each of which would compile the package again where nothing is to be kept.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 def is_quick(config: pytest.Config) -> bool:
     """Tell whether pytest was called without paths: then it runs all quick tests."""
@@ -57,7 +61,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if is_quick(config):
         terminalreporter.section("not run")
         terminalreporter.line("The tests of crashes, failing system calls, shares, other versions and whole budgets:")
-        terminalreporter.line(f"    {Path(sys.executable).relative_to(Path.cwd())} -m pytest tests/slow")
+        terminalreporter.line(f"    {os.path.relpath(sys.executable, config.rootpath)} -m pytest tests/slow")
 
 
 @pytest.fixture(autouse=True)

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.budgets import budget
+from tests.support.stores import copied
 from views_runs import ModelRecord, QueryError, Storage, StorageError
 from views_runs.query import (
     OPERATORS,
@@ -36,9 +37,10 @@ Viewser = Callable[..., Result]
 DAY = date(2026, 11, 23)
 
 
-@pytest.fixture
-def models(store: Storage) -> Storage:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     """A store of a few models that differ."""
+    store = Storage(tmp_path_factory.mktemp("template") / "models.db")
     common = {"level_of_analysis": "country_month", "train_start": 121}
     store.store("forest", b"x" * 5000, {**common, "author": "ines", "run_id": "2026-11", "train_end": 480, "seed": 1})
     store.store("boosted", 2, {**common, "author": "ola", "run_id": "007", "train_end": 492, "seed": True})
@@ -46,6 +48,12 @@ def models(store: Storage) -> Storage:
     store.store("odd", 4, {"a.b": 1, "size": 3, 'with "quotes"': "yes", "ž": {"é": 1}, "none": None, "flag": False})
     store.store("bare", 5)
     return store
+
+
+@pytest.fixture
+def models(store: Storage, template: Storage) -> Storage:
+    """A copy of the template."""
+    return copied(template, store.path)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from click.testing import Result
 
 from tests.support.machine import need
-from tests.support.stores import NOTHING, leftovers
+from tests.support.stores import NOTHING, copied, leftovers
 from views_runs import (
     Backup,
     BackupError,
@@ -31,9 +31,10 @@ from views_runs.pickles.parts import PART_SIZE
 LARGE = os.urandom(5 * PART_SIZE)
 
 
-@pytest.fixture
-def filled(store: Storage) -> Storage:
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Storage:
     """A store of small and large models, some with metadata and older versions, of which some were deleted."""
+    store = Storage(tmp_path_factory.mktemp("template") / "models.db")
     store.store("small", [1, 2], {"author": "testuser", "train_end": 480})
     store.store("large", LARGE, {"author": "testuser"})
     store.store("gone", 1)
@@ -41,6 +42,12 @@ def filled(store: Storage) -> Storage:
     store.store("small", [3], overwrite=True)
     store.store("large", LARGE[::-1], overwrite=True)
     return store
+
+
+@pytest.fixture
+def filled(store: Storage, template: Storage) -> Storage:
+    """A copy of the template."""
+    return copied(template, store.path)
 
 
 def damage(sql: sqlite3.Connection, place: str) -> None:

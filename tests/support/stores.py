@@ -1,9 +1,11 @@
 """A store's file as another program sees it, and another process that stores into it."""
 
+import shutil
 import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from views_runs import Storage
 
@@ -24,6 +26,13 @@ def leftovers(store: Storage) -> dict[str, int]:
         }
     finally:
         connection.close()
+
+
+def copied(store: Storage, path: Path) -> Storage:
+    """Return a copy of a store that nobody is using, with its journal: to make it anew takes longer."""
+    for suffix in ("", "-journal"):
+        shutil.copy(f"{store.path}{suffix}", f"{path}{suffix}")
+    return Storage(path)
 
 
 def damage(sql: sqlite3.Connection, part: int) -> None:
