@@ -209,7 +209,7 @@ def test_what_a_load_imports(hook: None, kind: str) -> None:
         assert reading.asked == asked_in_a_load(data), protocol
         assert (reading.troubles, reading.is_whole, reading.size) == ((), True, len(data))
         assert reading.protocol == (protocol if protocol > 1 else None)
-        assert reading.is_complete and not is_joblib(reading) and compression(data[:8]) is None
+        assert not is_joblib(reading) and compression(data[:8]) is None
 
 
 @pytest.mark.parametrize("kind", OBJECTS)
@@ -233,7 +233,6 @@ def test_names_of_python_2() -> None:
         Import("builtins", "range"),
         Import("collections", "OrderedDict"),
     }
-    assert reading.modules == {"builtins", "collections"}
     for protocol in (3, 4, 5):
         reading = read([b"\x80" + bytes([protocol]) + b"cexceptions\nValueError\n."])
         assert reading.imports == reading.asked == {Import("exceptions", "ValueError")}
@@ -452,7 +451,7 @@ def test_a_large_pickle_in_little_memory() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert reading.size > 2**29 and reading.is_complete and peak < 8 * 2**20
+    assert reading.size > 2**29 and not reading.troubles and peak < 8 * 2**20
 
 
 def test_limits_are_told() -> None:
@@ -464,7 +463,8 @@ def test_limits_are_told() -> None:
     assert "not followed after byte 0: a name is too long" in read([GROWING["an unfinished name"]()]).troubles
     assert "out of order" in read([GROWING["memo in disorder"]()]).troubles[0]
     longest = b"a" * NAME_BYTES
-    assert read([b"c" + longest + b"\nb\n."]).is_complete and not read([b"ca" + longest + b"\nb\n."]).imports
+    assert not read([b"c" + longest + b"\nb\n."]).troubles
+    assert not read([b"ca" + longest + b"\nb\n."]).imports
 
 
 def test_kinds_of_troubles() -> None:

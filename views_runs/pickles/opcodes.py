@@ -91,7 +91,7 @@ class TroubleKind(Enum):
     COMPUTED_NAME = "a name that is computed at load time"
     #: A number that stands for whatever the process registered for it (`copyreg`).
     EXTENSION = "extension code"
-    #: Something that is not in the pickle, and neither is a buffer.
+    #: Objects and buffers that are kept outside the pickle.
     PERSISTENT = "a persistent id"
     BUFFER = "a buffer that is kept elsewhere"
     REST = "data after the end"
@@ -147,16 +147,6 @@ class Reading:
     protocol: int | None
     size: int
     is_whole: bool
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the imports are all there are."""
-        return not self.troubles
-
-    @property
-    def modules(self) -> frozenset[str]:
-        """The names of the modules."""
-        return frozenset(module for module, _ in self.imports)
 
     @property
     def has_code(self) -> bool:
