@@ -208,7 +208,7 @@ def round_trip(metadata: Any) -> Metadata:
     return decode(*encode(metadata))
 
 
-def check(metadata: Mapping[str, Any] | None) -> None:
+def check(metadata: Mapping[str, Any]) -> None:
     """Check the types of the known fields; None counts as not given.
 
     Raises:
@@ -219,7 +219,7 @@ def check(metadata: Mapping[str, Any] | None) -> None:
     views_runs.exceptions.InvalidMetadataError: metadata field train_end must be a views month (an integer; 1 is \
 January 1980), not '480'
     """
-    given = {name: value for name, value in (metadata or {}).items() if value is not None and name in KNOWN_FIELDS}
+    given = {name: value for name, value in metadata.items() if value is not None and name in KNOWN_FIELDS}
     for name, value in given.items():
         if not KNOWN_FIELDS[name].kind.accepts(value):
             raise InvalidMetadataError(
