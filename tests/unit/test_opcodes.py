@@ -755,10 +755,10 @@ def test_changes_leave_something_to_compare(unpicklers: Unpicklers) -> None:
     """Some of the changed pickles load, and some import something else than before: the fuzzing is not idle."""
     chance = random.Random(1)
     loaded = changed = 0
-    for number in range(budget(300, 100)):
+    for number in range(budget(300, 50)):
         seed = SEEDS[number % len(SEEDS)]
         edits = [("insert", chance.randrange(5000), 1, chance.choice(SNIPPETS))]
         reading, answers = check(unpicklers, edit(seed, edits), 100)
         loaded += answers[0][1] is None
         changed += bool(answers[0][0]) and answers[0][0] != read([seed]).asked
-    assert loaded > 6 and changed > 6, (loaded, changed)
+    assert loaded > 3 and changed > 3, (loaded, changed)
