@@ -164,7 +164,7 @@ def test_download_keeps_a_file(store: Storage, viewser: Viewser) -> None:
     store.store("m", [1])
     Path("m.pickle").write_text("mine")
     said = viewser("model", "download", "m", exit_code=1).stderr
-    assert "the file exists, and was not changed. Replace it with overwrite=True (--force)" in said
+    assert "the file already exists and was not changed. Replace it with overwrite=True (--force)" in said
     assert Path("m.pickle").read_text() == "mine"
     viewser("model", "download", "m", "--force")
     assert pickle.loads(Path("m.pickle").read_bytes()) == [1]

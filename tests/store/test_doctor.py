@@ -321,9 +321,9 @@ NFS = "nfs4 server:/export rw,vers=4.2,hard,proto=tcp,local_lock=none"
     "system, state, text",
     [
         (NFS, "ok", "lost nothing"),
-        (NFS.replace("hard", "soft"), "warning", "soft: a store fails when the server is slow"),
-        (NFS + ",nolock", "failure", "locks stay on this computer"),
-        (NFS.replace("local_lock=none", "local_lock=all"), "failure", "locks stay on this computer"),
+        (NFS.replace("hard", "soft"), "warning", "soft: operations fail when the server is slow"),
+        (NFS + ",nolock", "failure", "locks are local"),
+        (NFS.replace("local_lock=none", "local_lock=all"), "failure", "locks are local"),
         (NFS + ",nocto", "failure", "nocto"),
         ("nfs server:/export rw,vers=3,hard", "warning", "only version 4 was tested"),
         ("cifs //server/share rw,cache=strict", "warning", "SMB was not tested -> Run `viewser model doctor --peer`"),
@@ -334,8 +334,8 @@ NFS = "nfs4 server:/export rw,vers=4.2,hard,proto=tcp,local_lock=none"
         ("fuse.sshfs host: rw", "failure", "does not lock files between computers"),
         ("xfs /dev/sdb rw", "ok", "a local disk"),
         ("lustre mgs:/fs rw", "warning", "flock"),
-        ("newfs x rw", "warning", "nothing is known about it"),
-        ("fuse.glusterfs server:/vol rw", "warning", "cannot be found out"),
+        ("newfs x rw", "warning", "it is not known whether"),
+        ("fuse.glusterfs server:/vol rw", "warning", "cannot be determined"),
     ],
 )
 def test_file_systems(
@@ -387,7 +387,7 @@ def test_a_synchronised_folder(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (tmp_path / "link").symlink_to(folder)
     for path in (folder / "models.db", tmp_path / "link" / "models.db"):
-        assert "Dropbox seems to be synchronised" in found(Storage(path), "file system", "failure")[0]
+        assert "Dropbox appears to be synchronised" in found(Storage(path), "file system", "failure")[0]
     # It is the folder that is, whatever a file in another is called.
     assert not found(Storage(tmp_path / "nextcloud-usage.db"), "file system", "failure")
 

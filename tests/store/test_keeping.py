@@ -267,7 +267,7 @@ def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None
         with pytest.raises(BackupError, match="this is the store itself"):
             filled.backup(target)
     (tmp_path / "thesis.tex").write_text("important")
-    with pytest.raises(BackupError, match="cannot back up .*thesis.tex: the file exists, and was not changed. Remove it first"):
+    with pytest.raises(BackupError, match="cannot back up .*thesis.tex: the file already exists and was not changed. Remove it first"):
         filled.backup(tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "important"
     with pytest.raises(BackupError, match="nowhere/copy.db: "):
@@ -334,7 +334,7 @@ def test_no_backup_over_another_file(filled: Storage, viewser: Callable[..., Res
     viewser("model", "backup", "copy.db")
     before = Path("copy.db").read_bytes()
     refused = viewser("model", "backup", "copy.db", exit_code=1).stderr
-    assert "copy.db: the file exists, and was not changed. Remove it first" in refused
+    assert "copy.db: the file already exists and was not changed. Remove it first" in refused
     assert Path("copy.db").read_bytes() == before
     Path("copy.db").unlink()
     assert filled.backup("copy.db").versions == 4

@@ -108,7 +108,7 @@ def test_overwriting_adds_a_version(store: Storage) -> None:
     assert not store.inspect("m:1").current
     with pytest.raises(ModelNotFoundError, match="no version 3; its versions are 2, 1"):
         store.fetch("m:3")
-    with pytest.raises(InvalidNameError, match="names version 1"):
+    with pytest.raises(InvalidNameError, match="give different versions"):
         store.fetch("m:1", version=2)
 
 
