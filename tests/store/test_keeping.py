@@ -267,7 +267,7 @@ def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None
         with pytest.raises(BackupError, match="this is the store itself"):
             filled.backup(target)
     (tmp_path / "thesis.tex").write_text("important")
-    with pytest.raises(BackupError, match="cannot back up .*thesis.tex: the file already exists and was not changed. Remove it first"):
+    with pytest.raises(BackupError, match="cannot back up .*thesis.tex: the file already exists.*Remove it first"):
         filled.backup(tmp_path / "thesis.tex")
     assert (tmp_path / "thesis.tex").read_text() == "important"
     with pytest.raises(BackupError, match="nowhere/copy.db: "):
