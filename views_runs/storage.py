@@ -324,8 +324,8 @@ class Storage:
     ) -> "list[tuple[ModelRecord, Verdict]]":
         """Return the records of models, each with a verdict on whether the model will load on this machine.
 
-        Nothing is loaded or imported. The verdict is based on what was recorded when the model was stored or, if nothing
-        was, on its pickle.
+        Nothing is loaded or imported. The verdict is based on what was recorded when the model was stored or, if this
+        is missing, on its pickle.
 
         Args:
             models: names; defaults to the current versions of all models.

@@ -231,7 +231,7 @@ def test_many_conditions_and_values(models: Storage) -> None:
 )
 def test_questions_too_large_for_sqlite(models: Storage, where: list[str], options: Any, said: str) -> None:
     """They are errors of the question, and not of the file."""
-    with pytest.raises(QueryError, match=rf"too many or too long for SQLite \(.*{said}"):
+    with pytest.raises(QueryError, match=rf"exceed a limit of SQLite \(.*{said}"):
         models.find(*where, **options)
 
 
@@ -247,7 +247,7 @@ def test_questions_too_large_for_sqlite(models: Storage, where: list[str], optio
 )
 def test_limits_of_sqlite(limit: int | None, sql: str, parameters: Any) -> None:
     """Each of them makes a question too large."""
-    with pytest.raises(QueryError, match="too many or too long for SQLite"), refuse_beyond_limits():
+    with pytest.raises(QueryError, match="exceed a limit of SQLite"), refuse_beyond_limits():
         execute(sql, parameters, limit)
 
 
