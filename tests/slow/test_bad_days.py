@@ -236,7 +236,7 @@ def test_replaced_in_the_middle_of_a_store(
     else:
         # Its folder exists, so that is a store where nothing was stored yet.
         assert shared.list() == []
-        fails(shared, lambda: shared.fetch("m"), ModelNotFoundError, "there is no store yet")
+        fails(shared, lambda: shared.fetch("m"), ModelNotFoundError, "the store does not exist yet")
 
 
 @pytest.mark.parametrize(("damage", "name", "message"), DAMAGES)

@@ -178,7 +178,7 @@ def test_versions_names_order_and_limit(models: Storage) -> None:
         ("size>big", 5, "a number of bytes"),
         ("size>3XB", 5, "a number of bytes"),
         ("version=one", 8, "expected a number"),
-        ("size~3", 5, "~ compares strings"),
+        ("size~3", 5, "~ matches strings only"),
         ("seed>true", 5, "true and false have no order"),
     ],
 )

@@ -164,7 +164,7 @@ def test_a_version_that_is_named_otherwise(filled: Storage) -> None:
 def test_nothing_to_verify() -> None:
     """The default store that is not there yet is empty; a name that is not there is an error."""
     assert Storage().verify().versions == 0
-    with pytest.raises(ModelNotFoundError, match="there is no store yet"):
+    with pytest.raises(ModelNotFoundError, match="the store does not exist yet"):
         Storage().verify("m")
     Storage().store("forest", 1)
     with pytest.raises(ModelNotFoundError, match="Did you mean 'forest'"):
@@ -275,7 +275,7 @@ def test_files_that_must_not_be_written(filled: Storage, tmp_path: Path) -> None
     with pytest.raises(BackupError, match="File name too long"):
         filled.backup(tmp_path / ("x" * 250))
     (tmp_path / "lost.db-journal").write_bytes(b"x" * 600)
-    with pytest.raises(BackupError, match="lost.db-journal exists, and belongs to another database"):
+    with pytest.raises(BackupError, match="lost.db-journal exists and belongs to another database"):
         filled.backup(tmp_path / "lost.db")
     assert contents(filled) and not [*tmp_path.glob(".views_runs*")]
 
@@ -345,7 +345,7 @@ def test_a_backup_beside_what_a_database_in_wal_mode_left(filled: Storage) -> No
     other = sqlite3.connect("copy.db", isolation_level=None)
     other.executescript("PRAGMA page_size = 16384; PRAGMA journal_mode = WAL; CREATE TABLE own (x)")
     Path("copy.db").rename("elsewhere.db")
-    with pytest.raises(BackupError, match="copy.db-wal exists, and belongs to another database"):
+    with pytest.raises(BackupError, match="copy.db-wal exists and belongs to another database"):
         filled.backup("copy.db")
     Path("elsewhere.db").rename("copy.db")
     assert other.execute("SELECT count(*) FROM own").fetchall() == [(0,)]
@@ -426,6 +426,6 @@ def test_a_copy_that_is_not_what_was_written(filled: Storage, monkeypatch: pytes
         return result
 
     monkeypatch.setattr(backup, "_copy_all", lose)
-    with pytest.raises(BackupError, match="the copy is not what was written: .* Try another disk"):
+    with pytest.raises(BackupError, match="the copy differs from what was written: .* Try another disk"):
         filled.backup("copy.db")
     assert os.listdir() == []

@@ -301,11 +301,11 @@ def test_given_store_that_does_not_exist_yet(
         answers = [given.list(), given.find(), given.exists("m"), given.exists_with_metadata("m", {})]
         assert [*answers, given.has_metadata("m"), given.exists_file()] == [[], [], False, False, False, False]
         assert [record.message for record in caplog.records] == 5 * [
-            f"{store.path} does not exist yet: the first model stored creates it"
+            f"{store.path} does not exist yet; storing a model creates it"
         ]
         caplog.clear()
         for read in (given.fetch, given.inspect, given.delete, given.fetch_metadata, given.versions, given.diff):
-            with pytest.raises(ModelNotFoundError, match="models.db: there is no store yet. Check the path"):
+            with pytest.raises(ModelNotFoundError, match="models.db: the store does not exist yet. Check the path"):
                 read("m")
     assert not store.path.exists() and caplog.messages == []
 

@@ -73,7 +73,7 @@ def test_locks_that_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     """Two processes that get one lock are noticed."""
     need(sys.platform != "win32", "locks cannot be requested")
     monkeypatch.setattr(locks, "_CHILD", "import sys; print(0, flush=True); sys.stdin.read()")
-    assert locks.find_trouble(tmp_path) == "two processes got the same lock, so it keeps nobody out"
+    assert locks.find_trouble(tmp_path) == "two processes can hold the same lock at once, so locks have no effect"
 
 
 def test_locks_that_are_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
