@@ -250,7 +250,7 @@ def test_replaced_in_the_middle_of_a_fetch(
     if damage in (vanish, replace):
         assert shared.fetch("large") == whole
     else:
-        deleted = "was deleted while it was being read"
+        deleted = "was deleted while being read"
         fails(shared, lambda: shared.fetch("large"), StorageError, deleted if name == "other.db" else message)
 
 

@@ -138,7 +138,7 @@ def test_home_in_a_path(own_home: Path) -> None:
 
 def test_a_folder_is_not_a_store(tmp_path: Path) -> None:
     """The message says to give the file in it."""
-    with pytest.raises(InvalidPathError, match="is a folder. Give the file in it"):
+    with pytest.raises(InvalidPathError, match="is a folder. Give a file in it"):
         Storage(tmp_path).list()
 
 
@@ -153,7 +153,7 @@ def test_hard_links_are_refused(store: Storage, tmp_path: Path) -> None:
     """Two names mean two journals, and each program would miss the other's."""
     store.store("m", 1)
     os.link(store.path, tmp_path / "another.db")
-    refused(store, InvalidPathError, "several names")
+    refused(store, InvalidPathError, "several hard links")
 
 
 def test_a_link_is_followed(store: Storage, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_required_fields(store: Storage, sql: sqlite3.Connection) -> None:
     assert [record.name for record in store.incomplete()] == ["bare", "old"]
     for metadata in (None, {}, {"author": "me"}, {"author": "me", "run_id": None}):
         with pytest.raises(
-            InvalidMetadataError, match="requires the metadata author and run_id; missing: .*run_id"
+            InvalidMetadataError, match="requires author and run_id in the metadata; missing: .*run_id"
         ) as caught:
             store.store("m", 1, metadata)
         assert str(store.path) in str(caught.value)
