@@ -126,7 +126,7 @@ def test_an_index_that_has_too_much(filled: Storage) -> None:
     behind_the_index(filled.path, "models_record", "DELETE FROM models WHERE name = 'small' AND version = 1")
     [found] = filled.verify().damaged
     assert (found.name, found.version) == ("small", 1)
-    assert "an index of the file leads to 'small', and its row is missing" in found.trouble
+    assert "an index of the file leads to 'small', but its row is missing" in found.trouble
 
 
 def test_nobody_waits(filled: Storage) -> None:
