@@ -334,8 +334,8 @@ def test_main_in_an_upload(store: Storage, caplog: pytest.LogCaptureFixture, vie
     """Uploading such a pickle says so too, and that it has a script of its own."""
     Path("m.pickle").write_bytes(imports("__main__", "Model"))
     store.upload("m.pickle", "m")
-    assert "needs Model of __main__" in caplog.text
-    assert "needs Model of __main__" in viewser("model", "upload", "m.pickle", "again").stderr
+    assert "needs Model from __main__" in caplog.text
+    assert "needs Model from __main__" in viewser("model", "upload", "m.pickle", "again").stderr
 
 
 # What cannot be pickled.
