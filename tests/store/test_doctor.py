@@ -173,7 +173,7 @@ def test_chmod_that_changes_nothing(store: Storage, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "chmod", lambda path, mode: None)
     [finding] = failures(store)
     assert "chmod has no effect on this volume" in finding.text
-    assert finding.advice.startswith("Ask the administrator of the volume. ") and "`" not in finding.advice
+    assert finding.advice.startswith("Ask the volume's administrator. ") and "`" not in finding.advice
     assert not [*store.path.parent.glob(f"{permissions.PROBE}*")]
 
 

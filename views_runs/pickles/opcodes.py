@@ -303,7 +303,7 @@ class Reader:
         self._troubles: dict[str, Trouble] = {}
         self._protocol = 0
         self._highest: int | None = None
-        #: The number of bytes fed; the offset up to which they have been read; the current opcode's position after that.
+        #: The number of bytes fed; the offset up to which they are read; the current opcode's position after that.
         self._size = 0
         self._offset = 0
         self._at = 0
