@@ -155,7 +155,7 @@ def encode(metadata: Any) -> tuple[str | None, str | None]:
         return None, None
     if not isinstance(metadata, dict) and not _is_model(metadata):
         raise InvalidMetadataError(
-            f"metadata must be a dict, a ModelMetadata, a dataclass or a pydantic model, not {_type_name(metadata)}"
+            f"metadata must be a dict, a ModelMetadata, a dataclass or a pydantic model, not {_name_type(metadata)}"
         )
     encoder = _Encoder()
     try:
@@ -375,7 +375,7 @@ def _as_dict(model: Any) -> dict[str, Any]:
     except Exception as error:
         # Serializers and properties are user code, and may raise anything.
         raise InvalidMetadataError(
-            f"is a {_type_name(model)} and cannot be converted to a dict: {type(error).__name__}: {error}"
+            f"is a {_name_type(model)} and cannot be converted to a dict: {type(error).__name__}: {error}"
         ) from error
     return {name: value for name, value in fields.items() if value is not None or not isinstance(model, ModelMetadata)}
 
@@ -432,7 +432,7 @@ def _encode_scalar(value: Any) -> Any:
         return float(value)
     is_sequence = isinstance(value, (tuple, set, frozenset)) or getattr(value, "shape", None) not in (None, ())
     raise InvalidMetadataError(
-        f"is of type {_type_name(value)}, which JSON cannot represent",
+        f"is of type {_name_type(value)}, which JSON cannot represent",
         advice="Use a list" if is_sequence else "Use a string, a number, a list, a dict, a date or a datetime",
     )
 
@@ -450,6 +450,6 @@ def _are_same(old: Any, new: Any) -> bool:
     return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
-def _type_name(value: object) -> str:
+def _name_type(value: object) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

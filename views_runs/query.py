@@ -110,7 +110,7 @@ class Question:
             pieces.append(SQL(CURRENT))
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
-        return cls(_join(pieces, "AND"), _order(sort), -1 if limit is None else min(limit, MAX_INTEGER))
+        return cls(_join(pieces, "AND"), _build_order(sort), -1 if limit is None else min(limit, MAX_INTEGER))
 
 
 @dataclass(frozen=True)
@@ -160,19 +160,19 @@ class Field:
         if self.kind is TEXT:
             return text
         if self.kind is TIME:
-            return _time(text)
+            return _parse_time(text)
         if self.kind is SIZE:
-            return _size(text)
+            return _parse_size(text)
         if self.kind is MONTH and not is_number:
             return month_number(text)
         if is_number and self.kind is not BOOLEAN:
-            return _number(text)
+            return _parse_number(text)
         if text in ("true", "false") and self.kind is not NUMBER:
             return text == "true"
         if self.kind in (NUMBER, BOOLEAN):
             raise ValueError(f"expected {self.kind.expected}")
         try:
-            return _time(text)
+            return _parse_time(text)
         except ValueError:
             return text
 
@@ -193,7 +193,7 @@ class Field:
         for value in taken:
             if not kind.accepts(value):
                 raise QueryError(f"{self} cannot be compared with {value!r}: expected {kind.expected}")
-        return tuple(_number(str(value)) if type(value) is int else value for value in taken)
+        return tuple(_parse_number(str(value)) if type(value) is int else value for value in taken)
 
 
 #: When a model was stored.
@@ -253,7 +253,7 @@ class Condition:
             if isinstance(one, date):
                 pieces.append(self._compare_time(value, one))
             else:
-                alike.setdefault(_json_types(one), []).append(one)
+                alike.setdefault(_find_json_types(one), []).append(one)
         for types, values in alike.items():
             operator = {"=": "IN", "~": "GLOB"}.get(self.operator, self.operator)
             wanted = f"({', '.join('?' * len(values))})"
@@ -266,7 +266,7 @@ class Condition:
         if not self.field.own:
             return SQL(f"compare_time({value.text}, '{self.operator}', ?)", (*value.parameters, wanted.isoformat()))
         # `stored_at` contains strings in UTC, all in the same format; a time without an offset is local.
-        first, last = (_in_utc(moment) for moment in _span(wanted.isoformat()))
+        first, last = (_convert_to_utc(moment) for moment in _find_span(wanted.isoformat()))
         if self.operator == "=":
             return SQL(f"{value.text} BETWEEN ? AND ?", (first, last))
         return SQL(f"{value.text} {self.operator} ?", (last if self.operator in ("<=", ">") else first,))
@@ -343,7 +343,7 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
         moment = datetime.fromisoformat(stored if _DATE.match(stored) else "")
     except (TypeError, ValueError):
         return False
-    first, last = _span(wanted)
+    first, last = _find_span(wanted)
     if (moment.tzinfo is None) != (first.tzinfo is None):
         moment, first, last = (one.replace(tzinfo=None) for one in (moment, first, last))
     return {
@@ -356,7 +356,7 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _span(wanted: str) -> tuple[datetime, datetime]:
+def _find_span(wanted: str) -> tuple[datetime, datetime]:
     """Return the first and last moments of a date, or a datetime twice."""
     if _DATE.fullmatch(wanted):
         day = date.fromisoformat(wanted)
@@ -365,7 +365,7 @@ def _span(wanted: str) -> tuple[datetime, datetime]:
     return moment, moment
 
 
-def _in_utc(moment: datetime) -> str:
+def _convert_to_utc(moment: datetime) -> str:
     try:
         moment = moment.astimezone(UTC)
     except (OverflowError, ValueError, OSError):
@@ -374,7 +374,7 @@ def _in_utc(moment: datetime) -> str:
     return moment.isoformat(timespec="microseconds")
 
 
-def _json_types(value: Any) -> str:
+def _find_json_types(value: Any) -> str:
     """Return SQL for the JSON types that are comparable with a value: neither true nor '1' equals 1."""
     if isinstance(value, bool):
         return "'true'" if value else "'false'"
@@ -387,7 +387,7 @@ def _join(pieces: list[SQL], word: str) -> SQL:
     return SQL(text, tuple(one for piece in pieces for one in piece.parameters))
 
 
-def _order(sort: str | None) -> SQL:
+def _build_order(sort: str | None) -> SQL:
     """Return the order by a field, or ``-field`` for descending; missing values come last, ties most recent first."""
     if sort is None:
         return SQL("models.id DESC")
@@ -396,21 +396,21 @@ def _order(sort: str | None) -> SQL:
     return SQL(f"{value.text} {'DESC' if descends else 'ASC'} NULLS LAST, models.id DESC", value.parameters)
 
 
-def _number(text: str) -> int | float:
+def _parse_number(text: str) -> int | float:
     """Return a number that SQLite can represent; integers that are too large become floats, possibly infinite."""
     number = float(text)
     whole = int(text) if text.lstrip("+-").isdecimal() and abs(number) <= 2**63 else number
     return whole if abs(whole) < 2**63 else number
 
 
-def _size(text: str) -> int | float:
+def _parse_size(text: str) -> int | float:
     match = _SIZE.fullmatch(text)
     if match is None or match[2].lower() not in UNITS:
         raise ValueError(f"expected {SIZE.expected}")
-    return _number(match[1]) * UNITS[match[2].lower()]
+    return _parse_number(match[1]) * UNITS[match[2].lower()]
 
 
-def _time(text: str) -> date:
+def _parse_time(text: str) -> date:
     try:
         if _DATE.fullmatch(text):
             return date.fromisoformat(text)

@@ -86,7 +86,7 @@ class Storage:
     ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
         #: The file, as an absolute path.
-        self.path = schema.find_default_path() if given is None else _absolute(given)
+        self.path = schema.find_default_path() if given is None else _make_absolute(given)
         #: Seconds that an operation waits for a lock.
         self.timeout = timeout
         #: Whether every fetch is restricted to the user's own list.
@@ -816,7 +816,7 @@ class Storage:
         return [record.name for record in records]
 
 
-def _absolute(path: str | os.PathLike[str]) -> Path:
+def _make_absolute(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path of a store, and refuse what cannot be a file."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):

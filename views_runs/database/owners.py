@@ -86,7 +86,7 @@ def is_own(owner: str) -> bool:
 def process_tag() -> str:
     """Return the identity of this process, for use in the name of a temporary file."""
     pid = os.getpid()
-    return f"backup-{_kernel_tag()}-{pid}-{start_time(pid)}"
+    return f"backup-{_hash_kernel()}-{pid}-{start_time(pid)}"
 
 
 def has_tag_ended(name: str) -> bool:
@@ -97,12 +97,12 @@ def has_tag_ended(name: str) -> bool:
     """
     try:
         _, kernel_tag, pid, start = name.split(".")[2].split("-")
-        return kernel() is not None and kernel_tag == _kernel_tag() and _is_gone(int(pid), int(start))
+        return kernel() is not None and kernel_tag == _hash_kernel() and _is_gone(int(pid), int(start))
     except (ValueError, LookupError):
         return False
 
 
-def _kernel_tag() -> str:
+def _hash_kernel() -> str:
     return hashlib.sha256((kernel() or "").encode()).hexdigest()[:12]
 
 

@@ -199,10 +199,10 @@ def refuse_foreign_wal(path: Path, timeout: float) -> None:
         return
     with Connection(path, timeout, "ro&immutable=1") as connection:
         if connection.value("PRAGMA application_id") != APPLICATION_ID:
-            raise _foreign()
+            raise _explain_foreign()
 
 
-def _foreign() -> NotAStoreError:
+def _explain_foreign() -> NotAStoreError:
     return NotAStoreError("the file belongs to another program", "Check the path; nothing was changed")
 
 
@@ -228,7 +228,7 @@ def _recognise(connection: Connection) -> bool:
         )
     if is_empty:
         return False
-    raise _foreign()
+    raise _explain_foreign()
 
 
 def _is_empty(connection: Connection) -> bool:

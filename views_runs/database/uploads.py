@@ -121,7 +121,7 @@ class Upload:
                 self._write(connection)
             if self.id is not None:
                 if not connection.change("DELETE FROM uploads WHERE id = ? AND NOT condemned", (self.id,)):
-                    raise _lost()
+                    raise _explain_loss()
                 connection.change("DELETE FROM watches WHERE upload = ?", (self.id,))
             return models.add(entry, pickled, self.id)
 
@@ -134,7 +134,7 @@ class Upload:
             insert = "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id"
             self.id = int(connection.value(insert, (self._owner, started_at)))
         elif not connection.change("UPDATE uploads SET beat = beat + 1 WHERE id = ? AND NOT condemned", (self.id,)):
-            raise _lost()
+            raise _explain_loss()
         for number, part in enumerate(self._waiting, self._written + 1):
             connection.change(
                 "INSERT INTO model_parts (upload, part, digest, data) VALUES (?, ?, ?, ?)",
@@ -164,7 +164,7 @@ class Upload:
             owners.active_tokens.discard(self._token)
 
 
-def _lost() -> UploadLostError:
+def _explain_loss() -> UploadLostError:
     return UploadLostError(
         "storing made no progress for so long that another process assumed it had died and removed its parts",
         "Store the model again; nothing was stored",

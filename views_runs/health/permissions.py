@@ -63,13 +63,13 @@ def check_journal(path: Path) -> Iterator[Finding]:
     if not journal.exists():
         if not file.parent.stat().st_mode & stat.S_IWGRP:
             text = f"the group can write to {file.name}, but cannot create its journal"
-            yield _failure(text, _run("chmod g+ws", file.parent))
+            yield _failure(text, _suggest("chmod g+ws", file.parent))
     elif not journal.stat().st_mode & stat.S_IWGRP:
         text = f"the group can write to {file.name}, but not to {journal.name}"
-        yield _failure(text, _run("chmod g+w", journal))
+        yield _failure(text, _suggest("chmod g+w", journal))
     elif journal.stat().st_gid != file.stat().st_gid:
         text = f"{journal.name} and {file.name} belong to different groups"
-        yield _failure(text, _run(f"chgrp {_name(file.group, file.stat().st_gid)}", journal))
+        yield _failure(text, _suggest(f"chgrp {_look_up_name(file.group, file.stat().st_gid)}", journal))
 
 
 def check_group(path: Path) -> Iterator[Finding]:
@@ -80,11 +80,11 @@ def check_group(path: Path) -> Iterator[Finding]:
         return
     if not folder.st_mode & stat.S_ISGID:
         text = f"files created in {file.parent} get their creator's group, not the folder's"
-        yield _warning(text, _run("chmod g+s", file.parent))
+        yield _warning(text, _suggest("chmod g+s", file.parent))
     elif file.exists() and file.stat().st_gid != folder.st_gid:
-        group = _name(file.parent.group, folder.st_gid)
+        group = _look_up_name(file.parent.group, folder.st_gid)
         text = f"{file.name} does not belong to its folder's group, {group}"
-        yield _warning(text, _run(f"chgrp {group}", *filter(Path.exists, (file, journal))))
+        yield _warning(text, _suggest(f"chgrp {group}", *filter(Path.exists, (file, journal))))
 
 
 def chmod_has_effect(folder: Path) -> bool:
@@ -100,11 +100,11 @@ def chmod_has_effect(folder: Path) -> bool:
 def describe(place: Path) -> str:
     """Return the mode, owner and group of a file, as in ``-rw-rw-r-- ines:views``."""
     status = place.stat()
-    owner, group = _name(place.owner, status.st_uid), _name(place.group, status.st_gid)
+    owner, group = _look_up_name(place.owner, status.st_uid), _look_up_name(place.group, status.st_gid)
     return f"{stat.filemode(status.st_mode)} {owner}:{group}"
 
 
-def _name(look_up: Callable[[], str], number: int) -> str:
+def _look_up_name(look_up: Callable[[], str], number: int) -> str:
     """Return the name of a user or group, or its number if no name can be looked up."""
     try:
         return look_up()
@@ -112,6 +112,6 @@ def _name(look_up: Callable[[], str], number: int) -> str:
         return str(number)
 
 
-def _run(command: str, *places: Path) -> str:
+def _suggest(command: str, *places: Path) -> str:
     """Return advice to run a command on files."""
     return f"Run `{command} {shlex.join(map(str, places))}`"

@@ -80,13 +80,13 @@ def _search(value: Any, wanted: Any, deadline: float, seen: dict[int, Any], dept
     # Kept alive, so that no later object has the same id.
     seen[id(value)] = value
     with suppress(Exception):
-        for step, child in _children(value):
+        for step, child in _list_children(value):
             if found := _search(child, wanted, deadline, seen, depth + 1):
                 return step + found[0], found[1]
     return None
 
 
-def _children(value: Any) -> Iterator[tuple[str, Any]]:
+def _list_children(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the objects that are pickled with an object, each with its location relative to the object."""
     if isinstance(value, dict):
         yield from ((f"[{_SHORT.repr(key)}]", item) for key, item in value.items())

@@ -84,7 +84,7 @@ def verdict(needs: Needs) -> Verdict:
     findings = [*_check_bytes(needs), *_check_modules(modules, missing), *((MAY_NOT, text) for text in others.values())]
     worst = max((state for state, _ in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
     reasons = tuple(dict.fromkeys(reason for _, reason in findings))
-    return Verdict(worst, reasons, _pip([*suppliers(missing, needs), *others], needs))
+    return Verdict(worst, reasons, _format_command([*suppliers(missing, needs), *others], needs))
 
 
 def missing_modules(modules: Iterable[str]) -> list[str]:
@@ -98,7 +98,7 @@ def missing_modules(modules: Iterable[str]) -> list[str]:
 
 def install(modules: Iterable[str], needs: Needs) -> str:
     """Return a command that installs the distributions of top-level modules; empty if none is known."""
-    return _pip(suppliers(modules, needs), needs)
+    return _format_command(suppliers(modules, needs), needs)
 
 
 def suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
@@ -110,7 +110,7 @@ def suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
     return [known[module] for module in modules if module in known]
 
 
-def _pip(names: Iterable[str], needs: Needs) -> str:
+def _format_command(names: Iterable[str], needs: Needs) -> str:
     # Users paste the command into a shell, and anyone who can write to the store may have chosen the names.
     pinned = []
     for name in dict.fromkeys(filter(_NAME.fullmatch, names)):

@@ -548,13 +548,13 @@ class Reader:
         self._memo.put(self._memo.dense + len(self._memo.others), self._look())
 
     def _put(self, argument: int | bytes | None) -> None:
-        index = _index(argument)
+        index = _read_index(argument)
         if index < 0:
             raise _Over("a memo index is negative")
         self._memo.put(index, self._look())
 
     def _get(self, argument: int | bytes | None) -> bytes | None:
-        index = _index(argument)
+        index = _read_index(argument)
         if not 0 <= index < self._memo.dense and index not in self._memo.others:
             raise _Over("something is missing in its memo")
         return self._memo.names.get(index)
@@ -594,7 +594,7 @@ class Reader:
         self._imports.add(asked)
 
 
-def _index(argument: int | bytes | None) -> int:
+def _read_index(argument: int | bytes | None) -> int:
     """Return the index of a memo entry; if it is a line, the unpickler reads it up to the first zero byte."""
     if argument is None:
         raise _Lost("a memo index is too long")
@@ -606,7 +606,7 @@ def _index(argument: int | bytes | None) -> int:
         raise _Over("a memo index is not a number") from None
 
 
-def _raw_unicode(line: bytes | None) -> bytes | None:
+def _decode_unicode(line: bytes | None) -> bytes | None:
     """Return the argument of a UNICODE opcode in UTF-8, or None if it is invalid."""
     try:
         return codecs.raw_unicode_escape_decode(line or b"\\u")[0].encode("utf-8", "surrogatepass")
@@ -618,7 +618,7 @@ def _raw_unicode(line: bytes | None) -> bytes | None:
 _PLAIN = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}))*+""", re.DOTALL)
 
 
-def _quoted(line: bytes | None) -> bytes | None:
+def _parse_quoted(line: bytes | None) -> bytes | None:
     """Return the argument of a STRING opcode, or None if it has unusual escapes or is not ASCII."""
     if line is None:
         return None
@@ -630,7 +630,7 @@ def _quoted(line: bytes | None) -> bytes | None:
     return text if text.isascii() else None
 
 
-def _trouble(kind: TroubleKind) -> Callable[[Reader, Any], None]:
+def _make_trouble(kind: TroubleKind) -> Callable[[Reader, Any], None]:
     """Return the effect of opcodes that are troubles in themselves."""
 
     def effect(reader: Reader, code: Any) -> None:
@@ -677,14 +677,14 @@ _EFFECTS: dict[str, Callable[[Reader, Any], bytes | None]] = {
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Reader._get),
     **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), lambda reader, text: text),
     **dict.fromkeys(("SHORT_BINSTRING", "BINSTRING"), lambda reader, text: text if text and text.isascii() else None),
-    "UNICODE": lambda reader, line: _raw_unicode(line),
-    "STRING": lambda reader, line: _quoted(line),
+    "UNICODE": lambda reader, line: _decode_unicode(line),
+    "STRING": lambda reader, line: _parse_quoted(line),
     "GLOBAL": Reader._name,
     "INST": Reader._name_instance,
     "STACK_GLOBAL": Reader._name_from_stack,
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _trouble(TroubleKind.EXTENSION)),
-    **dict.fromkeys(("PERSID", "BINPERSID"), _trouble(TroubleKind.PERSISTENT)),
-    "NEXT_BUFFER": _trouble(TroubleKind.BUFFER),
+    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _make_trouble(TroubleKind.EXTENSION)),
+    **dict.fromkeys(("PERSID", "BINPERSID"), _make_trouble(TroubleKind.PERSISTENT)),
+    "NEXT_BUFFER": _make_trouble(TroubleKind.BUFFER),
 }
 
 #: The opcodes whose effects check and change the stack themselves.

@@ -37,7 +37,7 @@ def listed() -> frozenset[Import]:
         trouble = f"everyone on this system can write to {place}, and so change this list"
         raise StorageError(trouble, advice).locate(path=file)
     try:
-        return parsed(line.strip() for line in _lines(file) if line.strip() and not line.lstrip().startswith("#"))
+        return parsed(line.strip() for line in _read_lines(file) if line.strip() and not line.lstrip().startswith("#"))
     except (OSError, ValueError) as error:
         trouble = f"the list of trusted imports cannot be read: {getattr(error, 'strerror', None) or error}"
         raise StorageError(trouble, "Correct or remove this file").locate(path=file) from error
@@ -100,7 +100,7 @@ def add(imports: Iterable[Import]) -> list[Import]:
                 raise StorageError(trouble, "Ask whoever stored the model")
         if new:
             file.parent.mkdir(parents=True, exist_ok=True)
-            lines = [*_lines(file), *map(str, new)]
+            lines = [*_read_lines(file), *map(str, new)]
             with files.written(file, StorageError, overwrite=True) as beside:
                 beside.write_text("\n".join(lines) + "\n", "utf-8")
     except StorageError as error:
@@ -119,7 +119,7 @@ def _can_be_listed(one: Import) -> bool:
         return False
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     try:
         return file.read_text("utf-8").splitlines()
     except FileNotFoundError:
