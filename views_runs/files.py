@@ -10,7 +10,7 @@ from views_runs.exceptions import StorageError
 #: The suffixes of the files that SQLite keeps beside a database; the last two only in WAL mode, which is not used here.
 COMPANIONS = ("-journal", "-wal", "-shm")
 
-#: The prefix of the name of a file that is still being written; it is renamed when it is complete.
+#: The name prefix of files that are still being written; they are renamed when complete.
 TEMPORARY = ".views_runs."
 
 
@@ -40,7 +40,7 @@ def choose_target(
     """
     try:
         if file is not None and not os.fspath(file):
-            raise ValueError("a file name must not be empty")
+            raise ValueError("the file name is empty")
         path = Path("." if file is None else os.path.expanduser(file))
         path = path / name if path.is_dir() else path
         _refuse_target(path, store, kind, overwrite)

@@ -118,7 +118,7 @@ def find_mount(path: Path) -> Mount | None:
 
 
 def has_modes(path: Path) -> bool:
-    """Tell whether mode bits show who can write to a path."""
+    """Return whether mode bits show who can write to a path."""
     mount = find_mount(path)
     return os.name == "posix" and not (mount and mount.kind in WITHOUT_MODES)
 
@@ -151,7 +151,7 @@ def _assess_nfs(mount: Mount) -> Iterator[Assessment]:
         yield "failure", "nocto: changes by other computers may not be seen", "Mount it without nocto"
     if not options.get("vers", "4").startswith("4"):
         yield "warning", "only version 4 was tested", advice
-    yield "ok", "NFS 4.2 lost nothing in tests with two writers, through crashes of either one and of the server", ""
+    yield "ok", "NFS 4.2 lost nothing in tests with two writing computers, even when either or the server crashed", ""
 
 
 def _assess_smb(mount: Mount) -> Iterator[Assessment]:

@@ -44,7 +44,7 @@ TIME = Kind("a datetime, a date, or an ISO 8601 string of one", is_time)
 
 @dataclass(frozen=True)
 class KnownField:
-    """A metadata field that every model can have, and how it appears elsewhere."""
+    """A metadata field known for every model: its type, option and column."""
 
     name: str
     #: `TEXT`, `MONTH`, `MONTHS` or `TIME`.
@@ -199,7 +199,7 @@ def round_trip(metadata: Any) -> Metadata:
     """Return metadata as a store would return it; empty for None.
 
     Raises:
-        InvalidMetadataError: it would not compare equal.
+        InvalidMetadataError: the metadata is invalid, or would not compare equal.
 
     >>> round_trip(ModelMetadata(author="testuser"))
     {'author': 'testuser'}
@@ -263,7 +263,7 @@ def unmet_fields(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) ->
 
 
 def is_equivalent(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    """Return whether a model has metadata in which every wanted field, except ``training_date``, is equal.
+    """Return whether a model has metadata that equals the wanted metadata in every field except ``training_date``.
 
     >>> is_equivalent(Metadata(author="testuser", outcome="ged_sb"), {"author": "testuser"})
     True
@@ -272,7 +272,7 @@ def is_equivalent(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -
 
 
 def missing_fields(required: Iterable[str], metadata: Mapping[str, Any] | None) -> list[str]:
-    """Return the required fields that are missing from metadata, or None in it.
+    """Return the required fields that are missing or None.
 
     >>> missing_fields(["author", "run_id"], Metadata(author="testuser", run_id=None))
     ['run_id']

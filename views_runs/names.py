@@ -17,7 +17,7 @@ _VERSIONED = re.compile(r"(?s)(.*):([0-9]+)")
 
 
 def check_new_name(name: str) -> str:
-    """Return a valid name for a new model, as a plain `str`.
+    """Check the name of a new model, and return it as a plain `str`.
 
     Raises:
         InvalidNameError: the name is not valid.
@@ -32,7 +32,7 @@ def check_new_name(name: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Return a model name to look up, as a plain `str`.
+    """Check the name of a model to look up, and return it as a plain `str`.
 
     Raises:
         InvalidNameError: the name is not valid.
@@ -46,7 +46,7 @@ def check_name(name: str) -> str:
     if not name:
         trouble = "it is empty"
     elif len(name) > MAX_NAME:
-        trouble = f"it has {len(name)} characters, and the limit is {MAX_NAME}"
+        trouble = f"it has {len(name)} characters, but the limit is {MAX_NAME}"
     elif "Cs" in categories:
         trouble = "it contains a character that is not valid Unicode"
     elif categories & {"Cc", "Zl", "Zp"}:

@@ -243,7 +243,7 @@ class Condition:
         if self.operator == "lacks":
             return SQL(f"ifnull({json_type.text}, 'null') = 'null'", json_type.parameters)
         if self.operator == "!=":
-            # A value of another type counts as not equal; a missing field matches neither = nor !=.
+            # A value of another type is not equal; a missing field matches neither = nor !=.
             equal = replace(self, operator="=").sql()
             parameters = json_type.parameters + equal.parameters
             return SQL(f"{json_type.text} <> 'null' AND NOT ifnull({equal.text}, 0)", parameters)
@@ -274,7 +274,7 @@ class Condition:
 
 @contextmanager
 def refuse_beyond_limits() -> Iterator[None]:
-    """Turn errors from exceeding a limit of SQLite into a `QueryError`.
+    """Raise a `QueryError` if a statement in the block exceeds a limit of SQLite.
 
     The block must raise a `StorageError` whose cause is SQLite's error.
     """
@@ -388,7 +388,7 @@ def _join(pieces: list[SQL], word: str) -> SQL:
 
 
 def _build_order(sort: str | None) -> SQL:
-    """Return the order by a field, or ``-field`` for descending; missing values come last, ties most recent first."""
+    """Return SQL for sorting by a field (``-field`` for descending): missing values last, ties most recent first."""
     if sort is None:
         return SQL("models.id DESC")
     descends = isinstance(sort, str) and sort.startswith("-")
@@ -522,7 +522,7 @@ class _Parser:
 
     def fail(self, trouble: str, place: int | None = None) -> NoReturn:
         place = self.place if place is None else place
-        # Show only the surroundings of the place if the text is long.
+        # If the text is long, show only the part around the place.
         start = max(0, place - 60)
         shown = "".join(one if one.isprintable() else "?" for one in self.text[start : place + 40])
         pointer = f"{' ' * (place - start)}^ {trouble}"

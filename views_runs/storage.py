@@ -107,7 +107,7 @@ class Storage:
         The file is created if necessary; its folder is created only for the default store.
 
         Args:
-            name: up to 255 characters, without control characters or a colon and number at the end.
+            name: up to 255 characters; it must not contain control characters or end in a colon and a number.
             model: any object that can be pickled, of any size.
             metadata: a dict, a `ModelMetadata`, a dataclass or a pydantic model.
             overwrite: if a model with this name exists, add a new current version and keep the earlier versions.
@@ -324,8 +324,8 @@ class Storage:
     ) -> "list[tuple[ModelRecord, Verdict]]":
         """Return the records of models, each with a verdict on whether the model will load on this machine.
 
-        Nothing is loaded or imported. The verdict is based on what was recorded when the model was stored or, if this
-        is missing, on its pickle.
+        Nothing is loaded or imported. The verdict is based on what was recorded when the model was stored; if nothing
+        was recorded, on its pickle.
 
         Args:
             models: names; defaults to the current versions of all models.
@@ -436,7 +436,7 @@ class Storage:
     def exists_with_metadata(self, name: str, metadata: Any) -> bool:
         """Return whether a model with this name exists and its metadata has all these fields with equal values.
 
-        ``training_date`` and any other fields of the stored metadata are ignored. Leave out ``author`` and ``run_id``
+        ``training_date`` is ignored, as are stored fields that are not given here. Leave out ``author`` and ``run_id``
         to accept a model trained by a colleague or in an earlier run.
 
         >>> store = Storage("models.db")
@@ -552,10 +552,10 @@ class Storage:
                 return database.models.set_metadata(record, *encode({**changed, **fields}))
 
     def require(self, *fields: str) -> None:
-        """Set the metadata fields that every model stored from now on must have; without arguments, remove the list.
+        """Set the metadata fields that every model stored from now on must have; without arguments, require none.
 
-        This applies to everyone who uses the file. Existing models are not affected; `incomplete` lists those that lack
-        a required field.
+        This applies to everyone who uses the file. Existing models are not affected; `incomplete` returns those that
+        lack a required field.
 
         Raises:
             InvalidMetadataError: a field name is not valid.
@@ -587,11 +587,11 @@ class Storage:
         return [record for record in self.find(all_versions=True) if missing_fields(required, record.metadata)]
 
     def diff(self, name: str, other: str | None = None) -> tuple[ModelRecord, ModelRecord]:
-        """Return two records to compare: of two models, or of a version's predecessor and the version.
+        """Return the records of two models, or of a version and its predecessor, for comparison.
 
         Args:
             name: a model or a version.
-            other: the model to compare it with. Without it, the first record is that of the preceding version.
+            other: another model or version. Without it, the predecessor of `name` is returned first, then `name`.
 
         Raises:
             ModelNotFoundError: a model does not exist, or there is no earlier version.
@@ -692,7 +692,7 @@ class Storage:
 
         Args:
             models: names (all versions are verified) or ``NAME:VERSION``; defaults to the whole store.
-            progress: called with the number of bytes read so far and the total.
+            progress: called with the number of bytes read so far, and the total.
 
         Returns:
             The number of versions read, and the damaged ones.
@@ -727,10 +727,10 @@ class Storage:
 
         Args:
             file: a file that does not exist yet, or a folder in which to create a file with the store's name.
-            progress: called with the number of bytes copied and read back so far and the total.
+            progress: called with the number of bytes copied or read back so far, and the total.
 
         Returns:
-            What was copied, and which versions were not: those deleted in the meantime and those damaged.
+            What was copied, and the versions that were not: those deleted during the backup, and the damaged ones.
 
         Raises:
             BackupError: the file exists, cannot be written, or is the store itself.
@@ -857,7 +857,7 @@ def _keep_records(
         elif on_damage is not None:
             on_damage(one)
         else:
-            log.warning("%s is not shown: %s", one.name, one.trouble)
+            log.warning("skipping %s: %s", one.name, one.trouble)
     return records
 
 
@@ -873,7 +873,7 @@ def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> M
 
 
 class _Counter:
-    """Adds up the bytes processed, and reports that number and the total."""
+    """Counts the bytes processed, and reports progress."""
 
     def __init__(self, total: int, progress: Callable[[int, int], object] | None) -> None:
         self._done, self._total, self._progress = 0, total, progress or (lambda done, total: None)

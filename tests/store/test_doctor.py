@@ -359,7 +359,7 @@ def test_file_systems(
     "options, state, text",
     [
         (["--attribute-timeout=0", "--entry-timeout=0", "--direct-io-mode=enable"], "ok", "lost nothing"),
-        (["--entry-timeout=0"], "failure", "mounted without attribute-timeout=0, direct-io-mode=enable: with two"),
+        (["--entry-timeout=0"], "failure", "mounted without attribute-timeout=0, direct-io-mode=enable: it loses"),
     ],
 )
 def test_glusterfs(

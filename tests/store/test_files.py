@@ -77,7 +77,7 @@ def test_a_newer_layout(store: Storage, sql: sqlite3.Connection) -> None:
     """The message names both layouts and says how to upgrade."""
     store.store("m", 1)
     sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    refused(store, NotAStoreError, f"layout {SCHEMA_VERSION + 1}, and this .* supports layout {SCHEMA_VERSION}. .*: upgrade views_runs")
+    refused(store, NotAStoreError, f"layout {SCHEMA_VERSION + 1}, but this .* supports layout {SCHEMA_VERSION}. .*: upgrade views_runs")
 
 
 @pytest.mark.parametrize("size", [1, 50, 100, 5000, 16384, 40000])
@@ -444,7 +444,7 @@ def test_rows_that_cannot_be_read(store: Storage, sql: sqlite3.Connection, chang
         store.inspect("m")
     assert str(store.path) in str(caught.value)
     assert store.list() == ["n"]
-    assert "m is not shown: the row of the model 'm', version 1, cannot be read" in caplog.text
+    assert "skipping m: the row of the model 'm', version 1, cannot be read" in caplog.text
     damaged: list[Damage] = []
     assert [record.name for record in store.find(on_damage=damaged.append)] == ["n"]
     assert [(one.name, one.version) for one in damaged] == [("m", 1)]
@@ -475,7 +475,7 @@ def test_metadata_of_another_program(store: Storage, sql: sqlite3.Connection) ->
     assert store.inspect("m").metadata is None and store.fetch("m") == 1
     with pytest.raises(MetadataExistsError):
         store.store_metadata("m", {"author": "testuser"})
-    with pytest.raises(InvalidMetadataError, match="not an object"):
+    with pytest.raises(InvalidMetadataError, match="not a JSON object"):
         store.annotate("m", author="testuser")
     store.store_metadata("m", {"author": "testuser"}, overwrite=True)
     assert store.fetch_metadata("m") == {"author": "testuser"}

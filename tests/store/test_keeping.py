@@ -289,7 +289,7 @@ def test_a_link_as_a_target(filled: Storage, tmp_path: Path) -> None:
         with pytest.raises(BackupError, match="this is a link to .* Give that file itself"):
             filled.backup(target)
     assert Path("other.db").read_text() == "other"
-    with pytest.raises(BackupError, match="file name must not be empty"):
+    with pytest.raises(BackupError, match="file name is empty"):
         filled.backup("")
 
 

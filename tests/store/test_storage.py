@@ -177,9 +177,9 @@ def test_names_come_back(store: Storage, name: str) -> None:
         ("a\u2028b", "control character"),
         ("a\ud800", "not valid Unicode"),
         ("x" * 256, "it has 256 characters"),
-        ("m:1", "names a version"),
-        ("m:007", "names a version"),
-        (":1", "names a version"),
+        ("m:1", "refers to a version"),
+        ("m:007", "refers to a version"),
+        (":1", "refers to a version"),
         (7, "must be a string"),
         (None, "must be a string"),
     ],
@@ -285,7 +285,7 @@ def test_default_store_that_is_not_there(own_home: Path) -> None:
     assert store.path.is_relative_to(own_home)
     assert (store.list(), store.find(), store.exists("m"), store.has_metadata("m")) == ([], [], False, False)
     assert not store.exists_with_metadata("m", {})
-    with pytest.raises(ModelNotFoundError, match="no store yet"):
+    with pytest.raises(ModelNotFoundError, match="the store does not exist yet"):
         store.fetch("m")
     assert list(own_home.iterdir()) == []
     store.store("m", 1)

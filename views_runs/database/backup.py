@@ -68,7 +68,7 @@ def back_up(source: Connection, target: Path, progress: Progress) -> Backup:
 
 @contextmanager
 def _as_backup_error(target: Path) -> Iterator[None]:
-    """Report a full disk as a problem of the copy, not of the store."""
+    """Attribute a full disk to the copy, not to the store."""
     try:
         yield
     except StoreFullError as error:
@@ -101,7 +101,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _copy_all(source: Connection, copy: Connection, progress: Progress) -> tuple[tuple[str, ...], tuple[Damage, ...]]:
-    """Copy everything; return the models deleted in the meantime, and the damaged ones."""
+    """Copy everything; return the versions deleted in the meantime, and the damaged ones."""
     models, damaged = _copy_tables(source, copy)
     deleted = []
     for row in models:
@@ -128,7 +128,7 @@ def _copy_tables(source: Connection, copy: Connection) -> tuple[list[tuple[Any, 
             copy.change(f"DELETE FROM {table}")
             for row in whole[table]:
                 copy.change(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row)
-        # In the copy, a model's id is also the id of its upload, so no new upload may get that id.
+        # In the copy, the parts of a model are stored under its own id, which no new upload may be given.
         copy.change("DELETE FROM sqlite_sequence WHERE name = 'uploads'")
         copy.change("INSERT INTO sqlite_sequence SELECT 'uploads', seq FROM sqlite_sequence WHERE name = 'models'")
     return models, damaged

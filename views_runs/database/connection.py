@@ -45,7 +45,7 @@ POLL = (0.002, 0.010)
 #: The same for bulk writers: longer, so that readers get in first when another bulk writer pauses.
 BULK_POLL = (0.010, 0.020)
 
-#: Seconds after which the cause of a wait is investigated, and seconds after which the wait is logged.
+#: Seconds of waiting after which the cause is investigated, and after which the wait is logged.
 SUSPICION = 1.0
 PATIENCE = 3.0
 
@@ -83,7 +83,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Wait:
-    """One wait for a lock: applies the timeout, investigates the cause, and logs long waits."""
+    """Waits for a lock: enforces the timeout, investigates the cause, and logs long waits."""
 
     def __init__(self, connection: "Connection", poll: tuple[float, float]) -> None:
         self._connection = connection
@@ -222,7 +222,7 @@ class Connection:
         """Execute the block in a write transaction: commit at the end, or roll back if the block raises.
 
         Args:
-            bulk: this transaction is one of many, and gives way to others.
+            bulk: this is one of many transactions in a row, and gives way to other processes.
         """
         # A deferred transaction cannot wait: its first write fails at once if the file is locked, whatever the timeout.
         with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):

@@ -1,7 +1,7 @@
 """Test whether a file system provides the byte-range locks that SQLite needs.
 
-The locks are requested by child processes, on a temporary file beside the store, so that a request that hangs does not
-hang this process, and this process does not close a file on which SQLite holds a lock.
+Child processes request the locks, on a temporary file beside the store. A request that hangs therefore does not hang
+this process, which also never closes a file on which SQLite holds a lock.
 """
 
 import os

@@ -24,7 +24,7 @@ from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, ver
 from views_runs.query import CURRENT, Question, compare_time, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, read_environment
 
-#: The number of names, most recent first, among which to look for one similar to a missing name.
+#: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
 
 #: The columns of a record; the third, to be filled in, is whether it is current.
@@ -183,7 +183,7 @@ class Models:
     def _judge(self, row: Stored, error: StorageError) -> StorageError:
         """Return the error to raise if a part cannot be read or does not match its digest.
 
-        If the model has been deleted, the parts of another model may have taken the rowids of its parts.
+        If the model has been deleted, parts of another model may have reused the rowids of its parts.
         """
         now = self._connection.row("SELECT upload FROM models NOT INDEXED WHERE id = ?", (row.id,))
         if now is None:
@@ -220,7 +220,7 @@ class Models:
             raise InvalidMetadataError(
                 f"this store requires {' and '.join(required)} in the metadata; missing: {', '.join(lacking)}",
                 lacking[0],
-                "Add them to the metadata; nothing was changed",
+                "Add what is missing; nothing was changed",
             )
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:

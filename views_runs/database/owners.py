@@ -116,7 +116,7 @@ def kernel() -> str | None:
 
 
 def boot() -> str:
-    """Return an identifier of this boot of the kernel, which is the same in all its containers.
+    """Return an identifier of this boot of the kernel, the same in all containers.
 
     Raises:
         OSError: the system has none.

@@ -167,7 +167,7 @@ def refuse_unusable(status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise InvalidPathError("this is not a regular file", "Give another path")
     if status.st_nlink > 1:
-        # The journal is beside one of the names; a program that opens the file by another does not find it.
+        # The journal is named after one of the links; a program that opens the file by another does not find it.
         raise InvalidPathError(
             "the file has several hard links, which SQLite cannot use safely", "Keep one of them, or make a copy"
         )
@@ -210,7 +210,7 @@ def _recognise(connection: Connection) -> bool:
     """Return True for a store and False for an empty file; refuse anything else."""
     if sqlite3.sqlite_version_info < (3, 38):
         raise StorageError(
-            f"views_runs needs SQLite 3.38 or later, and this Python has {sqlite3.sqlite_version}", "Use a newer Python"
+            f"views_runs needs SQLite 3.38 or later, but this Python has {sqlite3.sqlite_version}", "Use a newer Python"
         )
     with connection.snapshot():
         application = connection.value("PRAGMA application_id")
@@ -223,7 +223,7 @@ def _recognise(connection: Connection) -> bool:
         return True
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
         raise NotAStoreError(
-            f"the file has layout {version}, and this version of views_runs supports layout {SCHEMA_VERSION}",
+            f"the file has layout {version}, but this version of views_runs supports layout {SCHEMA_VERSION}",
             "A newer version created it: upgrade views_runs; nothing was changed",
         )
     if is_empty:

@@ -31,8 +31,8 @@ PAUSE = 0.012
 #: The maximum number of parts to keep in memory and write in one transaction.
 MOST_PARTS = 12
 
-#: The maximum number of parts that one transaction deletes, and limits for the pages that it frees, so that its journal
-#: fits in the reserved space.
+#: The maximum number of parts to delete, and the limits on pages to free, in one transaction, so that its journal fits
+#: in the reserved space.
 MOST_DELETED = 32
 FEWEST_PAGES = 64
 MOST_PAGES = 4096
@@ -51,7 +51,7 @@ class Pace:
 
     def __init__(self, count: int, most: int, fewest: int = 1) -> None:
         self.count, self.most, self.fewest = count, most, fewest
-        #: The shortest known duration of a transaction in seconds, however little it does.
+        #: The minimum duration of a transaction in seconds, as far as is known, however little it does.
         self._least = 0.0
         self._ended = float("-inf")
 
@@ -61,7 +61,7 @@ class Pace:
         # The time since the last transaction counts towards the pause.
         time.sleep(max(0.0, self._ended + PAUSE - time.monotonic()))
         with connection.transaction(bulk=True):
-            # Measured from here: the wait for the lock does not keep others waiting.
+            # Start timing here: waiting for the lock does not delay others.
             started = time.monotonic()
             yield
         self._ended = time.monotonic()

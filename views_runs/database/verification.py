@@ -82,7 +82,7 @@ def find_damaged_tables(connection: Connection) -> list[Damage]:
 def verify(connection: Connection, selection: Selection, progress: Progress) -> Verification:
     """Read the pickles of these models, and verify them against their digests.
 
-    Each part is read separately, so that this keeps nobody waiting.
+    Each part is read separately, so that nobody has to wait for this.
     """
     versions = size = 0
     damaged = []

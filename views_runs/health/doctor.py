@@ -178,7 +178,7 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     for state, text, advice in filesystems.assess(mount, path):
         yield Finding("file system", state, f"{about}: {text}", advice)
     if not mount.is_local:
-        text = "whether two computers see the same data can only be tested with a second computer"
+        text = "only a test with a second computer shows whether both see the same data"
         advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
         yield Finding("coherence", "ok", text, advice)
 

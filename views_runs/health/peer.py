@@ -58,8 +58,8 @@ COMMITTING, DONE, COUNTED, PARTING = range(4)
 class Announcement:
     """What a computer announces in the file of its role."""
 
-    #: Identifies the announcer; 0 for nobody. The database is named after the host's token, which must therefore be a
-    #: number: it cannot lead to another folder.
+    #: Identifies the computer; 0 for none. An integer, because the database is named after the host's token, and a
+    #: number cannot lead to another folder.
     token: int = 0
     host: str = "an unknown computer"
     #: Equal for two processes that share a kernel and a mount, and so a cache.
@@ -354,7 +354,7 @@ def identify_computer(folder: Path) -> str:
 
 
 def read(file: Path) -> Announcement:
-    """Read an announcement from a file, and replace unprintable characters; if there is none, return an empty one.
+    """Read an announcement from a file, replacing unprintable characters; without one, return an empty announcement.
 
     >>> file = Path("announcement.json")
     >>> _ = file.write_text(json.dumps({"token": 7, "host": "a\\x1b[31mb"}))

@@ -126,7 +126,7 @@ def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
         if trouble.kind in (TroubleKind.BROKEN, TroubleKind.DAMAGED):
             yield WILL_NOT, str(trouble)
         else:
-            yield MAY_NOT, f"its imports are not completely known: {trouble}"
+            yield MAY_NOT, f"it may have imports that are not known: {trouble}"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     stored_with = (needs.python or "").partition(" ")[2]
     if needs.has_code and not stored_with.startswith(f"{here}."):
@@ -138,7 +138,7 @@ def _check_modules(modules: list[str], missing: list[str]) -> Iterator[tuple[str
     for module in modules:
         if module == "__main__":
             yield MAY_NOT, (
-                "it needs objects defined in the script that stored it (__main__): move them to a module, and store "
+                "it needs something defined in the script that stored it (__main__): move that to a module, and store "
                 "the model again"
             )
         elif module.split(".")[0] not in missing and not _can_find(module):

@@ -5,10 +5,10 @@ and which are strings that may be names; for the memo, only such strings. It nev
 it cannot determine is listed in `Reading.troubles`; a pickle without troubles imports what is in `Reading.imports` and
 nothing else, as far as its opcodes are concerned. What the imported functions do when called cannot be determined.
 
-It is modelled on CPython's `_pickle.c`, and is stricter in two respects: an opcode that crosses the end of its frame is
-a trouble, because the unpickler reads it differently from a file and from memory; and so is a frame that begins inside
-another. It does not check values: a number or a text that makes the unpickler fail is accepted here, and so is a call
-with the wrong arguments.
+It is modelled on CPython's `_pickle.c`, but is stricter in two respects: it reports an opcode that crosses the end of
+its frame, because the unpickler reads it differently from a file and from memory, and a frame that begins inside
+another. It does not check values: it accepts numbers and texts that make the unpickler fail, and calls with the wrong
+arguments.
 """
 
 import codecs
@@ -650,7 +650,7 @@ class _Opcode(NamedTuple):
     least: int
     #: If not 0, it pops all items down to the last mark, and the mark; their number must be a multiple of this.
     multiple: int
-    #: The number of items that it pops after that, and those that it pushes.
+    #: The number of items that it pops after that, and the items that it then pushes.
     takes: int
     leaves: bytes
     effect: Callable[[Reader, Any], bytes | None] | None

@@ -44,7 +44,7 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def is_installed(distribution: str, version: str) -> bool:
-    """Return whether this version is installed, judging by the name of its .dist-info folder; if False, ask `version`.
+    """Return whether there is a .dist-info folder for this version; if False, `version` gives the definite answer.
 
     >>> is_installed("rich", version("rich"))
     True

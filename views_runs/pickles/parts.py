@@ -26,7 +26,7 @@ log = logging.getLogger("views_runs")
 #: All Python versions that can run this package support protocol 5, which passes on large arrays without copying them.
 PROTOCOL = 5
 
-#: The maximum size of a part in bytes: with the row's other columns just under 1 MiB, or 64 pages of the file.
+#: The maximum size of a part in bytes: including the row's other columns, just under 1 MiB, or 64 pages of the file.
 PART_SIZE = 63 * 16384
 
 #: Bytes in the first part of a pickle of several parts. It is in the same row as the metadata, and rewritten with it.
@@ -269,7 +269,7 @@ def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[m
         if done != size:
             raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
         if running.hexdigest() != sha256:
-            raise damaged("the digest of the whole is not that of its last part")
+            raise damaged("the digest of the whole pickle does not match that of its last part")
         yield last
 
 

@@ -127,5 +127,5 @@ def _read_lines(file: Path) -> list[str]:
 
 
 def is_asked_for(variable: str) -> bool:
-    """Return whether an environment variable is set to anything other than a negative value."""
+    """Return whether an environment variable is set to anything but a false value."""
     return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")

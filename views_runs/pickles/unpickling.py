@@ -28,7 +28,7 @@ def load(
     sha256: str | None = None,
     trust_command: str = "",
 ) -> Any:
-    """Check and unpickle a pickle, and return the object.
+    """Check a pickle, unpickle it, and return the object.
 
     Args:
         opens: opens the pickle; called twice if the whole pickle must be checked first.
@@ -152,6 +152,6 @@ def _refuse_strangers(reading: opcodes.Reading, trusted: frozenset[Import], trus
     reasons = [*(reasons if strangers else []), *map(str, reading.troubles)]
     if reasons:
         raise UntrustedModelError(
-            f"{'; '.join(reasons)}, which is not on the list; nothing was loaded",
+            f"the list of trusted imports does not cover it: {'; '.join(reasons)}; nothing was loaded",
             f"If you trust whoever stored it, run `{trust_command}`",
         )
