@@ -302,7 +302,7 @@ def test_an_old_sqlite(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     store.store("m", 1)
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
     monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
-    with pytest.raises(StorageError, match="needs SQLite 3.38 or later, and this Python has 3.37.2"):
+    with pytest.raises(StorageError, match="needs SQLite 3.38 or later, but this Python has 3.37.2"):
         store.list()
 
 
