@@ -245,7 +245,7 @@ def test_a_failure_is_explained(store: Storage) -> None:
 def test_a_failure_without_differences(store: Storage) -> None:
     """Where nothing differs, the message says that, and promises nothing."""
     put(store, "m", b"cbuiltins\nlen\n(tR.", imports=["builtins.len"])
-    with pytest.raises(ModelLoadError, match="this machine has what the model needs") as caught:
+    with pytest.raises(ModelLoadError, match="This machine has everything that was recorded") as caught:
         store.fetch("m")
     assert isinstance(caught.value.__cause__, TypeError)
 
