@@ -82,7 +82,7 @@ def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
     first_column = [line[: min(columns, 30)].split("  ")[0].strip() for line in shown.splitlines()[1:]]
     assert "".join(first_column).startswith("fatalities_sb_random_forest")
     assert ("level of analysis" in shown) == (columns >= 140)
-    assert ("Some columns are not shown" in result.stderr) == (columns < 140)
+    assert ("Some columns are hidden" in result.stderr) == (columns < 140)
 
 
 def test_list_newest_first_and_by_name(store: Storage, viewser: Viewser) -> None:
@@ -297,7 +297,7 @@ def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
     """The line says which file, and --help needs none."""
     result = run("--store", str(tmp_path / "gone.db"), "model", "list")
     assert (result.returncode, result.stdout) == (1, "")
-    trouble = f"cannot find models: {tmp_path / 'gone.db'}: there is no store yet. Check the path"
+    trouble = f"cannot list models: {tmp_path / 'gone.db'}: there is no store yet. Check the path"
     assert result.stderr.startswith(f"Error: {trouble}")
     assert run("--store", str(tmp_path / "gone.db"), "model", "list", "--help").returncode == 0
     assert not (tmp_path / "gone.db").exists()

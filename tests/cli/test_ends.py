@@ -136,7 +136,7 @@ def test_a_default_store_that_is_missing(viewser: Viewser, monkeypatch: pytest.M
 def test_a_limit_of_nothing(store: Storage, viewser: Viewser) -> None:
     """With --limit 0 no condition is to blame either."""
     store.store("m", 1)
-    assert viewser("model", "list", "--limit", "0").stderr == "Nothing is listed with --limit 0.\n"
+    assert viewser("model", "list", "--limit", "0").stderr == "--limit 0 lists nothing.\n"
 
 
 @pytest.mark.parametrize(
