@@ -87,8 +87,10 @@ def refuse_extra(arguments: list[str]) -> None:
 
 def names_a_model(storage: "Storage", file: str) -> bool:
     """Return whether FILE is a bare name that is also a model's: the model was more likely meant."""
+    if file == "-" or os.path.dirname(file) or os.path.isdir(file):
+        return False
     try:
-        return file != "-" and not os.path.dirname(file) and not os.path.isdir(file) and storage.exists(WORDS.convert(file, None, None))
+        return storage.exists(WORDS.convert(file, None, None))
     except InvalidNameError:
         return False
 
