@@ -41,6 +41,9 @@ if not IN_FULL and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free
     # pytest puts its temporary folders there; those of tests/slow are on the disk.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
+# Threads that wait for each other take more than what they train on a few rows.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The tests start some hundred interpreters, each of which would compile the package again where nothing is to be kept.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

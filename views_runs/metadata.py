@@ -208,7 +208,7 @@ def round_trip(metadata: Any) -> Metadata:
     return decode(*encode(metadata))
 
 
-def check(metadata: Mapping[str, Any] | None) -> None:
+def check(metadata: Mapping[str, Any]) -> None:
     """Check the types of the known fields; None counts as not given.
 
     Raises:
@@ -219,7 +219,7 @@ def check(metadata: Mapping[str, Any] | None) -> None:
     views_runs.exceptions.InvalidMetadataError: metadata field train_end must be a views month (an integer; 1 is \
 January 1980), not '480'
     """
-    given = {name: value for name, value in (metadata or {}).items() if value is not None and name in KNOWN_FIELDS}
+    given = {name: value for name, value in metadata.items() if value is not None and name in KNOWN_FIELDS}
     for name, value in given.items():
         if not KNOWN_FIELDS[name].kind.accepts(value):
             raise InvalidMetadataError(
@@ -340,7 +340,10 @@ class _Encoder:
         if _is_model(value):
             value = _as_dict(value)
         if isinstance(value, dict):
-            keys = [_encode_key(key) for key in value]
+            for key in value:
+                if not isinstance(key, str):
+                    raise InvalidMetadataError(f"has the key {key!r}, but keys must be strings")
+            keys = [_encode_text(key) for key in value]
             if len(set(keys)) < len(keys):
                 raise InvalidMetadataError("has duplicate keys")
             return {key: self.enter(key, item) for key, item in zip(keys, value.values())}
@@ -381,12 +384,6 @@ def _as_dict(model: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None or not isinstance(model, ModelMetadata)}
 
 
-def _encode_key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise InvalidMetadataError(f"has the key {key!r}, but keys must be strings")
-    return _encode_text(key)
-
-
 def _encode_text(value: str) -> str:
     text = str.__str__(value)
     try:
@@ -413,8 +410,7 @@ def _encode_time(value: date) -> str:
 
 def _encode_scalar(value: Any) -> Any:
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == () and value.dtype.kind in "biufU":
-        item = value.item()
-        value = item if item == value or item != item else value
+        value = value.item()
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):

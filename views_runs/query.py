@@ -184,7 +184,7 @@ class Field:
         """
         try:
             taken = round_trip({str(self): values})[str(self)]
-            if self.kind is MONTH or (self.own and self.kind is not TEXT):
+            if self.own or self.kind is MONTH:
                 # As in a condition, a string may stand for a month, a size or a time.
                 taken = [self.read(value) if isinstance(value, str) else value for value in taken]
         except ValueError as error:

@@ -221,6 +221,7 @@ class Storage:
             entry = Entry.of(name, metadata)
             if not database.exists and not self._is_default:
                 log.warning("%s does not exist yet and is created now", self.path)
+            database.open()
             record = None if retrain else database.models.find(Reference(entry.name))
             if record is not None and is_equivalent(record.metadata, entry.metadata or {}):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
@@ -568,6 +569,7 @@ class Storage:
             for field in fields:
                 if not isinstance(field, str) or not field or not field.isprintable():
                     raise InvalidMetadataError(f"{field!r} cannot be the name of a required metadata field")
+            database.open()
             database.models.require(fields)
 
     def required(self) -> "list[str]":

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from tests.support.budgets import IN_FULL
 from tests.support.stores import damage
 from views_runs import Storage
 from views_runs.cli import FAMILIES
@@ -315,7 +316,8 @@ def test_version(viewser: Viewser) -> None:
     assert viewser("--version").stdout == f"viewser, version {__version__}\n"
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.abridged
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"] if IN_FULL else ["latin-1"])
 def test_a_terminal_without_the_characters(store: Storage, encoding: str) -> None:
     """A name that cannot be shown is escaped; JSON is always JSON."""
     store.store("日本", 1, {"note": "ž"})
@@ -379,11 +381,13 @@ def test_delete_of_a_model_named_twice(store: Storage, viewser: Viewser) -> None
     assert store.list() == []
 
 
+@pytest.mark.abridged
 @pytest.mark.parametrize("redirection", [">&-", ">/dev/full", "2>&-"])
 def test_streams_that_are_closed_or_full(store: Storage, redirection: str) -> None:
     """No traceback, and an exit code that tells."""
     store.store("m", 1)
-    for verb in ("list", "list --json", "list -q", "inspect m", "download m -"):
+    verbs = ("list", "list --json", "list -q", "inspect m", "download m -")
+    for verb in verbs if IN_FULL else verbs[::4]:
         command = f"{sys.executable} -m views_runs model --store {store.path} {verb} {redirection}"
         result = subprocess.run(command, shell=True, capture_output=True)
         assert b"Traceback" not in result.stderr, (verb, result.stderr)

@@ -133,7 +133,7 @@ def test_the_guide_on_a_terminal(store: Storage, guide: Path, tmp_path: Path) ->
     pager = tmp_path / "pager"
     pager.write_text("#!/bin/sh\necho through the pager\ncat\n")
     pager.chmod(0o700)
-    code = f"from importlib import resources; from pathlib import Path; from views_runs.cli import main\n"
+    code = "from importlib import resources; from pathlib import Path; from views_runs.cli import main\n"
     code += f"resources.files = lambda package: Path({str(guide.parent)!r}); main(['model', 'guide'])"
     shown = on_a_terminal([sys.executable, "-c", code], environment(store, PAGER=str(pager)))
     assert shown.startswith("through the pager\nThe guide\n")

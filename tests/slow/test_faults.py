@@ -1,8 +1,8 @@
 """System calls that fail, one by one: each operation succeeds or says what is wrong, and the next one works.
 
 strace makes the Nth call of one kind fail that an operation makes on the store or its journal, for each N until the
-operation comes to its end without it. Where an operation makes more than `MOST` calls of a kind (a page is written at a
-time), the first and the last are taken, and some in between; with VIEWS_RUNS_ALL_FAULTS=1 in the environment, each.
+operation comes to its end without it. Where an operation makes more than `FAULTS` calls of a kind (a page is written at
+a time), the first and the last are taken, and some in between.
 
 A write that is cut short cannot be had that way: strace's ``retval=`` keeps the kernel from writing anything and tells
 SQLite that so much was written, which is a lie that no program can find out. So strace makes a write say that nothing
@@ -27,14 +27,12 @@ import pytest
 
 import views_runs
 from tests.support import history
+from tests.support.budgets import FAULTS
 from tests.support.history import Expected, Worker
 from tests.support.machine import ROOT, need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
 from views_runs.database import locks
-
-#: Up to so many calls of a kind each of them is made to fail.
-MOST = 16
 
 #: The system calls that SQLite makes on the store and its journal.
 CALLS = ("pwrite64", "pread64", "fdatasync", "fsync", "fcntl", "ftruncate", "unlink")
@@ -43,7 +41,7 @@ CALLS = ("pwrite64", "pread64", "fdatasync", "fsync", "fcntl", "ftruncate", "unl
 KILL = "signal=SIGKILL"
 FULL = ("StoreFullError",)
 FAILED = ("StoreAccessError",)
-FAULTS = {
+INJECTED = {
     ("pwrite64", "error=ENOSPC"): FULL,
     ("pwrite64", "error=EIO"): FAILED,
     ("pwrite64", "retval=0"): FULL,
@@ -203,9 +201,9 @@ def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
 
 def chosen(calls: int) -> list[int]:
     """Return which of so many calls are to fail."""
-    if calls <= MOST or os.environ.get("VIEWS_RUNS_ALL_FAULTS"):
+    if calls <= FAULTS:
         return [*range(1, calls + 1)]
-    third = MOST // 3
+    third = FAULTS // 3
     middle = [third + (calls - 2 * third) * step // (third + 1) for step in range(1, third + 1)]
     return sorted({*range(1, third + 1), *middle, *range(calls - third + 1, calls + 1)})
 
@@ -215,7 +213,7 @@ def inject_each(rig: Rig, operation: str) -> "Counter[str]":
     plain = rig.run(operation)
     rig.check(plain, operation, ())
     met: Counter[str] = Counter()
-    for (call, fault), may_fail in FAULTS.items():
+    for (call, fault), may_fail in INJECTED.items():
         # One more than there were: the operation succeeds without meeting it.
         for number in [*chosen(plain.calls[call]), plain.calls[call] + 1]:
             outcome = rig.run(operation, "-e", f"inject={call}:{fault}:when={number}")

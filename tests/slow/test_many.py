@@ -19,7 +19,7 @@ from tests.support import history
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage, StoreBusyError
-from views_runs.database import owners, uploads
+from views_runs.database import uploads
 
 ROOT = Path(__file__).parents[2]
 

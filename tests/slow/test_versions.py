@@ -161,7 +161,7 @@ def test_without_it_and_with_the_line_that_mends_it(
             checked[name]["verdict"] == "will not load" and "the module sklearn is not installed" in checked[name]["reasons"]
         )
         assert (
-            "Nothing was loaded" in errors[name] and "pip install" in errors[name] and "scikit-learn==" in errors[name]
+            "nothing was loaded" in errors[name] and "pip install" in errors[name] and "scikit-learn==" in errors[name]
         )
     assert (checked["plain"]["verdict"], errors["plain"]) == ("loads", "")
     lines = {checked[name]["fix"] for name in MODELS - {"plain"}}

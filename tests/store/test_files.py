@@ -16,6 +16,7 @@ import pytest
 from tests.support.budgets import budget
 from tests.support.machine import as_nobody, need
 from views_runs import (
+    Damage,
     DownloadError,
     InvalidMetadataError,
     InvalidPathError,

@@ -142,6 +142,7 @@ def test_versions_names_order_and_limit(models: Storage) -> None:
     assert models.list(name="*o*", limit=2) == ["forest", "odd"]
     assert models.list(name="[fb]*") == ["forest", "bare", "boosted"]
     assert models.list(limit=0) == []
+    assert len(models.list(limit=2**70)) == 5
     assert models.list(sort="train_end") == ["boosted", "forest", "bare", "odd", "ridge"]
     assert models.list(sort="-train_end") == ["forest", "boosted", "bare", "odd", "ridge"]
     assert models.list("author", sort="-author") == ["forest", "boosted", "ridge"]
@@ -178,6 +179,7 @@ def test_versions_names_order_and_limit(models: Storage) -> None:
         ("size>big", 5, "a number of bytes"),
         ("size>3XB", 5, "a number of bytes"),
         ("version=one", 8, "expected a number"),
+        ("version=true", 8, "expected a number"),
         ("size~3", 5, "~ compares strings"),
         ("seed>true", 5, "true and false have no order"),
     ],
@@ -445,6 +447,32 @@ def test_any_text_is_a_condition_or_an_error(text: str) -> None:
             read(text)
         except QueryError as error:
             assert 0 <= error.place <= len(text)
+
+
+@pytest.mark.parametrize(
+    "name, text, value",
+    [
+        ("note", "a b", "a b"),
+        ("note", "'7'", "7"),
+        ("note", "'tis", "'tis"),
+        ("note", "", ""),
+        ("note", "  ", "  "),
+        ("note", "7", 7),
+        ("note", "-7", -7),
+        ("note", "7.0", 7.0),
+        ("note", "1e3", 1000.0),
+        ("note", "true", True),
+        ("note", "2026-11-23", DAY),
+        ("author", "007", "007"),
+        ("author", "'x'", "'x'"),
+        ("train_end", "2019-12", 480),
+        ("training_date", "2026-11-23T08:00", datetime(2026, 11, 23, 8)),
+    ],
+)
+def test_values_as_they_are_written(name: str, text: str, value: Any) -> None:
+    """What a text stands for depends on the field, and keeps its type."""
+    parsed = parse_value(name, text)
+    assert (parsed, type(parsed)) == (value, type(value))
 
 
 def test_find_on_the_command_line(models: Storage, viewser: Viewser) -> None:

@@ -23,9 +23,7 @@ from views_runs import (
     Damage,
     ModelNotFoundError,
     Storage,
-    StoreBusyError,
 )
-from views_runs.database.connection import JOURNAL_SIZE
 from views_runs.pickles.parts import PART_SIZE
 
 LARGE = os.urandom(5 * PART_SIZE)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.machine import need
-from tests.support.stores import NOTHING, leftovers
 from tests.support.pieces import MIB, Pieces
+from tests.support.stores import NOTHING, leftovers
 from tests.support.watched import between, moments, watched
 from views_runs import (
     BackupError,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.support.machine import need
-from tests.support.stores import NOTHING, leftovers
 from tests.support.pieces import MIB, Pieces
+from tests.support.stores import NOTHING, leftovers
 from tests.support.watched import watched
 from views_runs import Storage, UploadLostError
 

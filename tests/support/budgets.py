@@ -9,6 +9,11 @@ import os
 #: Whether every test does all that it can.
 IN_FULL = bool(os.environ.get("TESTS_IN_FULL"))
 
+#: How many workers tests/slow/test_crash.py kills, and up to how many system calls of a kind tests/slow/test_faults.py
+#: makes each fail of an operation.
+KILLS = int(os.environ.get("TESTS_KILLS", "300"))
+FAULTS = int(os.environ.get("TESTS_FAULTS", "16"))
+
 
 def budget(full: int, quick: int = 0) -> int:
     """Return how often to try something that is tried so often in full; without another number a tenth of that."""

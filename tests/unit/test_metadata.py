@@ -157,8 +157,9 @@ def test_endless_metadata_is_refused() -> None:
     """Metadata that holds itself ends in a message, not in a crash."""
     metadata: dict[str, Any] = {}
     metadata["self"] = metadata
-    with pytest.raises(InvalidMetadataError, match="self.self.self is nested more than 100 levels deep"):
+    with pytest.raises(InvalidMetadataError, match="self.self.self is nested more than 100 levels deep") as caught:
         encode(metadata)
+    assert caught.value.key == "self.self.self"
 
 
 @pytest.mark.parametrize("value", ["text", 3, [1], object(), ModelMetadata])
@@ -350,6 +351,8 @@ def test_metadata_that_breaks_on_the_way() -> None:
         ("train_end", True, "train_end must be a views month .*, not True"),
         ("training_date", "yesterday", "training_date must be a datetime, a date, or an ISO 8601 string"),
         ("training_date", 20261123, "training_date must be"),
+        ("training_date", "20261123", "training_date must be"),
+        ("training_date", "2026-W48-1", "training_date must be"),
         ("steps", 3, "steps must be a list of integers"),
         ("steps", [1, "2"], "steps must be a list of integers"),
         ("steps", [True], "steps must be a list of integers"),

@@ -48,10 +48,14 @@ from views_runs.pickles.opcodes import (
     Import,
     Reader,
     Reading,
+    Trouble,
+    TroubleKind,
     compression,
+    imported,
     is_joblib,
     read,
 )
+from views_runs.records import MOST_IMPORTS
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 HOSTILE = catalogue()
@@ -205,7 +209,7 @@ def test_what_a_load_imports(hook: None, kind: str) -> None:
         assert reading.asked == asked_in_a_load(data), protocol
         assert (reading.troubles, reading.is_whole, reading.size) == ((), True, len(data))
         assert reading.protocol == (protocol if protocol > 1 else None)
-        assert reading.is_complete and not is_joblib(reading) and compression(data[:8]) is None
+        assert not is_joblib(reading) and compression(data[:8]) is None
 
 
 @pytest.mark.abridged
@@ -230,7 +234,6 @@ def test_names_of_python_2() -> None:
         Import("builtins", "range"),
         Import("collections", "OrderedDict"),
     }
-    assert reading.modules == {"builtins", "collections"}
     for protocol in (3, 4, 5):
         reading = read([b"\x80" + bytes([protocol]) + b"cexceptions\nValueError\n."])
         assert reading.imports == reading.asked == {Import("exceptions", "ValueError")}
@@ -460,7 +463,7 @@ def test_a_large_pickle_in_little_memory() -> None:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert reading.size > 2**29 and reading.is_complete and peak < 8 * 2**20
+    assert reading.size > 2**29 and not reading.troubles and peak < 8 * 2**20
 
 
 def test_limits_are_told() -> None:
@@ -472,7 +475,47 @@ def test_limits_are_told() -> None:
     assert "not followed after byte 0: a name is too long" in read([GROWING["an unfinished name"]()]).troubles
     assert "out of order" in read([GROWING["memo in disorder"]()]).troubles[0]
     longest = b"a" * NAME_BYTES
-    assert read([b"c" + longest + b"\nb\n."]).is_complete and not read([b"ca" + longest + b"\nb\n."]).imports
+    assert not read([b"c" + longest + b"\nb\n."]).troubles
+    assert not read([b"ca" + longest + b"\nb\n."]).imports
+
+
+def test_kinds_of_troubles() -> None:
+    """Each trouble has a kind, also when it is restored from its recorded text."""
+    for data, kinds in (
+        (b"NN\x93.", [TroubleKind.COMPUTED_NAME]),
+        (b"\x82\x07.", [TroubleKind.EXTENSION]),
+        (b"NQ.", [TroubleKind.PERSISTENT]),
+        (b"\x97.", [TroubleKind.BUFFER]),
+        (b"N.N", [TroubleKind.REST]),
+        (b"\x97\x97\xff", [TroubleKind.BUFFER, TroubleKind.BROKEN]),
+        (b"c" + b"a" * (NAME_BYTES + 1) + b"\n.", [TroubleKind.NOT_FOLLOWED]),
+        (b"\x95\x09\0\0\0\0\0\0\0N.", [TroubleKind.BROKEN]),
+    ):
+        troubles = read([data]).troubles
+        assert [trouble.kind for trouble in troubles] == kinds, data
+        assert [Trouble.parse(str(trouble)).kind for trouble in troubles] == kinds, data
+        assert [trouble.kind for trouble in pickle.loads(pickle.dumps(troubles))] == kinds, data
+    assert Trouble.parse("damaged: part 2").kind is TroubleKind.DAMAGED
+    assert Trouble.parse("something else").kind is TroubleKind.OTHER
+
+
+def test_data_after_the_end_is_told_after_any_number_of_troubles() -> None:
+    """The limit for troubles does not hide that a pickle does not end where its bytes end."""
+    troubles = read([numbered(30, lambda n: b"\x82%c" % (n + 1)) + b".N"]).troubles
+    assert [trouble.kind for trouble in troubles] == [TroubleKind.EXTENSION] * MAX_TROUBLES + [TroubleKind.REST]
+
+
+def test_what_is_recorded() -> None:
+    """As many imports as fit in a record, in order, as plain texts, and how many there are in all."""
+    count = MOST_IMPORTS + 1
+    record = imported(read([numbered(count, lambda n: b"cm\nn%03d\n" % n) + b"Q."]))
+    assert record == {
+        "imports": tuple(f"m.n{number:03}" for number in range(MOST_IMPORTS)),
+        "troubles": (f"a persistent id (byte {8 * count:,})", f"more imports than these, {count} in all"),
+        "has_code": False,
+    }
+    assert {type(trouble) for trouble in record["troubles"]} == {str}
+    assert Trouble.parse(record["troubles"][-1]).kind is TroubleKind.LIMIT
 
 
 def test_where_it_breaks() -> None:
@@ -712,10 +755,10 @@ def test_changes_leave_something_to_compare(unpicklers: Unpicklers) -> None:
     """Some of the changed pickles load, and some import something else than before: the fuzzing is not idle."""
     chance = random.Random(1)
     loaded = changed = 0
-    for number in range(budget(300, 100)):
+    for number in range(budget(300, 50)):
         seed = SEEDS[number % len(SEEDS)]
         edits = [("insert", chance.randrange(5000), 1, chance.choice(SNIPPETS))]
         reading, answers = check(unpicklers, edit(seed, edits), 100)
         loaded += answers[0][1] is None
         changed += bool(answers[0][0]) and answers[0][0] != read([seed]).asked
-    assert loaded > 6 and changed > 6, (loaded, changed)
+    assert loaded > 3 and changed > 3, (loaded, changed)

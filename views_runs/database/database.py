@@ -1,4 +1,4 @@
-"""An open store: the file, opened when it is first needed, and its models."""
+"""An open store: the file, and its models."""
 
 import logging
 import os
@@ -17,7 +17,8 @@ log = logging.getLogger("views_runs")
 class Database:
     """A store that is open for one operation; use it as a context manager.
 
-    A `StorageError` that leaves the block gets the operation and the path, so that its message names both.
+    A file that exists is opened when the block is entered. One that is to be created is not created before `open`: a model
+    that cannot be pickled leaves no file. A `StorageError` that leaves the block gets the operation and the path, so that its message names both.
 
     Args:
         path: the file, as an absolute path.
@@ -27,6 +28,10 @@ class Database:
         lenient: take a file that does not exist for an empty store, and log a warning; its folder must exist.
         is_default: this is the default store: its folder is created if need be, and it may be missing without a warning.
     """
+
+    #: Known when the store is open.
+    connection: Connection
+    models: Models
 
     def __init__(
         self,
@@ -44,9 +49,9 @@ class Database:
         self._create = create
         self._lenient = lenient
         self._is_default = is_default
-        self._connection: Connection | None = None
         #: Whether the file existed, and had content, when the block was entered.
         self.exists = self.has_content = False
+        self.is_open = False
 
     def __enter__(self) -> "Database":
         try:
@@ -55,6 +60,8 @@ class Database:
             self.has_content = status is not None and status.st_size > 0
             if not self.exists:
                 self._handle_missing()
+            elif self.has_content or not self._create:
+                self.open()
         except StorageError as error:
             error.locate(self.operation, self.path)
             raise
@@ -63,10 +70,24 @@ class Database:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._connection is not None:
-            self._connection.close()
+        if self.is_open:
+            self.connection.close()
         if isinstance(error, StorageError):
             error.locate(self.operation, self.path)
+
+    def open(self) -> None:
+        """Open the file, and create it if need be, unless it is open.
+
+        Raises:
+            StorageError: the file cannot be opened, or is not a store.
+        """
+        if self.is_open:
+            return
+        if self._create and self._is_default:
+            schema.create_folder(self.path.parent)
+        self.connection = schema.connect(self.path, self._timeout, self._create)
+        self.models = Models(self.connection)
+        self.is_open = True
 
     def _handle_missing(self) -> None:
         # A share that is not mounted is a missing folder: it must not read as an empty store.
@@ -78,25 +99,6 @@ class Database:
             raise ModelNotFoundError("there is no store yet", "Check the path; the first model stored creates it")
         if self._lenient and not self._is_default:
             log.warning("%s does not exist yet: the first model stored creates it", self.path)
-
-    # Not functools.cached_property: until Python 3.12 its lock is shared by all instances, and a fork would copy it locked.
-    @property
-    def connection(self) -> Connection:
-        """The connection, opened at first use.
-
-        Raises:
-            StorageError: the file cannot be opened, or is not a store.
-        """
-        if self._connection is None:
-            if self._create and self._is_default:
-                schema.create_folder(self.path.parent)
-            self._connection = schema.connect(self.path, self._timeout, self._create)
-        return self._connection
-
-    @property
-    def models(self) -> Models:
-        """The models."""
-        return Models(self.connection)
 
     def delete(self, reference: Reference) -> None:
         """Delete a model with all its versions, or one version, and give its space back.

@@ -80,7 +80,7 @@ class Upload:
     As a context manager it clears what it wrote when the block raises.
 
     Args:
-        database: where to. It is opened when the first parts are written: a model that cannot be pickled leaves no file.
+        database: the store. It is opened when the first parts are written.
     """
 
     def __init__(self, database: "Database") -> None:
@@ -97,9 +97,9 @@ class Upload:
         """Take the next part; it may stay in memory for a while."""
         self._waiting.append(part)
         if len(self._waiting) >= self._pace.count:
-            connection = self._database.connection
-            with self._pace.transaction(connection):
-                self._write(connection)
+            self._database.open()
+            with self._pace.transaction(self._database.connection):
+                self._write(self._database.connection)
             self._waiting.clear()
 
     def publish(self, entry: Entry, pickled: "Pickled") -> ModelRecord:
@@ -109,6 +109,7 @@ class Upload:
             UploadLostError: another process has taken this upload for a leftover.
             StorageError: what `Models.refuse` raises.
         """
+        self._database.open()
         connection, models = self._database.connection, self._database.models
         with self._pace.transaction(connection) if self._waiting else connection.transaction():
             models.refuse(entry)

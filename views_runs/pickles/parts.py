@@ -13,6 +13,9 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
+
+# Not where it is needed: a process that is forked while another thread imports it would wait for that import for ever.
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import cycle
@@ -248,8 +251,6 @@ def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[m
         thread = None
         # While the interpreter shuts down, no thread can be started: each digest is then taken when it is waited for.
         with suppress(RuntimeError):
-            from concurrent.futures import ThreadPoolExecutor
-
             thread = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
         for number, part in enumerate(parts):
             memory = next(buffers)
