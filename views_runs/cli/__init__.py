@@ -32,7 +32,7 @@ def main() -> None:
 def model() -> None:
     """Store, find, inspect and manage models.
 
-    NAME:VERSION is one version of a model; NAME alone is its current version.
+    NAME:VERSION is one version of a model. NAME alone is its current version; for delete and verify, all its versions.
 
     \b
     Examples:

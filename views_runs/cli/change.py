@@ -43,6 +43,9 @@ def annotate(
 def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> Deletion:
     """Delete models with all their versions, or single versions.
 
+    NAME deletes all versions of a model, NAME:VERSION only one. Globs are not expanded; to delete what `viewser model
+    list` shows, pass the names on with xargs. `viewser model guide commands` shows how.
+
     \b
     Examples:
       viewser model delete my-model

@@ -47,8 +47,8 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
 def verify(storage: "Storage", names: tuple[str, ...]) -> Verified:
     """Verify that models are byte for byte as they were stored.
 
-    Reads the given models, or all, without loading them. Others can use the store meanwhile. Exits with 1 if a model is
-    damaged.
+    Reads all versions of the given models, or of all models, without loading them. Others can use the store meanwhile.
+    Exits with 1 if a model is damaged.
 
     \b
     Examples:

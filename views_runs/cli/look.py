@@ -109,6 +109,8 @@ def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> 
 def guide(topic: str) -> Topic:
     """Show a page of the guide, or its index.
 
+    The index lists the topics.
+
     \b
     Examples:
       viewser model guide
