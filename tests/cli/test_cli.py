@@ -83,7 +83,7 @@ def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
     first_column = [line[: min(columns, 30)].split("  ")[0].strip() for line in shown.splitlines()[1:]]
     assert "".join(first_column).startswith("fatalities_sb_random_forest")
     assert ("level of analysis" in shown) == (columns >= 140)
-    assert ("Some columns are not shown" in result.stderr) == (columns < 140)
+    assert ("Some columns are hidden" in result.stderr) == (columns < 140)
 
 
 def test_list_newest_first_and_by_name(store: Storage, viewser: Viewser) -> None:

@@ -136,7 +136,7 @@ def test_a_default_store_that_is_missing(viewser: Viewser, monkeypatch: pytest.M
 def test_a_limit_of_nothing(store: Storage, viewser: Viewser) -> None:
     """With --limit 0 no condition is to blame either."""
     store.store("m", 1)
-    assert viewser("model", "list", "--limit", "0").stderr == "Nothing is listed with --limit 0.\n"
+    assert viewser("model", "list", "--limit", "0").stderr == "--limit 0 lists nothing.\n"
 
 
 @pytest.mark.parametrize(
@@ -163,3 +163,40 @@ def test_a_topic_that_is_missing(viewser: Viewser, guide: Path) -> None:
     """The message names the topics."""
     said = viewser("model", "guide", "nothing", exit_code=2).stderr
     assert "there is no topic 'nothing'. The topics are conditions, index." in said
+
+
+@pytest.mark.parametrize(
+    "arguments, suggestion",
+    [
+        (["list"], "No such command 'list'. Did you mean 'main model list'?"),
+        (["modle"], "No such command 'modle'."),
+        (["model", "inspct"], "No such command 'inspct'. Did you mean 'inspect'"),
+        (["model", "xyz"], "No such command 'xyz'.\n"),
+        (["model", "--where"], "No such option"),
+    ],
+)
+def test_a_mistyped_command(viewser: Viewser, arguments: list[str], suggestion: str) -> None:
+    """The message suggests the commands that were probably meant."""
+    assert suggestion in viewser(*arguments, exit_code=2).stderr
+
+
+def test_several_files_or_models(store: Storage, viewser: Viewser, tmp_path: Path) -> None:
+    """Commands that take one of them show a loop for all that were given, and do nothing."""
+    files = [str(tmp_path / name) for name in ("a.pickle", "b.pickle", "c.pickle")]
+    for file in files:
+        Path(file).write_bytes(pickle.dumps(1))
+    assert f"for file in {' '.join(files)}; do" in viewser("model", "upload", *files, exit_code=2).stderr
+    assert "extra argument: model." in viewser("model", "upload", files[0], "my", "model", exit_code=2).stderr
+    assert store.list() == []
+    for name in "abc":
+        store.store(name, 1)
+    assert "for name in a b c; do" in viewser("model", "download", "a", "b", "c", exit_code=2).stderr
+    assert "extra arguments: d 'e f'." in viewser("model", "download", "a", "x", "d", "e f", exit_code=2).stderr
+    assert not Path("a.pickle").exists()
+
+
+def test_conditions_that_no_model_meets(store: Storage, viewser: Viewser) -> None:
+    """The message repeats them, so that a typo or a missing quote can be seen."""
+    store.store("m", 1)
+    said = viewser("model", "list", "x*", "--author", "a", "--author", "b", "-w", "train_nd > 3").stderr
+    assert f"No model in {store.path} meets these conditions: author a or b, name x*, train_nd > 3. `viewser" in said

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 import views_runs
 from tests.support.pages import GUIDE, ROOT, commands, run_command, run_page, section, statements
@@ -48,6 +49,15 @@ def test_links_lead_to_pages(topic: str) -> None:
     assert targets == {name: f"{name}.rst" for name in targets}
     assert set(targets) <= set(PAGES)
     assert set(re.findall(r"\b([a-z]+)_(?![\w`])", PAGES[topic])) == set(targets)
+
+
+@pytest.mark.parametrize("topic", PAGES)
+def test_links_are_not_shown(topic: str) -> None:
+    """In the terminal, a page has neither the marks of its links nor their targets; all else stays in its place."""
+    shown = CliRunner().invoke(main, ["model", "guide", topic]).stdout
+    without_marks = re.sub(r"\b([a-z]+)_(?![\w`])", r"\1", PAGES[topic].split("\n.. _")[0])
+    lines = [" ".join(line.split()) for line in without_marks.rstrip().split("\n")]
+    assert [" ".join(line.split()) for line in shown.rstrip().split("\n")] == lines
 
 
 def test_index_names_each_page() -> None:

@@ -1,11 +1,11 @@
-"""The command line ``viewser``: parse, call the library, and hand what it returns to rendering."""
+"""The command line ``viewser``: parse the arguments, call the library, and pass the result to rendering."""
 
 import click
 
 from views_runs.cli.command import Main, Verbs, shared_options
 from views_runs.version import __version__
 
-#: The verbs of ``viewser model``, by the module here that they are in; its name is their heading in the help.
+#: The verbs of ``viewser model`` by module of this package; the module's name is also their heading in the help.
 FAMILIES = {
     "look": ("list", "inspect", "diff", "guide"),
     "change": ("annotate", "delete"),
@@ -30,9 +30,9 @@ def main() -> None:
 @shared_options
 @main.group(cls=Verbs, families=FAMILIES)
 def model() -> None:
-    """Store, find, inspect, change, share and check models.
+    """Store, find, inspect and manage models.
 
-    NAME:VERSION is one version of a model; NAME alone is its current version.
+    NAME:VERSION is one version of a model. NAME alone is its current version; for delete and verify, all its versions.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Verbs that change models, or delete them."""
+"""Verbs that change or delete models."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +21,8 @@ def annotate(
 ) -> Change:
     """Change some of a model's metadata and keep the rest.
 
-    A VALUE that looks like a number, true or false, a date or a time is one. A VALUE that begins with [ or { is JSON,
-    any other is text.
+    A VALUE that looks like a number, true or false, a date or a time is read as one. A VALUE that begins with [ or { is
+    read as JSON, and any other as text.
 
     \b
     Examples:
@@ -31,7 +31,7 @@ def annotate(
     """
     changes = metadata(fields, settings)
     if not changes and not unset:
-        raise click.UsageError("nothing to change; give a field, --set or --unset.")
+        raise click.UsageError("nothing to change; give a field's option, --set or --unset.")
     with restate(f"annotate {name!r}"):
         before = storage.versions(name)[0]
     return Change(storage.annotate_fields(before.name, changes, unset, before.version), before)
@@ -43,6 +43,9 @@ def annotate(
 def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> Deletion:
     """Delete models with all their versions, or single versions.
 
+    NAME deletes all versions of a model, NAME:VERSION only one. Globs are not expanded; to delete what `viewser model
+    list` shows, pass the names on with xargs. `viewser model guide commands` shows how.
+
     \b
     Examples:
       viewser model delete my-model
@@ -53,7 +56,7 @@ def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> Deletion:
     found = {}
     for name in names:
         with restate(f"delete {name!r}"):
-            # A model may be named twice, with a version and without.
+            # A model can be named twice, with and without a version.
             found.update({(record.name, record.version): record for record in storage.versions(name)})
     records = [*found.values()]
     if not yes:

@@ -1,4 +1,4 @@
-"""Verbs that check models, and the store."""
+"""Verbs that check models and the store."""
 
 from typing import TYPE_CHECKING
 
@@ -27,7 +27,7 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
     """Check whether models will load on this machine.
 
     Compares what each model needs with what is installed here, without loading it. Run it in a new environment before
-    you move there. Exits with 1 if a model will not load.
+    you switch to it. Exits with 1 if a model will not load.
 
     \b
     Examples:
@@ -35,7 +35,7 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
       viewser model check --all
     """
     if bool(names) == everything:
-        raise click.UsageError("give NAMEs or --all.")
+        raise click.UsageError("give either NAMEs or --all.")
     unreadable: list[Damage] = []
     checked = storage.check(*names, on_damage=unreadable.append)
     models = [Check(one.name, one.version, found.verdict, found.reasons, found.fix) for one, found in checked]
@@ -45,10 +45,10 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
 @verb(fails=lambda verified: verified.found.damaged)
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
 def verify(storage: "Storage", names: tuple[str, ...]) -> Verified:
-    """Verify that models are, byte for byte, what was stored.
+    """Verify that models are byte for byte as they were stored.
 
-    Reads all models, or the given ones, to the end without loading them; others can store meanwhile. Exits with 1 if a
-    model is damaged.
+    Reads all versions of the given models, or of all models, without loading them. Others can use the store meanwhile.
+    Exits with 1 if a model is damaged.
 
     \b
     Examples:
@@ -67,12 +67,12 @@ def has_failed(diagnosis: Diagnosis) -> bool:
 
 
 @verb(fails=has_failed)
-@click.option("--peer", is_flag=True, help="Test the share together with another computer that runs this too.")
+@click.option("--peer", is_flag=True, help="Test the share together with a second computer that runs the same command.")
 def doctor(storage: "Storage", peer: bool) -> Diagnosis:
     """Check the store, its permissions and its file system.
 
-    Reads no models; `viewser model verify` does. Only two computers together can tell whether a share keeps what both
-    write: run this with --peer on both within a minute. Exits with 1 on a failure.
+    Reads no models; `viewser model verify` does. Whether a share keeps what several computers write can only be tested
+    from two of them: run this with --peer on both within a minute. Exits with 1 on a failure.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""What all verbs share: the store, ``--store`` and ``--json``, how a value is shown, and how a command ends."""
+"""What all verbs share: ``--store`` and ``--json``, how a result is shown, and how a command exits."""
 
 import errno
 import functools
@@ -24,13 +24,22 @@ C = TypeVar("C", bound=click.Command)
 class Main(click.Group):
     """The whole command line, and the one place where an error becomes a message and an exit code."""
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the line names; for a verb without its group, say which group."""
+        for name, group in self.commands.items():
+            if args[0] not in self.commands and isinstance(group, click.Group) and group.get_command(ctx, args[0]):
+                ctx.fail(f"No such command {args[0]!r}. Did you mean '{ctx.command_path} {name} {args[0]}'?")
+        return super().resolve_command(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
         except (StorageError, OSError) as error:
             if getattr(error, "errno", None) == errno.EPIPE:
-                # Whoever read the output has enough; click ends quietly.
+                # The reader closed the pipe; click exits quietly.
                 raise
             from views_runs.rendering import console
 
@@ -45,7 +54,7 @@ class Main(click.Group):
 
 
 class Verbs(click.Group):
-    """A group of verbs whose modules are imported when they are needed.
+    """A group of verbs; the module of a verb is imported when the verb is used.
 
     Args:
         families: the names of the verbs, by module of this package.
@@ -60,15 +69,26 @@ class Verbs(click.Group):
         return [name for names in self.families.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module that a verb is in, and return the verb."""
+        """Import the module of a verb and return the verb."""
         for family, names in self.families.items():
             if cmd_name in names:
                 found = vars(import_module(f"views_runs.cli.{family}")).values()
                 return next(one for one in found if isinstance(one, click.Command) and one.name == cmd_name)
         return None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the verb that the line names; for a misspelt one, suggest similar ones."""
+        if not args[0].startswith("-") and not self.get_command(ctx, args[0]):
+            from difflib import get_close_matches
+
+            close = " or ".join(map(repr, get_close_matches(args[0], self.list_commands(ctx))))
+            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {close}?" if close else ""))
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the verbs into the help, by family."""
+        """List the verbs in the help, by family."""
         widest = max(map(len, self.list_commands(ctx)))
         for family, names in self.families.items():
             commands = [(name.ljust(widest), self.get_command(ctx, name)) for name in names]
@@ -80,16 +100,18 @@ def verb(
     name: str | None = None,
     *,
     opens: bool = True,
+    extra: bool = False,
     fails: Callable[[Any], object] = lambda value: False,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Make a command of a function that takes a store and the arguments of the line.
+    """Turn a function that takes a store and the command's arguments into a command.
 
-    What the function returns is printed, as its view or as JSON; None is not.
+    The function's result is printed, as text or as JSON, unless it is None.
 
     Args:
-        name: of the verb; without it, that of the function.
+        name: of the verb; by default, the function's name.
         opens: pass the store to the function.
-        fails: whether the value says that something failed; then the command exits with 1, as it does for `unreadable`.
+        extra: leave arguments that are too many in the context, for the function to explain.
+        fails: tells from the result whether the command exits with 1; it also does if the result has `unreadable` rows.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -102,21 +124,22 @@ def verb(
             if unreadable or fails(value):
                 click.get_current_context().exit(1)
 
-        return shared_options(click.command(name)(run))
+        return shared_options(click.command(name, context_settings={"allow_extra_args": extra})(run))
 
     return decorate
 
 
 def open_store() -> "Storage":
-    """Return the store that the line names; --help comes without it."""
+    """Return the store that the command line names."""
+    # Imported lazily to keep --help fast.
     from views_runs.storage import Storage
 
-    # The library takes a missing file for an empty store; a path on the line is more often a mistake.
+    # The library treats a missing file as an empty store; on the command line, the path is more likely a mistake.
     return Storage(given_store(), must_exist=True)
 
 
 def show(value: Any, unreadable: "list[Damage]") -> None:
-    """Print what a verb returned, and name the rows that it could not read."""
+    """Print the result of a verb, and report the rows that could not be read."""
     from views_runs.rendering import console, views
 
     for row in unreadable:
@@ -135,14 +158,14 @@ def given_store() -> str | None:
 
 
 def shared_options(command: C) -> C:
-    """Add the options that are taken anywhere on the line: ``--store`` and ``--json``."""
+    """Add the options that can stand anywhere on the line: ``--store`` and ``--json``."""
 
     def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
-        # All contexts of a line share `meta`, so it does not matter which command took the option.
+        # All contexts share `meta`, so it does not matter which command parsed the option.
         if value not in (None, False):
             ctx.meta[f"views_runs.{parameter.name}"] = value
 
-    store = "The store file. Default: $VIEWS_RUNS_STORE, or models.db in your data folder."
+    store = "The store file. Default: $VIEWS_RUNS_STORE or, if not set, models.db in your data folder."
     json = "Print JSON instead of text."
     command.params += [
         click.Option(["--store"], metavar="PATH", expose_value=False, callback=remember, help=store),
@@ -153,7 +176,7 @@ def shared_options(command: C) -> C:
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Show what the library logs, and let SIGTERM end a command as Ctrl-C does: it removes what it has half written."""
+    """Show what the library logs, and let SIGTERM end a command as Ctrl-C does, removing unfinished files."""
     import logging
 
     from views_runs.rendering import console
@@ -161,7 +184,7 @@ def session() -> Iterator[None]:
     log, handler = logging.getLogger("views_runs"), logging.Handler()
     handler.emit = lambda record: console.show_message(record.getMessage())  # type: ignore[method-assign]
     level = log.level
-    # Only the main thread can handle a signal; a handler of somebody else's stays.
+    # Only the main thread can handle signals. Keep a handler that somebody else installed.
     is_main = threading.current_thread() is threading.main_thread()
     handles = is_main and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     log.setLevel(logging.INFO)
@@ -179,7 +202,7 @@ def session() -> Iterator[None]:
 
 @contextmanager
 def restate(operation: str) -> Iterator[None]:
-    """Let an error say what the user asked for, where a verb looks something up before it does that."""
+    """Name the user's operation in errors of a lookup that the verb does first."""
     try:
         yield
     except StorageError as error:

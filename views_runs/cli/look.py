@@ -1,10 +1,10 @@
-"""Verbs that look at models, and at the guide."""
+"""Verbs that show models and the guide."""
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from views_runs.cli.command import given_store, verb
+from views_runs.cli.command import given_store, restate, verb
 from views_runs.cli.options import MODEL_NAME, WORDS, field_options, given
 from views_runs.metadata import MONTH, TEXT
 from views_runs.rendering.values import Differences, Listing, Topic
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "-w", "--where", metavar="CONDITION", type=WORDS, multiple=True, help="FIELD OP VALUE, FIELD or !FIELD; repeatable."
 )
 @click.option("--since", metavar="TIME", type=WORDS, help="Stored at this time or later, as in 2026-11-01.")
-@click.option("--until", metavar="TIME", type=WORDS, help="Stored at this time or earlier; a date is its whole day.")
+@click.option("--until", metavar="TIME", type=WORDS, help="Stored at this time or earlier; a date includes the day.")
 @click.option("--all-versions", is_flag=True, help="Include older versions.")
 @click.option("--sort", metavar="FIELD", type=WORDS, help="Sort by FIELD; -FIELD for descending order.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **options: Any) -> Listing:
     """List models, the most recently stored first.
 
-    A model is listed if it meets all conditions. GLOB selects by name: * stands for any characters, ? for any one. An
-    option for a field can be repeated, to match any of several values.
+    A model is listed if it meets all conditions. GLOB selects by name: * matches any characters, ? any single one. A
+    field's option can be repeated to match any of several values.
 
     The operators of a CONDITION are = != < <= > >= and ~ (glob). FIELD alone selects models that have the field, !FIELD
-    those that lack it. A VALUE is a number, true or false, a date or a time, a month for train_start and train_end, or
-    text, which is quoted if it looks like something else. A dot leads into nested metadata. size, stored_at, stored_by,
-    version, current and type are what the store recorded; metadata.size is your own field. Quote globs and conditions
-    to protect them from the shell. `viewser model guide conditions` says more.
+    those that lack it. A VALUE is a number, true or false, a date, a time, a month (for train_start and train_end) or
+    text; quote text that looks like something else. A dot leads into nested metadata. size, stored_at, stored_by,
+    version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
+    conditions in single quotes to protect them from the shell. See also `viewser model guide conditions`.
 
     \b
     Examples:
@@ -45,19 +45,25 @@ def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **optio
       viewser model list --since 2026-11-01 --sort -train_end --limit 20
     """
     unreadable: list[Damage] = []
-    records = storage.find(*where, **given(options), on_damage=unreadable.append)
+    with restate("list models"):
+        records = storage.find(*where, **given(options), on_damage=unreadable.append)
     names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
     if_empty = "" if records else explain_empty(storage, where, options)
     return Listing(records, unreadable, names if quiet else None, if_empty)
 
 
 def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str, Any]) -> str:
-    """Return what to say when there is nothing to list."""
+    """Return the message to show when there is nothing to list."""
     if options["limit"] == 0:
-        return "Nothing is listed with --limit 0."
+        return "--limit 0 lists nothing."
     has_file = storage.exists_file()
-    if has_file and (where or given(options).keys() - {"all_versions", "sort", "limit"}):
-        return f"No model in {storage.path} meets these conditions. `viewser model list` lists all models."
+    asked = given({key: value for key, value in options.items() if key not in ("all_versions", "sort", "limit")})
+    # Shows what the shell makes of an unquoted `-w train_end >= 480`: a condition, a redirection and a GLOB.
+    shown = [f"{key} {value if isinstance(value, str) else ' or '.join(value)}" for key, value in asked.items()]
+    shown.extend(where)
+    if has_file and shown:
+        start = f"No model in {storage.path} meets these conditions: {', '.join(shown)}."
+        return f"{start} `viewser model list` lists all models."
     start = f"No models yet in {storage.path}. Store one from Python:"
     if not has_file:
         start = f"There is no store yet at {storage.path}; `viewser model upload` or Storage().store() creates it:"
@@ -68,7 +74,7 @@ def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str,
 @verb()
 @click.argument("name", type=MODEL_NAME)
 def inspect(storage: "Storage", name: str) -> "ModelRecord":
-    """Show what is known of a model, without loading it.
+    """Show everything known about a model, without loading it.
 
     \b
     Examples:
@@ -102,6 +108,8 @@ def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> 
 @click.argument("topic", default="index")
 def guide(topic: str) -> Topic:
     """Show a page of the guide, or its index.
+
+    The index lists the topics.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Verbs that move models into a store, and out of it."""
+"""Verbs that move models into and out of a store."""
 
 import os
 import shlex
@@ -17,41 +17,43 @@ if TYPE_CHECKING:
     from views_runs.storage import Storage
 
 
-@verb()
+@verb(extra=True)
 @click.argument("file", type=click.Path())
 @click.argument("name", required=False, type=WORDS)
 @metadata_options
-@click.option("-f", "--overwrite", is_flag=True, help="Add a version if there is a model of this name.")
+@click.option("-f", "--overwrite", is_flag=True, help="If the model exists, add a version.")
 def upload(
     storage: "Storage", file: str, name: str | None, overwrite: bool, settings: tuple[str, ...], **fields: Any
 ) -> Stored:
-    """Store a pickle FILE from elsewhere, without loading it.
+    """Store a pickle FILE, without loading it.
 
-    Its bytes are stored as they are. NAME defaults to the name of the file without its extension.
+    The bytes are stored unchanged. NAME defaults to the name of the file without its extension.
 
     \b
     Examples:
       viewser model upload forest.pickle --author me --train-end 2019-12
       viewser model upload forest.pickle my-model --set note='of 2019'
     """
+    more = click.get_current_context().args
     if name is not None and os.path.isfile(name):
         raise click.UsageError(
             f"NAME is a file, {name!r}, and upload takes one FILE. To upload several files:\n"
-            f'  for file in {shlex.join([file, name])}; do viewser model upload "$file"; done\n'
+            f'  for file in {shlex.join([file, name, *more])}; do viewser model upload "$file"; done\n'
             "To give a model the name of a file, upload it from another folder."
         )
+    refuse_extra(more)
     name = WORDS.convert(os.path.splitext(os.path.basename(file))[0], None, None) if name is None else name
     return Stored(storage.upload(file, name, metadata(fields, settings) or None, overwrite))
 
 
-@verb()
+@verb(extra=True)
 @click.argument("name", type=MODEL_NAME)
 @click.argument("file", required=False)
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
 def download(storage: "Storage", name: str, file: str | None, force: bool) -> Download | None:
     """Write a model's pickle to FILE, without loading it.
 
-    FILE defaults to NAME.pickle in the current folder; - is the standard output.
+    FILE defaults to NAME.pickle in the current folder; - is standard output.
 
     \b
     Examples:
@@ -59,25 +61,36 @@ def download(storage: "Storage", name: str, file: str | None, force: bool) -> Do
       viewser model download my-model:2 old.pickle
       viewser model download my-model - | sha256sum
     """
+    more = click.get_current_context().args
+    if file and names_a_model(storage, file):
+        raise click.UsageError(
+            f"FILE is the name of a model, {file!r}, and download takes one model. To download several models:\n"
+            f'  for name in {shlex.join([name, file, *more])}; do viewser model download "$name"; done\n'
+            f"To write to a file of this name: {shlex.quote(os.path.join('.', file))}"
+        )
+    refuse_extra(more)
     if file == "-":
         if sys.stdout is None or sys.stdout.isatty():
             raise click.UsageError("refusing to write a pickle to the terminal; give a FILE or redirect the output.")
         storage.write_pickle(name, sys.stdout.buffer)
         return None
-    if file and names_a_model(storage, file):
-        raise click.UsageError(
-            f"FILE is the name of a model, {file!r}, and download takes one model. To download several models:\n"
-            f'  for name in {shlex.join([name, file])}; do viewser model download "$name"; done\n'
-            f"To write to a file of this name: {shlex.quote(os.path.join('.', file))}"
-        )
     path = storage.download(name, file, overwrite=force)
     return Download(name, path, path.stat().st_size)
 
 
+def refuse_extra(arguments: list[str]) -> None:
+    """Raise an error if the line has more arguments than the command takes."""
+    if arguments:
+        what = f"unexpected extra argument{'s' if len(arguments) > 1 else ''}"
+        raise click.UsageError(f"{what}: {shlex.join(arguments)}. Quote a name that contains spaces.")
+
+
 def names_a_model(storage: "Storage", file: str) -> bool:
-    """Return whether a file without a folder has the name of a model, which was more likely meant."""
+    """Return whether FILE is a bare name that is also a model's: the model was more likely meant."""
+    if file == "-" or os.path.dirname(file) or os.path.isdir(file):
+        return False
     try:
-        return not os.path.dirname(file) and not os.path.isdir(file) and storage.exists(WORDS.convert(file, None, None))
+        return storage.exists(WORDS.convert(file, None, None))
     except InvalidNameError:
         return False
 
@@ -87,8 +100,8 @@ def names_a_model(storage: "Storage", file: str) -> bool:
 def backup(storage: "Storage", file: str) -> "Backup":
     """Copy the whole store to a new FILE, and verify the copy.
 
-    The copy is a store with everything as it is at one moment; others can store and delete meanwhile. Exits with 1 if a
-    damaged model could not be copied.
+    The copy is itself a store, with the state of a single moment; others can store and delete meanwhile. Exits with 1
+    if a model is damaged and was not copied.
 
     \b
     Examples:

@@ -1,4 +1,4 @@
-"""Types of arguments, and options that several verbs have."""
+"""Argument types, and options that several verbs have."""
 
 import os
 from collections.abc import Callable
@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Words(click.types.StringParamType):
-    """Text, in UTF-8 whatever the locale says; not for paths, which have to stay the bytes that the system knows."""
+    """Text, decoded as UTF-8 whatever the locale; not for paths, whose bytes must stay as they are."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text."""
@@ -29,7 +29,7 @@ class Words(click.types.StringParamType):
 
 
 class ModelName(Words):
-    """NAME or NAME:VERSION of a model, which need not exist."""
+    """NAME or NAME:VERSION of a model that need not exist."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text.
@@ -44,7 +44,7 @@ class ModelName(Words):
 
 WORDS, MODEL_NAME = Words(), ModelName()
 
-#: For each kind of known field, what its option takes, and an example.
+#: For each kind of known field: the metavar and type of its option, and the end of its help.
 KINDS = {
     TEXT: ("TEXT", WORDS, ""),
     MONTH: ("MONTH", WORDS, ", as in 480 or 2019-12"),
@@ -54,11 +54,11 @@ KINDS = {
 
 
 def field_options(*kinds: Kind, multiple: bool = False) -> Callable[[F], F]:
-    """Add the option of each known field of these kinds; the verb gets them as ``**fields``, for `given`.
+    """Add an option for each known field of these kinds; the verb passes ``**fields`` to `given`.
 
     Args:
         kinds: keys of `KINDS`.
-        multiple: whether an option may be repeated, for any of several values; that of a list always may.
+        multiple: whether options can be repeated, to match any of several values; a list's option always can.
     """
 
     def decorate(command: F) -> F:
@@ -79,20 +79,20 @@ def field_options(*kinds: Kind, multiple: bool = False) -> Callable[[F], F]:
 
 
 def metadata_options(command: F) -> F:
-    """Add the options that give metadata; the verb gets them as ``settings`` and ``**fields``, for `metadata`."""
+    """Add the options for metadata; the verb passes ``**fields`` and ``settings`` to `metadata`."""
     set_option = click.option(
         "--set",
         "settings",
         metavar="KEY=VALUE",
         type=WORDS,
         multiple=True,
-        help="Any field; quote a VALUE that is text but looks like something else.",
+        help="Set any field; quote a VALUE that is text but looks like something else. Repeatable.",
     )
     return field_options(*KINDS)(set_option(command))
 
 
 def given(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields that the line gives; an option that was repeated gives a list."""
+    """Return the fields given on the command line; repeatable options give lists."""
     return {
         field: list(value) if isinstance(value, tuple) else value
         for field, value in fields.items()
@@ -101,10 +101,10 @@ def given(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def metadata(fields: dict[str, Any], settings: tuple[str, ...]) -> dict[str, Any]:
-    """Return the metadata that the options of `metadata_options` give.
+    """Return the metadata given with the options of `metadata_options`.
 
     Raises:
-        QueryError: a value cannot be read.
+        QueryError: a value is not valid.
     """
     from views_runs import query
 

@@ -1,4 +1,4 @@
-"""Verbs for a store that several people use."""
+"""Verbs for sharing a store."""
 
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> Requirements:
     """Show or set the metadata fields that every model must have.
 
-    They apply to everyone who uses the store. Models that lack them stay as they are.
+    This applies to everyone who uses the store. Models already stored stay as they are.
 
     \b
     Examples:
@@ -39,8 +39,8 @@ def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> Require
 def trust(storage: "Storage", name: str, yes: bool) -> Trust:
     """Add what a model imports to your list of trusted imports.
 
-    The list is a file of your own. With VIEWS_RUNS_TRUSTED_ONLY=1, or Storage(trusted=True), a model can only import
-    what is on it.
+    The list is a file in your own configuration folder. With VIEWS_RUNS_TRUSTED_ONLY=1, or Storage(trusted=True), a
+    model can only import what is on the list.
 
     \b
     Examples:

@@ -1,1 +1,1 @@
-"""What people see: `console` writes to the two streams, `views` shows each kind of value."""
+"""Output for people: `console` writes to the two streams, `views` shows each kind of value."""

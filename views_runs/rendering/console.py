@@ -16,14 +16,15 @@ from rich.filesize import decimal
 from views_runs.metadata import KNOWN_FIELDS, MONTH
 from views_runs.metadata import month_name, to_jsonable
 
-# rich.console takes as long to import as everything that `list` needs besides click, so only views that need it do.
+# rich.console takes as long to import as all else that `list` needs besides click: only views that use it import it.
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-#: How wide a page is that is not read on a terminal.
+#: The width of a page when the output is not a terminal.
 PAGE_WIDTH = 100
 
-#: The width of what must stay on one line, however long.
+#: The width of output whose lines must not be wrapped.
 UNLIMITED = 100_000
 
 
@@ -31,7 +32,7 @@ def stream(err: bool = False) -> TextIO:
     """Return stdout, or stderr."""
     found = sys.stderr if err else sys.stdout
     if found is None:
-        # The shell closed it, as with >&-.
+        # The shell closed the stream, as with >&-.
         return StringIO()
     if isinstance(found, TextIOWrapper):
         # Characters that the encoding lacks are shown as escapes.
@@ -40,7 +41,7 @@ def stream(err: bool = False) -> TextIO:
 
 
 def width() -> int:
-    """Return how many columns of text fit on a line of stdout."""
+    """Return the number of columns of stdout."""
     return get_terminal_size().columns if stream().isatty() else UNLIMITED
 
 
@@ -49,19 +50,28 @@ def page(err: bool = False, wrap: bool = True) -> "Console":
 
     Args:
         err: for messages instead of data.
-        wrap: wrap lines at `PAGE_WIDTH` when they are not read on a terminal.
+        wrap: wrap lines at `PAGE_WIDTH` when the stream is not a terminal.
     """
     from rich.console import Console
 
     file = stream(err)
     columns = None if file.isatty() else PAGE_WIDTH if wrap else UNLIMITED
-    # Without `file`, rich takes every encoding for UTF-8, and draws lines that are written as escapes.
+    # Without `file`, rich assumes UTF-8 and draws lines that other encodings turn into escapes.
     return Console(file=file, width=columns, highlight=False, emoji=False, markup=False)
 
 
 def write(text: str, err: bool = False) -> None:
-    """Write text and a line break at once; styles show on a terminal only."""
-    click.echo(text, file=stream(err), color=False if os.environ.get("NO_COLOR") else None)
+    """Write text and a line break at once; styles show only on a terminal that has them."""
+    is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    click.echo(text, file=stream(err), color=False if is_plain else None)
+
+
+def show_grid(grid: "Table", err: bool = False) -> None:
+    """Print a table without the spaces that rich puts after each line."""
+    console = page(err, wrap=False)
+    with console.capture() as captured:
+        console.print(grid)
+    write("\n".join(line.rstrip() for line in captured.get().splitlines()), err)
 
 
 def show_lines(lines: Iterable[str]) -> None:
@@ -81,7 +91,7 @@ def show_json(value: Any) -> None:
 
 
 def show_page(text: str) -> None:
-    """Print a long text, through a pager on a terminal."""
+    """Print a long text; on a terminal, through a pager."""
     if stream().isatty():
         click.echo_via_pager(text)
     else:
@@ -100,7 +110,7 @@ def show_error(message: str) -> None:
 
 @contextmanager
 def progress(task: str) -> Iterator[Callable[[int, int], None]]:
-    """Show on a terminal how far a task is; yield what to call with the bytes done and their total."""
+    """Show a progress bar on a terminal; yield a function that takes the bytes done and the total."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
@@ -111,7 +121,7 @@ def progress(task: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def size(count: int) -> str:
-    """Return a number of bytes as people read it.
+    """Return a number of bytes for people to read.
 
     >>> size(1_200_000_000)
     '1.2 GB'
@@ -120,12 +130,12 @@ def size(count: int) -> str:
 
 
 def local_time(moment: datetime) -> str:
-    """Return a time as the clocks here show it, with their offset from UTC."""
+    """Return a time in local time, with its offset from UTC."""
     return moment.astimezone().isoformat(" ", "minutes")
 
 
 def text(field: str, value: Any) -> str:
-    """Return the value of a metadata field as people read it.
+    """Return the value of a metadata field for people to read.
 
     >>> text("train_end", 480), text("tuned", True), text("steps", [1, 2])
     ('480 (Dec 2019)', 'true', '[1, 2]')
@@ -143,7 +153,7 @@ def text(field: str, value: Any) -> str:
 
 
 def printable(value: str) -> str:
-    """Return text with escapes for whatever would move the cursor or change the terminal.
+    """Return text with escapes for characters that would move the cursor or change the terminal.
 
     >>> printable("a\\x1b[31m")
     'a\\\\x1b[31m'
@@ -154,5 +164,5 @@ def printable(value: str) -> str:
 
 
 def printable_lines(lines: Iterable[str]) -> str:
-    """Return texts one below the other, each `printable`."""
+    """Return texts as lines, each made `printable`."""
     return "\n".join(map(printable, lines))

@@ -1,8 +1,9 @@
-"""One view for each kind of value that a verb returns: `show` prints it for people, `as_json` makes it JSON.
+"""A view for each kind of value that a verb returns: `show` prints it for people, `as_json` turns it into JSON.
 
-To add one, define the value in `values`, unless it is a record of the library, and register a function that shows it.
+To add a view, register a function that shows the value; unless it is a record of the library, define it in `values`.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial, singledispatch
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 #: Spaces between two columns.
 GAP = 2
 
-#: A name of up to this width stays on one line; a narrow terminal hides columns instead.
+#: Names up to this width stay on one line; a narrow terminal hides columns instead.
 NAME_WIDTH = 30
 
 #: How many imports of one package are shown; --json shows all.
@@ -32,22 +33,22 @@ MOST_IMPORTS = 8
 #: How many models that lack a required field are named; --json names all.
 MOST_INCOMPLETE = 20
 
-#: The widest that a value gets in `diff` when it is not read on a terminal.
+#: The maximum width of a value in `diff` when the output is not a terminal.
 VALUE_WIDTH = 100
 
-#: The styles of verdicts, and of the states of findings.
+#: The styles of verdicts and of the states of findings.
 STYLES = {"loads": "green", "may not load": "yellow", "will not load": "bold red"}
 STYLES |= {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 
 @singledispatch
 def show(value: Any) -> None:
-    """Print a value for people: data on stdout, what was done on stderr."""
+    """Print a value for people: data to stdout, messages to stderr."""
     raise TypeError(f"there is no view of {type(value).__name__}")
 
 
 def as_json(value: Any) -> Any:
-    """Return a value as `json.dumps` takes it.
+    """Return a value in a form that `json.dumps` accepts.
 
     >>> as_json(Damage("forest", 1, "a part is missing"))
     {'name': 'forest', 'version': 1, 'trouble': 'a part is missing'}
@@ -68,7 +69,7 @@ def as_json(value: Any) -> Any:
 
 
 def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
-    """Return what a list shows of known fields that share a column: of two months, the period."""
+    """Return the cell of known fields that share a column; two months are shown as a period."""
     metadata: dict[str, Any] = record.metadata or {}
     first, *others = (metadata.get(field.name) for field in fields)
     if fields[0].kind == MONTH:
@@ -79,7 +80,7 @@ def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
     return text(fields[0].name, first)
 
 
-#: What a list shows of each model, by the title of the column.
+#: The columns of a list: each title, and the function that makes a cell.
 COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
     "name": lambda record: printable(record.name),
     "version": lambda record: str(record.version),
@@ -92,13 +93,13 @@ COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
     "stored": lambda record: local_time(record.stored_at),
 }
 
-#: The columns that a narrow terminal hides last, beginning with the one that always stays.
+#: The columns that a narrow terminal hides last; the first is never hidden.
 KEPT = ("name", "version", "stored", "size", "run", "author", "training period", "level of analysis", "trained")
 
 
 @show.register
 def show_listing(listing: values.Listing) -> None:
-    """Print a table of models, with the columns that the terminal has room for.
+    """Print a table of models, with the columns that fit the terminal.
 
     A `rich.table.Table` takes ten times as long for a thousand models.
     """
@@ -112,11 +113,11 @@ def show_listing(listing: values.Listing) -> None:
         console.write(click.style(table_line(widths, widths), bold=True))
         show_lines(table_lines({title: cells[title] for title in widths}, widths))
         if len(widths) < len(COLUMNS):
-            show_message("Some columns are not shown; use a wider terminal, `viewser model inspect NAME` or --json.")
+            show_message("Some columns are hidden; use a wider terminal, `viewser model inspect NAME` or --json.")
 
 
 def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
-    """Return the widths of the columns that there is room for; a name that still does not fit is folded.
+    """Return the widths of the columns that fit; a name that still does not fit is folded.
 
     >>> fit({"name": 40, "version": 7, "size": 6}, 50), fit({"name": 40, "version": 7, "size": 6}, 40)
     ({'name': 33, 'version': 7, 'size': 6}, {'name': 31, 'version': 7})
@@ -130,7 +131,7 @@ def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
 
 
 def table_lines(cells: Mapping[str, list[str]], widths: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line for each model, and more where its name is folded."""
+    """Yield a line for each model, or several where its name is folded."""
     for name, *row in zip(*cells.values()):
         first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
         yield table_line([first, *row], widths)
@@ -138,7 +139,7 @@ def table_lines(cells: Mapping[str, list[str]], widths: Mapping[str, int]) -> It
 
 
 def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
-    """Return the cells of a row in one line, each as wide as its column; numbers are aligned to the right."""
+    """Return a row as a line, its cells padded to the width of their columns; numbers are right-aligned."""
     padded = []
     for cell, (title, width) in zip(row, widths.items()):
         space = " " * (width - cell_len(cell))
@@ -162,7 +163,7 @@ def show_record(record: ModelRecord) -> None:
     recorded = pairs(recorded_fields(record, [verdict.verdict, *verdict.reasons]), page.width)
     title = Text(f"{printable(record.name)}, version {record.version}{'' if record.current else ' (not current)'}")
     widest = Measurement.get(page, page.options, Group(given, recorded)).maximum + 4
-    # A Rule without a title draws its line whatever the encoding is.
+    # A Rule without a title draws its line in every encoding.
     rule = Rule(characters="-" if page.options.ascii_only else "─", style="dim")
     content = Group(given, rule, recorded)
     page.print(Panel(content, title=title, width=min(page.width, max(widest, len(title) + 6))))
@@ -170,7 +171,7 @@ def show_record(record: ModelRecord) -> None:
 
 
 def recorded_fields(record: ModelRecord, verdict: list[str]) -> dict[str, str]:
-    """Return what the store recorded of a model, and whether it will load on this machine."""
+    """Return what the store recorded about a model, and whether it will load on this machine."""
     where = f"{record.python} on {record.platform}, " if record.python else ""
     shown = {
         "type": record.type or "unknown (uploaded as a pickle)",
@@ -186,7 +187,7 @@ def recorded_fields(record: ModelRecord, verdict: list[str]) -> dict[str, str]:
 
 
 def imports_by_package(record: ModelRecord, most: int) -> list[str]:
-    """Return what a pickle imports, at most so much of each package, and why that may not be all."""
+    """Return the imports of a pickle, at most `most` per package, and why the list may be incomplete."""
     by_module: dict[str, list[str]] = {}
     for one in record.imports or ():
         by_module.setdefault(one.replace(":", ".").split(".")[0], []).append(one)
@@ -200,7 +201,7 @@ def imports_by_package(record: ModelRecord, most: int) -> list[str]:
 
 
 def pairs(fields: Mapping[str, str], width: int) -> "Table":
-    """Return a table of names and values that folds where it is wider than that."""
+    """Return a table of names and values that is folded to a width."""
     from rich.table import Table
     from rich.text import Text
 
@@ -213,7 +214,7 @@ def pairs(fields: Mapping[str, str], width: int) -> "Table":
 
 
 def show_fixes(lines: Iterable[str]) -> None:
-    """Print lines for the shell, once each and never folded, so that they can be copied."""
+    """Print shell commands, once each and never folded, so that they can be copied."""
     show_lines(printable(line) for line in dict.fromkeys(lines) if line)
 
 
@@ -226,8 +227,7 @@ def show_differences(found: values.Differences) -> None:
     if not found.rows:
         show_message("No differences. Use --all to show equal fields.")
         return
-    page = console.page(wrap=False)
-    most = None if page.is_terminal else VALUE_WIDTH
+    most = None if console.stream().isatty() else VALUE_WIDTH
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
     table.add_column("", overflow="fold")
     for record in (found.one, found.other):
@@ -235,11 +235,11 @@ def show_differences(found: values.Differences) -> None:
     for row in found.rows:
         cells = (Text(recorded_text(row["field"], value)) for value in row["values"])
         table.add_row(Text(printable(row["field"]), style="bold"), *cells)
-    page.print(table)
+    console.show_grid(table)
 
 
 def recorded_text(field: str, value: Any) -> str:
-    """Return a value of `diff` as people read it, of the metadata or of what the store recorded."""
+    """Return a value in `diff`, from the metadata or from what the store recorded, for people to read."""
     if field == "size" and isinstance(value, int):
         return size(value)
     return local_time(value) if field == "stored_at" and isinstance(value, datetime) else text(field, value)
@@ -264,7 +264,7 @@ def show_change(change: values.Change) -> None:
 
 
 def show_deletion_plan(records: Sequence[ModelRecord]) -> None:
-    """Say what is going to be deleted, and how much space that frees."""
+    """Say what will be deleted, and how much space that frees."""
     for record in records:
         show_message(f"{printable(record.name)}, version {record.version}: {size(record.size)}")
     show_message(f"Deleting frees {size(sum(record.size for record in records))}.")
@@ -314,9 +314,8 @@ def show_backup(made: Backup) -> None:
 
 def show_imports(record: ModelRecord) -> None:
     """Print everything that a model imports, before the question whether to trust it."""
-    page = console.page(err=True, wrap=False)
-    imports = imports_by_package(record, len(record.imports or ()))
-    page.print(pairs({"imports": printable_lines(imports)}, page.width))
+    imports = printable_lines(imports_by_package(record, len(record.imports or ())))
+    console.show_grid(pairs({"imports": imports}, console.page(err=True, wrap=False).width), err=True)
 
 
 @show.register
@@ -330,14 +329,14 @@ def show_trust(trust: values.Trust) -> None:
 
 @show.register
 def show_checks(checks: values.Checks) -> None:
-    """Print a line for each model, and once for all of them what installs what they need."""
+    """Print a line for each model, then the commands that install what is missing."""
     show_states((one.verdict, f"{one.name}:{one.version}", one.reasons) for one in checks.models)
     show_fixes(one.fix for one in checks.models)
 
 
 @show.register
 def show_diagnosis(diagnosis: values.Diagnosis) -> None:
-    """Print a line for each finding, and under it what to do."""
+    """Print a line for each finding, followed by advice."""
     show_states(
         (one.state, one.topic, [one.text, f"-> {one.advice}"] if one.advice else [one.text])
         for one in diagnosis.findings
@@ -345,7 +344,7 @@ def show_diagnosis(diagnosis: values.Diagnosis) -> None:
 
 
 def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
-    """Print a state, what it is of, and lines about it, in three columns."""
+    """Print rows of a state, its subject, and lines about it."""
     from rich.table import Table
     from rich.text import Text
 
@@ -356,7 +355,7 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
         text = Text(printable_lines(lines))
         grid.add_row(Text(state, style=STYLES[state]), Text(printable(name), style="bold"), text)
     if grid.rows:
-        console.page(wrap=False).print(grid)
+        console.show_grid(grid)
 
 
 @show.register
@@ -376,5 +375,8 @@ def versions(count: int) -> str:
 
 @show.register
 def show_topic(page: values.Topic) -> None:
-    """Print a page, through a pager on a terminal."""
-    console.show_page(page.text)
+    """Print a page, without the marks and targets of its links; on a terminal, through a pager."""
+    text = re.sub(r"(\n+\.\. _\w+: \S+)+\n*\Z", "\n", page.text)
+    # In a table, a space takes the place of the mark.
+    text = re.sub(r"\b([a-z]+)_(?=  )", r"\1 ", text)
+    console.show_page(re.sub(r"\b([a-z]+)_(?![\w`])", r"\1", text))
