@@ -298,7 +298,7 @@ def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
     """The line says which file, and --help needs none."""
     result = run("--store", str(tmp_path / "gone.db"), "model", "list")
     assert (result.returncode, result.stdout) == (1, "")
-    trouble = f"cannot find models: {tmp_path / 'gone.db'}: the store does not exist yet. Check the path"
+    trouble = f"cannot list models: {tmp_path / 'gone.db'}: the store does not exist yet. Check the path"
     assert result.stderr.startswith(f"Error: {trouble}")
     assert run("--store", str(tmp_path / "gone.db"), "model", "list", "--help").returncode == 0
     assert not (tmp_path / "gone.db").exists()
@@ -364,7 +364,7 @@ def test_listing_loads_no_more_than_it_needs(store: Storage) -> None:
     """Neither what only fetching or storing needs, nor the console of rich, is imported to list."""
     store.store("m", 1)
     code = "import sys; from views_runs.cli import main; main(sys.argv[1:], standalone_mode=False); "
-    code += "names = ('concurrent.futures', 'difflib', 'numpy', 'importlib.metadata', 'asyncio', 'rich.console'); "
+    code += "names = ('difflib', 'numpy', 'importlib.metadata', 'asyncio', 'rich.console'); "
     code += "print([name for name in names if name in sys.modules])"
     command = [sys.executable, "-c", code, "model", "list", "--store", str(store.path)]
     result = subprocess.run(command, capture_output=True, text=True)

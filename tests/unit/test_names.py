@@ -42,7 +42,7 @@ def test_references(given: tuple[str, int | None], expected: tuple[str, int | No
 @pytest.mark.parametrize(
     "given, said",
     [
-        (("forest:2", 3), "'forest:2' names version 2, and version=3 another. Give one"),
+        (("forest:2", 3), "'forest:2' and version=3 give different versions. Give one of them"),
         (("forest", "two"), "the version of 'forest' must be an integer, not 'two'"),
         ((":2", None), "'' cannot be the name of a model: it is empty"),
         ((7, None), "the name of a model must be a string, not 7"),
@@ -58,7 +58,7 @@ def test_impossible_references(given: tuple[str, int | None], said: str) -> None
 def test_new_names_have_no_version() -> None:
     """The store numbers the versions."""
     assert check_new_name("forest:x") == "forest:x"
-    with pytest.raises(InvalidNameError, match="NAME:NUMBER names a version of NAME"):
+    with pytest.raises(InvalidNameError, match="NAME:NUMBER refers to a version of NAME"):
         check_new_name("forest:2")
 
 
@@ -68,7 +68,7 @@ def test_new_names_have_no_version() -> None:
         ("forst", ["forest", "boosted"], "Did you mean 'forest'?"),
         ("FOREST", ["forest", "Forest"], "Did you mean 'forest'?"),
         ("forest", ["forest_1", "forest_2"], "Did you mean 'forest_2' or 'forest_1'?"),
-        ("forest", ["x"], "Use `viewser model list` to see which models there are"),
+        ("forest", ["x"], "Run `viewser model list` to see the existing models"),
         ("forest", [], "The store is empty"),
     ],
 )

@@ -440,7 +440,7 @@ def test_bombs(forking: "subprocess.Popen[str]", name: str, tmp_path: pathlib.Pa
     forking.stdin.flush()
     grown, reading = pickle.loads(bytes.fromhex(forking.stdout.readline()))
     assert reading.size == len(data)
-    most = (16 if IN_FULL else 10) * 2**20 + len(data)
+    most = (16 if IN_FULL else 13) * 2**20 + len(data)
     assert grown * 1024 < most, f"{grown / 1024:.1f} MiB for {len(data) / 2**20:.1f} MiB"
     if name in HOSTILE:
         as_told(HOSTILE[name], reading)
