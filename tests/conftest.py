@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -47,6 +48,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # The tests start some hundred interpreters, each of which would compile the package again where nothing is to be kept.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A shell lets what it runs in the background ignore Ctrl-C, and so would the processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def is_quick(config: pytest.Config) -> bool:

@@ -1,7 +1,7 @@
-"""The one family of errors that this package raises.
+"""The exceptions that this package raises, all derived from `StorageError`.
 
-Every message names the store file, the model where there is one, and what to do next. The
-command line prints the message and exits with 1.
+Every message names the store file, the model if one is involved, and what to do next. The command line prints the
+message and exits with status 1.
 """
 
 import os
@@ -9,13 +9,13 @@ from typing import Any, Self
 
 
 class StorageError(Exception):
-    """The base class of every error that a store raises.
+    """Base class of all exceptions that a store raises.
 
     Args:
         trouble: what is wrong, as a clause without a full stop.
-        advice: what to do next, as sentences without the last full stop; empty if there is nothing to say.
+        advice: what to do next, as sentences without the final full stop; empty if there is no advice.
 
-    The operation and the file are filled in by `locate`, once, where `Storage` opens the file.
+    `Storage` fills in the operation and the file, with `locate`, in the one place where it opens the file.
 
     >>> error = StoreFullError("the disk is full", "Free some space and try again")
     >>> print(error.locate("store 'forest'", "models.db"))
@@ -28,73 +28,73 @@ class StorageError(Exception):
         self.trouble = trouble
         #: What to do next.
         self.advice = advice
-        #: What could not be done, as in ``store 'forest'``; empty until it is known.
+        #: The operation that failed, as in ``store 'forest'``; empty until known.
         self.operation = ""
-        #: The file that this is about; None until it is known.
+        #: The file concerned; None until known.
         self.path: str | os.PathLike[str] | None = None
 
     def locate(self, operation: str = "", path: str | os.PathLike[str] | None = None) -> Self:
-        """Fill in the operation and the file, each unless that was done before; return the error."""
+        """Set the operation and the file, unless they are already set, and return the error."""
         self.operation = self.operation or operation
         self.path = path if self.path is None else self.path
         return self
 
     def __str__(self) -> str:
-        # Subclasses are KeyErrors and OSErrors too, which would put quotes or brackets around the text.
+        # Some subclasses are also KeyErrors or OSErrors, which would add quotes or brackets to the text.
         where = f"cannot {self.operation}: " if self.operation else ""
         where += f"{os.fspath(self.path)}: " if self.path is not None else ""
         return f"{where}{self.trouble}" + (f". {self.advice}" if self.advice else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A process pool sends errors as pickles; OSError's own way would lose the attributes.
+        # Process pools pickle exceptions; OSError's own __reduce__ would lose the attributes.
         return type(self), (self.trouble,), self.__dict__
 
 
 class InvalidNameError(StorageError, ValueError):
-    """A model cannot have this name."""
+    """The name is not valid for a model."""
 
 
 class InvalidMetadataError(StorageError, ValueError):
-    """This metadata would not come back equal to what was given.
+    """The metadata is invalid, or would not compare equal when fetched.
 
     Args:
         trouble, advice: as for `StorageError`.
-        key: where in the metadata the trouble is, as Python would write it: ``history[0].when``.
+        key: the location of the problem in the metadata, in Python notation: ``history[0].when``.
     """
 
     def __init__(self, trouble: str = "", key: str = "", advice: str = "") -> None:
         super().__init__(trouble, advice)
-        #: Where in the metadata the trouble is.
+        #: The location of the problem in the metadata.
         self.key = key
 
 
 class QueryError(StorageError, ValueError):
-    """A condition on models is invalid.
+    """A search condition is invalid.
 
     Args:
         trouble, advice: as for `StorageError`.
-        condition: what was written.
-        place: the index of the character in it where the trouble is.
+        condition: the text of the condition.
+        place: the index in it of the offending character.
     """
 
     def __init__(self, trouble: str = "", condition: str = "", place: int = 0, advice: str = "") -> None:
         super().__init__(trouble, advice)
-        #: What was written.
+        #: The text of the condition.
         self.condition = condition
-        #: The index of the character where the trouble is.
+        #: The index in it of the offending character.
         self.place = place
 
 
 class ModelExistsError(StorageError, FileExistsError):
-    """A model of this name is there, and ``overwrite=True`` was not given."""
+    """A model with this name already exists, and ``overwrite=True`` was not given."""
 
 
 class ModelNotFoundError(StorageError, KeyError):
-    """There is no model, or no version of it, with this name."""
+    """The model, or this version of it, does not exist."""
 
 
 class MetadataExistsError(StorageError, FileExistsError):
-    """The model has metadata, and ``overwrite=True`` was not given."""
+    """The model already has metadata, and ``overwrite=True`` was not given."""
 
 
 class MetadataNotFoundError(StorageError, KeyError):
@@ -102,55 +102,55 @@ class MetadataNotFoundError(StorageError, KeyError):
 
 
 class ModelPickleError(StorageError):
-    """The object cannot be pickled; the error that says why is the cause of this one."""
+    """The object cannot be pickled; ``__cause__`` is the original error."""
 
 
 class ModelLoadError(StorageError):
-    """The stored pickle cannot be loaded here; the error that says why is the cause of this one."""
+    """The stored pickle cannot be loaded on this machine; ``__cause__``, if set, is the original error."""
 
 
 class CorruptModelError(StorageError):
-    """The stored bytes are not those that were stored. Nothing from the damage on was unpickled."""
+    """The model's bytes have changed since it was stored. Nothing after the damage was unpickled."""
 
 
 class DownloadError(StorageError):
-    """The pickle cannot be written where it was asked to go."""
+    """The pickle cannot be written to the requested file."""
 
 
 class UntrustedModelError(StorageError):
-    """The stored pickle would import what is not on the list, or it cannot be told what; nothing was loaded."""
+    """The pickle would import something untrusted, or its imports cannot be determined; nothing was loaded."""
 
 
 class DigestMismatchError(StorageError):
-    """The bytes of the pickle are not those that were asked for; nothing was loaded."""
+    """The pickle does not have the expected SHA-256 digest; nothing was loaded."""
 
 
 class OpenPermissionsError(StorageError, PermissionError):
-    """Everyone on the system may write the store, and so run code as whoever fetches from it."""
+    """Everyone on the system can write to the store, and so run code as anyone who fetches from it."""
 
 
 class UploadError(StorageError):
-    """The file is not a pickle, or cannot be read; nothing was stored."""
+    """The file is not a pickle or cannot be read; nothing was stored."""
 
 
 class BackupError(StorageError):
-    """The store cannot be copied where the copy was asked to go."""
+    """The backup cannot be written to the requested file."""
 
 
 class InvalidPathError(StorageError, ValueError):
-    """A store cannot be at this path."""
+    """The path is not valid for a store."""
 
 
 class StoreNotFoundError(StorageError, FileNotFoundError):
-    """The store file, or its folder, is not there."""
+    """The store file or its folder does not exist."""
 
 
 class NotAStoreError(StorageError):
-    """The file is something else than a store, or a store of a newer version of this package."""
+    """The file is not a store, or was created by a newer version of this package."""
 
 
 class StoreDamagedError(StorageError):
-    """SQLite finds that the file does not hold together."""
+    """The store file is damaged."""
 
 
 class StoreBusyError(StorageError, TimeoutError):
@@ -158,16 +158,16 @@ class StoreBusyError(StorageError, TimeoutError):
 
 
 class StoreFullError(StorageError):
-    """The disk is full; what was there is as it was."""
+    """The disk is full; the existing models are intact."""
 
 
 class StoreReadOnlyError(StorageError, PermissionError):
-    """The file, its journal or its folder may not be written, or not be read."""
+    """Permission to read or write the file, its journal or its folder was denied."""
 
 
 class StoreAccessError(StorageError):
-    """The operating system failed to read or write the file."""
+    """The operating system could not read or write the file."""
 
 
 class UploadLostError(StorageError):
-    """A store was silent for so long that its parts were taken for leftovers and cleared."""
+    """Storing made no progress for so long that another process took the parts for leftovers and removed them."""

@@ -1,4 +1,4 @@
-"""Files written beside others: never over one by accident, never visible half written, never over the store."""
+"""Write files safely: never over another file by accident, never visible half-written, never over the store."""
 
 import os
 from collections.abc import Iterator
@@ -7,15 +7,15 @@ from pathlib import Path
 
 from views_runs.exceptions import StorageError
 
-#: What SQLite keeps beside a database file; the last two only in a mode that is not used here.
+#: The suffixes of the files that SQLite keeps beside a database; the last two only in WAL mode, which is not used here.
 COMPANIONS = ("-journal", "-wal", "-shm")
 
-#: How the name of a file begins that is being written, and gets its own name when it is whole.
+#: The name prefix of files that are still being written; they are renamed when complete.
 TEMPORARY = ".views_runs."
 
 
 def companion(path: Path, ending: str) -> Path:
-    """Return the file that SQLite keeps beside a database: it follows links first."""
+    """Return the path of a file that SQLite keeps beside a database; SQLite resolves symbolic links first."""
     return Path(os.path.realpath(path) + ending)
 
 
@@ -26,21 +26,21 @@ def choose_target(
     kind: type[StorageError],
     overwrite: bool | None = None,
 ) -> Path:
-    """Return where to write a file.
+    """Return the path at which to write a file.
 
     Args:
-        file: the file, or a folder for a file of this name in it; None for the current folder.
-        name: of the file in a folder.
+        file: the file, or a folder to create it in; None for the current folder.
+        name: the name of the file if a folder is given.
         store: the store, which must not be overwritten.
-        kind: of the error.
-        overwrite: replace an existing file; None where that is not offered.
+        kind: the exception class to raise.
+        overwrite: replace an existing file; None if the caller does not offer this.
 
     Raises:
-        StorageError: of this kind; a file must not be written there.
+        StorageError: of class `kind`; no file may be written there.
     """
     try:
         if file is not None and not os.fspath(file):
-            raise ValueError("a file name must not be empty")
+            raise ValueError("the file name is empty")
         path = Path("." if file is None else os.path.expanduser(file))
         path = path / name if path.is_dir() else path
         _refuse_target(path, store, kind, overwrite)
@@ -59,10 +59,10 @@ def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrit
     elif target.exists() and not target.is_file():
         trouble = "this is not a regular file"
     elif target.is_symlink():
-        # Replacing it would leave the file that it leads to, and that one's journal, where they are.
+        # Replacing the link would leave the file it points to, and that file's journal, in place.
         trouble, advice = f"this is a link to {os.path.realpath(target)}", "Give that file itself, or another one"
     elif target.exists() and not overwrite:
-        trouble = "the file exists, and was not changed"
+        trouble = "the file already exists and was not changed"
         replace = "Remove it first" if overwrite is None else "Replace it with overwrite=True (--force)"
         advice = f"{replace}, or give another file"
     if trouble:
@@ -70,7 +70,7 @@ def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrit
 
 
 def is_same(one: str | os.PathLike[str], other: Path) -> bool:
-    """Return whether both paths lead to one file that exists."""
+    """Return whether both paths refer to the same existing file."""
     try:
         return os.path.samefile(os.path.expanduser(one), other)
     except (OSError, ValueError, TypeError):
@@ -79,16 +79,16 @@ def is_same(one: str | os.PathLike[str], other: Path) -> bool:
 
 @contextmanager
 def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag: str = "") -> Iterator[Path]:
-    """Yield the path of an empty file beside the target, which becomes the target when the block ends.
+    """Yield the path of an empty temporary file beside the target; it is renamed to the target when the block ends.
 
     Args:
         target: the file.
-        kind: of the error.
+        kind: the exception class to raise.
         overwrite: replace an existing file.
-        tag: something to recognise the file by while it is being written.
+        tag: a text that identifies the file while it is being written.
 
     Raises:
-        StorageError: of this kind, when the system cannot write the file; the target is as it was.
+        StorageError: of class `kind`, if the file cannot be written; the target is unchanged.
     """
     beside = None
     try:
@@ -113,14 +113,14 @@ def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag
 
 
 def remove(file: Path) -> None:
-    """Remove a file, and what SQLite may have left beside it, as far as that is possible."""
+    """Remove a file and anything that SQLite left beside it; ignore errors."""
     for ending in ("", *COMPANIONS):
         with suppress(OSError):
             file.with_name(file.name + ending).unlink(missing_ok=True)
 
 
 def _link(beside: Path, target: Path) -> None:
-    """Give a file its name, unless another file has it by now."""
+    """Rename a file to its target, unless the target has been created in the meantime."""
     try:
         target.hardlink_to(beside)
     except FileExistsError:
@@ -131,7 +131,7 @@ def _link(beside: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Let a new name outlive a power failure; where a folder cannot be opened, as on Windows, the system does that."""
+    """Make a rename survive a power failure; where a folder cannot be opened, as on Windows, the system does this."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

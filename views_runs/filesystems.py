@@ -1,4 +1,4 @@
-"""Find out which file system a path is on, and what is known about it as a place for a store."""
+"""Identify the file system that a path is on, and assess how suitable it is for a store."""
 
 import os
 import re
@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Where Linux lists what is mounted.
+#: Where Linux lists the mounted file systems.
 MOUNTS = "/proc/self/mountinfo"
 
-#: File systems whose files are visible to one computer only.
+#: File systems that only one computer can see.
 LOCAL = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "ntfs", "xfs", "zfs"}
 
 #: File systems on which mode bits do not show who can write to a file.
@@ -28,10 +28,10 @@ WITHOUT_MODES = {
     "vfat",
 }
 
-#: File systems on which `chmod` surely has an effect. On some network volumes it succeeds and changes nothing.
+#: File systems on which `chmod` always takes effect. On some network volumes it succeeds without changing anything.
 WITH_MODES = (LOCAL - {"hfs", "ntfs"}) | {"overlay", "ramfs", "tmpfs"}
 
-#: Prefixes of the names that synchronised folders have.
+#: Name prefixes of synchronised folders.
 SYNCHRONISED = (
     "dropbox",
     "google drive",
@@ -43,15 +43,15 @@ SYNCHRONISED = (
     "owncloud",
 )
 
-#: A state as in `Finding`, what is known, and what to do about it.
+#: A state as in `Finding`, the assessment, and what to do about it.
 Assessment = tuple[str, str, str]
 
-_PEER = "Run `viewser model doctor --peer` on two computers at once before you trust it"
+_PEER = "Run `viewser model doctor --peer` on two computers at the same time before you rely on it"
 _MEMORY = ("warning", "in memory: the store is lost when this computer restarts", "Keep the store on a disk")
 _NO_LOCKS = ("failure", "it does not lock files between computers", "Use NFS version 4")
 _CEPH = ("warning", "not tested; CephFS keeps the caches of its clients coherent", _PEER)
 
-#: What is known about file systems whose mount options do not matter.
+#: Assessments of file systems whose mount options do not matter.
 KNOWN: dict[str, Assessment] = {
     **dict.fromkeys(LOCAL, ("ok", "a local disk", "")),
     "tmpfs": _MEMORY,
@@ -74,11 +74,11 @@ KNOWN: dict[str, Assessment] = {
 class Mount:
     """A mounted file system."""
 
-    #: As in ``ext4``, ``nfs4``, ``fuse.glusterfs``.
+    #: Its type, such as ``ext4``, ``nfs4`` or ``fuse.glusterfs``.
     kind: str
-    #: As in ``server:/export``.
+    #: The device or share, such as ``server:/export``.
     source: str
-    #: The folder at which it is mounted.
+    #: The mount point.
     point: str
     options: tuple[str, ...]
 
@@ -100,12 +100,12 @@ class Mount:
 
     @property
     def is_local(self) -> bool:
-        """Whether no other computer sees what is on it."""
+        """Whether it is invisible to other computers."""
         return self.kind in LOCAL
 
 
 def find_mount(path: Path) -> Mount | None:
-    """Return the mount that holds a path, or None on a system that does not list mounts, such as macOS and Windows."""
+    """Return the mount that a path is on, or None on systems that do not list mounts, such as macOS and Windows."""
     real = os.path.realpath(path)
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
@@ -113,21 +113,21 @@ def find_mount(path: Path) -> Mount | None:
     except (OSError, ValueError, IndexError):
         return None
     above = [mount for mount in mounts if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
-    # Of two mounts at one point, the later one hides the other.
+    # Of two mounts at the same point, the later hides the earlier.
     return max(reversed(above), key=lambda mount: len(mount.point), default=None)
 
 
 def has_modes(path: Path) -> bool:
-    """Tell whether mode bits show who can write to a path."""
+    """Return whether mode bits show who can write to a path."""
     mount = find_mount(path)
     return os.name == "posix" and not (mount and mount.kind in WITHOUT_MODES)
 
 
 def assess(mount: Mount, path: Path) -> Iterator[Assessment]:
-    """Yield what is known about a file system as a place for the store at `path`."""
+    """Yield assessments of a file system for the store at `path`."""
     for folder in Path(os.path.realpath(path)).parent.parts:
         if folder.lower().startswith(SYNCHRONISED):
-            text = f"{folder} seems to be synchronised between computers, which loses changes to a store"
+            text = f"{folder} appears to be synchronised between computers, which can lose changes to a store"
             yield "failure", text, "Move the store to a local disk or a network share"
             break
     if mount.kind.startswith("nfs"):
@@ -137,26 +137,26 @@ def assess(mount: Mount, path: Path) -> Iterator[Assessment]:
     elif mount.kind == "fuse.glusterfs":
         yield _assess_gluster(mount)
     else:
-        yield KNOWN.get(mount.kind, ("warning", "nothing is known about it as a place for a store", _PEER))
+        yield KNOWN.get(mount.kind, ("warning", "it is not known whether this file system is safe for a store", _PEER))
 
 
 def _assess_nfs(mount: Mount) -> Iterator[Assessment]:
     options = dict(option.partition("=")[::2] for option in mount.options)
     advice = "Mount it with vers=4.2,hard"
     if "nolock" in options or options.get("local_lock", "none") in ("all", "posix"):
-        yield "failure", "nolock or local_lock: locks stay on this computer, so two writers damage the store", advice
+        yield "failure", "nolock or local_lock: locks are local, so writers on two computers damage the store", advice
     if options.keys() & {"soft", "softerr", "softreval"}:
-        yield "warning", "soft: a store fails when the server is slow", advice
+        yield "warning", "soft: operations fail when the server is slow", advice
     if "nocto" in options:
         yield "failure", "nocto: changes by other computers may not be seen", "Mount it without nocto"
     if not options.get("vers", "4").startswith("4"):
         yield "warning", "only version 4 was tested", advice
-    yield "ok", "NFS 4.2 lost nothing with two computers writing, through crashes of either one and of the server", ""
+    yield "ok", "NFS 4.2 lost nothing in tests with two writing computers, even when either or the server crashed", ""
 
 
 def _assess_smb(mount: Mount) -> Iterator[Assessment]:
     if "nobrl" in mount.options:
-        yield "failure", "nobrl: locks stay on this computer", "Mount it without nobrl"
+        yield "failure", "nobrl: locks are local to this computer", "Mount it without nobrl"
     if "cache=loose" in mount.options:
         yield "failure", "cache=loose: changes by other computers may not be seen", "Mount it with cache=strict"
     yield "warning", "SMB was not tested", _PEER
@@ -168,15 +168,15 @@ def _assess_gluster(mount: Mount) -> Assessment:
     advice = f"Mount it with {','.join(needed)}, and {volume}"
     given = _find_gluster_options(mount.point)
     if given is None:
-        return "warning", f"its mount options cannot be found out; without {', '.join(needed)} it loses data", advice
+        return "warning", f"its mount options cannot be determined; without {', '.join(needed)} it loses data", advice
     missing = [option for option in needed if option not in given]
     if missing:
-        return "failure", f"mounted without {', '.join(missing)}: with two computers writing it loses data", advice
-    return "ok", "GlusterFS with these mount options lost nothing with two computers writing", ""
+        return "failure", f"mounted without {', '.join(missing)}: it loses data when two computers write", advice
+    return "ok", "GlusterFS with these mount options lost nothing in tests with two computers writing", ""
 
 
 def _find_gluster_options(point: str) -> list[str] | None:
-    """Return the options of the program that serves a GlusterFS mount, since the mount itself does not show them."""
+    """Return the options of the process that serves a GlusterFS mount, since the mount itself does not show them."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             program, *arguments = os.fsdecode((process / "cmdline").read_bytes()).split("\0")

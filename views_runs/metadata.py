@@ -1,4 +1,4 @@
-"""Metadata: the known fields and their types, and a JSON encoding from which every value comes back equal."""
+"""Metadata: the known fields and their types, and a lossless JSON encoding."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ from typing import Any
 
 from views_runs.exceptions import InvalidMetadataError
 
-#: Deep enough for any metadata, and far from the depth at which SQLite's JSON functions stop (1000).
+#: The maximum nesting depth: enough for any metadata, and well below the limit of SQLite's JSON functions (1000).
 MAX_DEPTH = 100
 
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -21,16 +21,16 @@ MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "O
 class Kind:
     """The type of the values of a field."""
 
-    #: What a value must be, for messages.
+    #: A description of valid values, for messages.
     expected: str
-    #: Tells whether a value is of this kind.
+    #: Returns whether a value is valid.
     accepts: Callable[[Any], bool]
 
 
 def is_time(value: Any) -> bool:
     """Return whether a value is a datetime, a date, or an ISO 8601 string of one."""
     try:
-        # Without the forms that have no hyphens or count weeks: conditions cannot compare them.
+        # The ISO forms without hyphens and those with week numbers are refused: conditions cannot compare them.
         return isinstance(value, date) or bool(re.match(r"\d{4}-\d\d-\d\d", value) and datetime.fromisoformat(value))
     except (TypeError, ValueError):
         return False
@@ -44,16 +44,16 @@ TIME = Kind("a datetime, a date, or an ISO 8601 string of one", is_time)
 
 @dataclass(frozen=True)
 class KnownField:
-    """A metadata field that every model can have, and how it appears elsewhere."""
+    """A metadata field known for every model: its type, option and column."""
 
     name: str
     #: `TEXT`, `MONTH`, `MONTHS` or `TIME`.
     kind: Kind
-    #: What it means, in a few words.
+    #: Its meaning, in a few words.
     help: str
-    #: The option of the command line that gives it.
+    #: Its command-line option.
     option: str | None = None
-    #: The heading of its column in a list of models; fields with one heading share the column.
+    #: The heading of its column in a list of models; fields with the same heading share a column.
     column: str | None = None
 
 
@@ -64,15 +64,15 @@ def known(kind: Kind, help: str, option: str | None = None, column: str | None =
 
 @dataclass(kw_only=True)
 class ModelMetadata:
-    """The fields that every ViEWS model can have. All are optional, and a dict may hold more.
+    """The metadata fields known for every ViEWS model. All are optional; use a dict for additional fields.
 
-    A store checks their types, also in a dict, and that the training data does not end before it starts.
+    A store checks the types of these fields, even in a dict, and that the training data does not end before it starts.
 
     >>> ModelMetadata(author="testuser", train_start=121, train_end=480).train_end
     480
     """
 
-    # To add a field, add a line here: the checks, the command line and the columns of `list` use this table.
+    # To add a field, add a line here: the type checks, the command line and the columns of `list` use this table.
     author: str | None = known(TEXT, "who trained the model", option="--author", column="author")
     run_id: str | None = known(TEXT, "the run that trained it, as in 2026-11", option="--run-id", column="run")
     queryset_name: str | None = known(TEXT, "the queryset of the training data", option="--queryset")
@@ -92,21 +92,21 @@ class ModelMetadata:
     steps: list[int] | None = known(MONTHS, "how many months ahead the model predicts", option="--step")
 
 
-#: The known fields by name, in the order in which they are shown.
+#: The known fields by name, in display order.
 KNOWN_FIELDS: Mapping[str, KnownField] = {
     field.name: KnownField(field.name, **field.metadata) for field in dataclasses.fields(ModelMetadata)
 }
 
-# What `help` shows.
+# Shown by `help(ModelMetadata)`.
 ModelMetadata.__doc__ = f"{ModelMetadata.__doc__}\n    Attributes:\n" + "".join(
     f"        {field.name}: {field.help}; {field.kind.expected}.\n" for field in KNOWN_FIELDS.values()
 )
 
 
 class Metadata(dict[str, Any]):
-    """The metadata of a stored model: a dict whose keys are attributes too.
+    """The metadata of a stored model: a dict whose keys can also be read as attributes.
 
-    As an attribute, a known field that was not given is None.
+    The attribute of a known field that was not given is None.
 
     >>> metadata = Metadata(author="testuser")
     >>> metadata.author, metadata.train_end
@@ -121,7 +121,7 @@ class Metadata(dict[str, Any]):
         raise AttributeError(f"the metadata has no {name!r}; it has {', '.join(self) or 'no fields'}")
 
     def __eq__(self, other: object) -> bool:
-        # Scripts compare what they fetch with the pydantic model or dataclass that they stored.
+        # Scripts compare fetched metadata with the pydantic model or dataclass that they stored.
         if not isinstance(other, dict) and _is_model(other):
             try:
                 other = round_trip(other)
@@ -139,15 +139,14 @@ def encode(metadata: Any) -> tuple[str | None, str | None]:
     """Encode metadata as the columns ``metadata`` and ``datetimes``.
 
     Args:
-        metadata: a dict, a `ModelMetadata` (whose fields that are None count as not given), a dataclass or a pydantic
-            model; None if there is none.
+        metadata: a dict, a `ModelMetadata` (whose None fields are ignored), a dataclass, a pydantic model, or None.
 
     Returns:
         JSON text, in which datetimes and dates are ISO 8601 strings; and a JSON list of the paths of these strings (a
-        path is a list of keys and indices), or None if there are none. ``(None, None)`` for None.
+        path is a list of keys and indices), or None if the metadata has no such values. ``(None, None)`` for None.
 
     Raises:
-        InvalidMetadataError: a value would not come back equal; the message and ``key`` say which.
+        InvalidMetadataError: a value would not compare equal when decoded; the message and ``key`` identify it.
 
     >>> encode({"author": "testuser", "trained": [date(2026, 11, 23)]})
     ('{"author": "testuser", "trained": ["2026-11-23"]}', '[["trained", 0]]')
@@ -156,7 +155,7 @@ def encode(metadata: Any) -> tuple[str | None, str | None]:
         return None, None
     if not isinstance(metadata, dict) and not _is_model(metadata):
         raise InvalidMetadataError(
-            f"metadata must be a dict, a ModelMetadata, a dataclass or a pydantic model, not {_type_name(metadata)}"
+            f"metadata must be a dict, a ModelMetadata, a dataclass or a pydantic model, not {_name_type(metadata)}"
         )
     encoder = _Encoder()
     try:
@@ -169,9 +168,9 @@ def encode(metadata: Any) -> tuple[str | None, str | None]:
 
 
 def decode(text: str | None, datetimes: str | None) -> Metadata:
-    """Decode the columns ``metadata`` and ``datetimes``; without a text, the metadata is empty.
+    """Decode the columns ``metadata`` and ``datetimes``; for None, the metadata is empty.
 
-    An entry of ``datetimes`` that no longer fits, because another program changed the metadata, is ignored.
+    Entries of ``datetimes`` that no longer match, because another program changed the metadata, are ignored.
 
     Raises:
         InvalidMetadataError: the text is not a JSON object.
@@ -197,10 +196,10 @@ def decode(text: str | None, datetimes: str | None) -> Metadata:
 
 
 def round_trip(metadata: Any) -> Metadata:
-    """Return metadata as it would come back from a store; empty for None.
+    """Return metadata as a store would return it; empty for None.
 
     Raises:
-        InvalidMetadataError: it would not come back equal.
+        InvalidMetadataError: the metadata is invalid, or would not compare equal.
 
     >>> round_trip(ModelMetadata(author="testuser"))
     {'author': 'testuser'}
@@ -209,10 +208,10 @@ def round_trip(metadata: Any) -> Metadata:
 
 
 def check(metadata: Mapping[str, Any]) -> None:
-    """Check the types of the known fields; None counts as not given.
+    """Check the values of the known fields, ignoring those that are None.
 
     Raises:
-        InvalidMetadataError: a field has another type, or the training data ends before it starts.
+        InvalidMetadataError: a value has the wrong type, or the training data ends before it starts.
 
     >>> check({"train_end": "480"})
     Traceback (most recent call last):
@@ -234,11 +233,11 @@ January 1980), not '480'
 def differences(
     old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, everything: bool = False
 ) -> list[tuple[str, Any, Any]]:
-    """Return (field, old value, new value) for each field that differs, known fields first; None if it is missing.
+    """Return (field, old value, new value) for each field that differs, known fields first; missing values are None.
 
     Args:
-        old, new: decoded metadata; None if there is none.
-        everything: include the fields that are equal.
+        old, new: decoded metadata, or None.
+        everything: include equal fields.
 
     >>> differences({"author": "me", "train_end": 480}, {"author": "me", "train_end": 492})
     [('train_end', 480, 492)]
@@ -251,10 +250,10 @@ def differences(
 
 
 def unmet_fields(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
-    """Return (field, stored value, wanted value) for each wanted field that is not equal, ``training_date`` aside.
+    """Return (field, stored value, wanted value) for each wanted field that differs, except ``training_date``.
 
     Args:
-        stored, wanted: decoded metadata; None if there is none.
+        stored, wanted: decoded metadata; `stored` may be None.
 
     >>> unmet_fields(Metadata(author="testuser", train_end=480), {"train_end": 492})
     [('train_end', 480, 492)]
@@ -264,7 +263,7 @@ def unmet_fields(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) ->
 
 
 def is_equivalent(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    """Return whether a model has metadata, and every wanted field in it, equal, ``training_date`` aside.
+    """Return whether a model has metadata that equals the wanted metadata in every field except ``training_date``.
 
     >>> is_equivalent(Metadata(author="testuser", outcome="ged_sb"), {"author": "testuser"})
     True
@@ -273,7 +272,7 @@ def is_equivalent(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -
 
 
 def missing_fields(required: Iterable[str], metadata: Mapping[str, Any] | None) -> list[str]:
-    """Return the required fields that metadata does not have; None counts as not given.
+    """Return the required fields that are missing or None.
 
     >>> missing_fields(["author", "run_id"], Metadata(author="testuser", run_id=None))
     ['run_id']
@@ -282,7 +281,7 @@ def missing_fields(required: Iterable[str], metadata: Mapping[str, Any] | None) 
 
 
 def to_jsonable(value: Any) -> Any:
-    """Convert decoded metadata to what `json.dumps` takes: datetimes and dates become ISO 8601 strings.
+    """Convert decoded metadata for `json.dumps`: datetimes and dates become ISO 8601 strings.
 
     >>> to_jsonable(Metadata(trained=[date(2026, 11, 23)]))
     {'trained': ['2026-11-23']}
@@ -308,7 +307,7 @@ def month_number(text: str) -> int:
     """Return the views month of a calendar month.
 
     Raises:
-        ValueError: there is no such month.
+        ValueError: the text is not a valid month.
 
     >>> month_number("2019-12")
     480
@@ -322,13 +321,13 @@ def month_number(text: str) -> int:
 
 
 class _Encoder:
-    """Converts metadata to what JSON can hold, and notes where datetimes and dates were.
+    """Converts metadata to JSON types, and records the paths of datetimes and dates.
 
-    The errors that it raises say what is wrong with the value at `path`, as in ``has duplicate keys``.
+    Its errors describe the problem with the value at `path`, as in ``has duplicate keys``.
     """
 
     def __init__(self) -> None:
-        #: The keys and indices that lead to the current value.
+        #: The keys and indices of the current value.
         self.path: list[str | int] = []
         #: The paths of the datetimes and dates.
         self.times: list[list[str | int]] = []
@@ -361,7 +360,7 @@ class _Encoder:
         return encoded
 
     def key(self) -> str:
-        """Return the path of the current value as Python would write it, as in ``history[0].when``."""
+        """Return the path of the current value in Python notation, as in ``history[0].when``."""
         steps = (f".{step}" if isinstance(step, str) and step.isidentifier() else f"[{step!r}]" for step in self.path)
         return "".join(steps).removeprefix(".")
 
@@ -377,9 +376,9 @@ def _as_dict(model: Any) -> dict[str, Any]:
             return dict(model.model_dump())
         fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     except Exception as error:
-        # Serializers and properties are the user's code, and may raise anything.
+        # Serializers and properties are user code, and may raise anything.
         raise InvalidMetadataError(
-            f"is a {_type_name(model)}, and cannot be converted to a dict: {type(error).__name__}: {error}"
+            f"is a {_name_type(model)} and cannot be converted to a dict: {type(error).__name__}: {error}"
         ) from error
     return {name: value for name, value in fields.items() if value is not None or not isinstance(model, ModelMetadata)}
 
@@ -395,16 +394,16 @@ def _encode_text(value: str) -> str:
 
 
 def _encode_time(value: date) -> str:
-    # pandas.Timestamp is a datetime with nanoseconds, pandas.NaT a datetime that does not equal itself, and a time
-    # that clocks show twice in autumn does not equal the same time in another zone.
+    # A pandas.Timestamp is a datetime with nanoseconds, pandas.NaT is a datetime that does not equal itself, and a
+    # local time that occurs twice in autumn does not equal the same instant in another time zone.
     if value == value and getattr(value, "nanosecond", False):
-        raise InvalidMetadataError("has nanoseconds, which a datetime cannot hold", advice="Round it to microseconds")
+        raise InvalidMetadataError("has nanoseconds, which would be lost", advice="Round it to microseconds")
     text = value.isoformat()
     with suppress(ValueError):
         if _parse_time(text) == value:
             return text
     raise InvalidMetadataError(
-        f"is {value!r}, which would not come back equal", advice="Convert it with .astimezone(timezone.utc)"
+        f"is {value!r}, which would not compare equal when fetched", advice="Convert it with .astimezone(timezone.utc)"
     )
 
 
@@ -419,17 +418,17 @@ def _encode_scalar(value: Any) -> Any:
         try:
             int.__repr__(value)
         except ValueError as error:
-            raise InvalidMetadataError(f"is too large an integer: {error}") from error
+            raise InvalidMetadataError(f"is an integer that is too large: {error}") from error
         return int(value)
     if isinstance(value, float):
         if value != value or value in (float("inf"), float("-inf")):
             raise InvalidMetadataError(
-                f"is {float(value)!r}, which JSON cannot hold", advice="Leave it out, or use None"
+                f"is {float(value)!r}, which JSON cannot represent", advice="Leave it out, or use None"
             )
         return float(value)
     is_sequence = isinstance(value, (tuple, set, frozenset)) or getattr(value, "shape", None) not in (None, ())
     raise InvalidMetadataError(
-        f"is of type {_type_name(value)}, which JSON cannot hold",
+        f"is of type {_name_type(value)}, which JSON cannot represent",
         advice="Use a list" if is_sequence else "Use a string, a number, a list, a dict, a date or a datetime",
     )
 
@@ -439,7 +438,7 @@ def _parse_time(text: str) -> date:
 
 
 def _are_same(old: Any, new: Any) -> bool:
-    # True is not 1, although Python says that they are equal; nor is it in lists and dicts.
+    # Unlike `==`, this distinguishes True from 1, in lists and dicts too.
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() == new.keys() and all(_are_same(old[key], new[key]) for key in old)
     if isinstance(old, list) and isinstance(new, list):
@@ -447,6 +446,6 @@ def _are_same(old: Any, new: Any) -> bool:
     return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 
-def _type_name(value: object) -> str:
+def _name_type(value: object) -> str:
     kind = type(value)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,4 +1,4 @@
-"""Names of models: which are valid, what ``NAME:VERSION`` means, and which are similar."""
+"""Model names: validation, ``NAME:VERSION`` references, and suggestions for mistyped names."""
 
 import operator
 import re
@@ -12,41 +12,41 @@ MAX_NAME = 255
 #: The largest integer that SQLite can hold.
 MAX_INTEGER = (1 << 63) - 1
 
-#: A name that ends in a version.
+#: A name with a version.
 _VERSIONED = re.compile(r"(?s)(.*):([0-9]+)")
 
 
 def check_new_name(name: str) -> str:
-    """Return the name to store a model under.
+    """Check the name of a new model, and return it as a plain `str`.
 
     Raises:
-        InvalidNameError: a model cannot have this name.
+        InvalidNameError: the name is not valid.
     """
     name = check_name(name)
     if _VERSIONED.fullmatch(name):
         raise InvalidNameError(
-            f"{name!r} cannot be the name of a model, because NAME:NUMBER names a version of NAME",
-            "The store numbers the versions; use a name that does not end in a colon and a number",
+            f"{name!r} cannot be the name of a model, because NAME:NUMBER refers to a version of NAME",
+            "Use a name that does not end in a colon and a number; the store numbers the versions itself",
         )
     return name
 
 
 def check_name(name: str) -> str:
-    """Return the name of a model that is to be looked up, as a plain `str`.
+    """Check the name of a model to look up, and return it as a plain `str`.
 
     Raises:
-        InvalidNameError: no model can have this name.
+        InvalidNameError: the name is not valid.
     """
     if not isinstance(name, str):
         raise InvalidNameError(f"the name of a model must be a string, not {name!r}")
-    # A subclass of str may print as something else: the member of an enum, for one.
+    # Instances of str subclasses, such as enum members, may print as something else.
     name = str.__str__(name)
     categories = {unicodedata.category(character) for character in name}
     trouble = ""
     if not name:
         trouble = "it is empty"
     elif len(name) > MAX_NAME:
-        trouble = f"it has {len(name)} characters, and the limit is {MAX_NAME}"
+        trouble = f"it has {len(name)} characters, but the limit is {MAX_NAME}"
     elif "Cs" in categories:
         trouble = "it contains a character that is not valid Unicode"
     elif categories & {"Cc", "Zl", "Zp"}:
@@ -60,7 +60,7 @@ def reference(name: str, version: int | None) -> tuple[str, int | None]:
     """Split ``NAME`` or ``NAME:VERSION``.
 
     Raises:
-        InvalidNameError: no model can have this name, or two versions are given.
+        InvalidNameError: the name is not valid, or two different versions are given.
 
     >>> reference("my-model:2", None), reference("my-model", None)
     (('my-model', 2), ('my-model', None))
@@ -68,7 +68,7 @@ def reference(name: str, version: int | None) -> tuple[str, int | None]:
     if isinstance(name, str) and (match := _VERSIONED.fullmatch(str.__str__(name))):
         name, named = match[1], int(match[2]) if len(match[2]) < 19 else MAX_INTEGER
         if version not in (None, named):
-            raise InvalidNameError(f"{match[0]!r} names version {named}, and version={version!r} another", "Give one")
+            raise InvalidNameError(f"{match[0]!r} and version={version!r} give different versions", "Give one of them")
         version = named
     try:
         return check_name(name), None if version is None else max(0, min(operator.index(version), MAX_INTEGER))
@@ -77,7 +77,7 @@ def reference(name: str, version: int | None) -> tuple[str, int | None]:
 
 
 def suggest(name: str, names: list[str]) -> str:
-    """Return advice for a name that does not exist: which of the names that exist are similar.
+    """Return advice for a name that does not exist, with similar names that do.
 
     >>> suggest("my-modle", ["my-model", "another"])
     "Did you mean 'my-model'?"
@@ -90,16 +90,16 @@ def suggest(name: str, names: list[str]) -> str:
     close = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
-    return "Use `viewser model list` to see which models there are"
+    return "Run `viewser model list` to see the existing models"
 
 
 def file_name(reference: str) -> str:
-    """Return a name for the file of a model's pickle; it is valid on every system, and names no other folder.
+    """Return a file name for a model's pickle that is valid on every system and contains no folder.
 
     >>> file_name("../my-model:2")
     '_._my-model_2.pickle'
     """
     name = re.sub(r'[/\\:*?"<>|]', "_", reference)
     name = "_" + name[1:] if name.startswith((".", "-")) else name
-    # File systems allow 255 bytes, and the file is first written beside its place, under a longer name.
+    # File systems allow 255 bytes; leave room for the longer temporary name under which the file is written.
     return name.encode("utf-8")[:200].decode("utf-8", "ignore") + ".pickle"

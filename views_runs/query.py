@@ -1,7 +1,7 @@
-"""Conditions on models: their values, their syntax, and the SQL that they become. Nothing here opens a file.
+"""Search conditions: parse them and translate them to SQL. Nothing here opens a file.
 
-A condition is ``FIELD OP VALUE``, ``FIELD`` (the model has it) or ``!FIELD`` (the model lacks it, or it is null).
-Whatever a user writes becomes a parameter, never SQL.
+A condition is ``FIELD OP VALUE``, ``FIELD`` (the model has it) or ``!FIELD`` (it is missing or null). User input is
+always passed as a parameter, never as SQL.
 """
 
 import json
@@ -18,7 +18,7 @@ from views_runs.exceptions import InvalidMetadataError, QueryError, StorageError
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TEXT, TIME, Kind, month_number, round_trip
 from views_runs.names import MAX_INTEGER
 
-#: Whether a row of ``models`` is the current version of its name.
+#: SQL for whether a row of ``models`` is the current version.
 CURRENT = "models.version = (SELECT max(version) FROM models AS newest WHERE newest.name = models.name)"
 
 NUMBER = Kind("a number", lambda value: type(value) in (int, float))
@@ -28,7 +28,7 @@ COMPARABLE = Kind(
     "a string, a number, a time, or a list of these", lambda value: not isinstance(value, (dict, list, NoneType))
 )
 
-#: The record's own fields: their kind, and their JSON type and value in SQL.
+#: The fields of the record itself: their kind, and SQL for their JSON type and value.
 OWN_FIELDS = {
     "name": (TEXT, "'text'", "models.name"),
     "version": (NUMBER, "'integer'", "models.version"),
@@ -44,7 +44,7 @@ OPERATORS = ("!=", "<=", ">=", "=", "<", ">", "~")
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
-#: A key, or a quoted string, in which a backslash makes the next character an ordinary one.
+#: A key, or a quoted string in which a backslash escapes the next character.
 _KEY = re.compile(
     r"""(?P<bare>[^\s."'=<>~!]+)|(?P<quote>["'])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)""", re.DOTALL
 )
@@ -53,7 +53,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*")
 
-#: What SQLite says when a statement is beyond one of its limits; its code is the one for any mistake in SQL.
+#: SQLite's messages for a statement that exceeds a limit; the error code is the generic one for errors in SQL.
 _LIMIT = re.compile(r"too (large|many|complex)|at most \d+ tables")
 
 
@@ -67,7 +67,7 @@ class SQL:
 
 @dataclass(frozen=True)
 class Question:
-    """Which models to find, in which order, and how many at most.
+    """A search: which models to find, in what order, and how many at most.
 
     >>> Question.of(["train_end >= 2019-12"], {"author": "ines"}, sort="-size", limit=3).limit
     3
@@ -75,9 +75,9 @@ class Question:
 
     #: The condition on a row of ``models``.
     where: SQL
-    #: What to sort by.
+    #: The sort order.
     order: SQL
-    #: How many models at most; -1 for all.
+    #: The maximum number of models; -1 for no limit.
     limit: int
 
     @classmethod
@@ -93,10 +93,10 @@ class Question:
         sort: str | None = None,
         limit: int | None = None,
     ) -> "Question":
-        """Make a question of the arguments of `Storage.find`.
+        """Create a question from the arguments of `Storage.find`.
 
         Raises:
-            QueryError: an argument is invalid; for a condition, the message points at the place.
+            QueryError: an argument is invalid; for a condition, the message points to the offending character.
         """
         conditions = [Condition.parse(text) for text in where]
         conditions += [Condition.equal(name, value) for name, value in fields.items()]
@@ -110,21 +110,21 @@ class Question:
             pieces.append(SQL(CURRENT))
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
-        return cls(_join(pieces, "AND"), _order(sort), -1 if limit is None else min(limit, MAX_INTEGER))
+        return cls(_join(pieces, "AND"), _build_order(sort), -1 if limit is None else min(limit, MAX_INTEGER))
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of the metadata, or one of the record's own."""
+    """A field of the metadata or of the record itself."""
 
-    #: The keys that lead to it; the name of one of the record's own.
+    #: The keys of a metadata field, or the name of a field of the record.
     path: tuple[str, ...]
-    #: Whether it is one of the record's own.
+    #: Whether this is a field of the record.
     own: bool = False
 
     @property
     def kind(self) -> Kind | None:
-        """The kind of its values; None if they may be anything."""
+        """The kind of its values; None if any are valid."""
         if self.own:
             return OWN_FIELDS[self.path[0]][0]
         return KNOWN_FIELDS[self.path[0]].kind if len(self.path) == 1 and self.path[0] in KNOWN_FIELDS else None
@@ -133,14 +133,14 @@ class Field:
         return ".".join(self.path)
 
     def sql(self) -> tuple[SQL, SQL]:
-        """Return the field's JSON type and its value; both are NULL if a model lacks it."""
+        """Return SQL for the field's JSON type and its value; both are NULL if a model lacks it."""
         if self.own:
             _, json_type, value = OWN_FIELDS[self.path[0]]
             return SQL(json_type), SQL(value)
         if all(key.isascii() and key.isprintable() and not set(key) & set("\"\\'") for key in self.path):
             path = "$" + "".join(f'."{key}"' for key in self.path)
             return SQL("json_type(models.metadata, ?)", (path,)), SQL("json_extract(models.metadata, ?)", (path,))
-        # SQLite compares the keys of a path with the JSON as it is written, escapes and all; json_each resolves them.
+        # SQLite compares the keys of a path with the raw JSON, including its escapes; json_each decodes them.
         tables, parent = [], "models.metadata"
         for depth in range(len(self.path)):
             tables.append(f"json_each({parent}) AS key{depth}")
@@ -151,41 +151,41 @@ class Field:
         return SQL(f"(SELECT {last}.type {found})", self.path), SQL(f"(SELECT {last}.atom {found})", self.path)
 
     def read(self, text: str) -> Any:
-        """Return the value that an unquoted text stands for.
+        """Convert an unquoted text to a value of this field.
 
         Raises:
-            ValueError: this field cannot have it.
+            ValueError: the text is not valid for this field.
         """
         is_number = _NUMBER.fullmatch(text) is not None
         if self.kind is TEXT:
             return text
         if self.kind is TIME:
-            return _time(text)
+            return _parse_time(text)
         if self.kind is SIZE:
-            return _size(text)
+            return _parse_size(text)
         if self.kind is MONTH and not is_number:
             return month_number(text)
         if is_number and self.kind is not BOOLEAN:
-            return _number(text)
+            return _parse_number(text)
         if text in ("true", "false") and self.kind is not NUMBER:
             return text == "true"
         if self.kind in (NUMBER, BOOLEAN):
             raise ValueError(f"expected {self.kind.expected}")
         try:
-            return _time(text)
+            return _parse_time(text)
         except ValueError:
             return text
 
     def take(self, values: list[Any]) -> tuple[Any, ...]:
-        """Return values that were given in Python as they are compared with this field.
+        """Convert Python values to the values that are compared with this field.
 
         Raises:
-            QueryError: one cannot be compared.
+            QueryError: a value cannot be compared.
         """
         try:
             taken = round_trip({str(self): values})[str(self)]
             if self.own or self.kind is MONTH:
-                # As in a condition, a string may stand for a month, a size or a time.
+                # As in a condition, a string may denote a month, a size or a time.
                 taken = [self.read(value) if isinstance(value, str) else value for value in taken]
         except ValueError as error:
             raise QueryError(f"{self} cannot be compared: {error}") from error
@@ -193,7 +193,7 @@ class Field:
         for value in taken:
             if not kind.accepts(value):
                 raise QueryError(f"{self} cannot be compared with {value!r}: expected {kind.expected}")
-        return tuple(_number(str(value)) if type(value) is int else value for value in taken)
+        return tuple(_parse_number(str(value)) if type(value) is int else value for value in taken)
 
 
 #: When a model was stored.
@@ -211,7 +211,7 @@ class Condition:
     field: Field
     #: One of `OPERATORS`, or ``has`` or ``lacks``.
     operator: str
-    #: What the field is compared with; one of them has to fit.
+    #: The values to compare the field with; one match is enough.
     values: tuple[Any, ...] = ()
 
     @classmethod
@@ -219,16 +219,16 @@ class Condition:
         """Parse a condition.
 
         Raises:
-            QueryError: it is invalid; the message points at the place.
+            QueryError: it is invalid; the message points to the offending character.
         """
         return _Parser(text, "condition").condition()
 
     @classmethod
     def equal(cls, name: str, value: Any) -> "Condition":
-        """Make the condition that a field has a value, or one of a list of values; for None, that it is missing.
+        """Return the condition that a field equals a value, or one of a list; for None, that it is missing or null.
 
         Raises:
-            QueryError: the field or the value cannot be compared.
+            QueryError: the field name is invalid, or the value cannot be compared.
         """
         field = _Parser(name, "field").lone_field()
         if value is None:
@@ -236,14 +236,14 @@ class Condition:
         return cls(field, "=", field.take(value if isinstance(value, list) else [value]))
 
     def sql(self) -> SQL:
-        """Return the condition on a row of ``models``; it calls `compare_time`."""
+        """Return SQL for the condition on a row of ``models``; it may call `compare_time`."""
         json_type, value = self.field.sql()
         if self.operator == "has":
             return SQL(f"{json_type.text} <> 'null'", json_type.parameters)
         if self.operator == "lacks":
             return SQL(f"ifnull({json_type.text}, 'null') = 'null'", json_type.parameters)
         if self.operator == "!=":
-            # A value of another type is not equal either; a missing field does not compare at all.
+            # A value of another type is not equal; a missing field matches neither = nor !=.
             equal = replace(self, operator="=").sql()
             parameters = json_type.parameters + equal.parameters
             return SQL(f"{json_type.text} <> 'null' AND NOT ifnull({equal.text}, 0)", parameters)
@@ -253,11 +253,11 @@ class Condition:
             if isinstance(one, date):
                 pieces.append(self._compare_time(value, one))
             else:
-                alike.setdefault(_json_types(one), []).append(one)
+                alike.setdefault(_find_json_types(one), []).append(one)
         for types, values in alike.items():
             operator = {"=": "IN", "~": "GLOB"}.get(self.operator, self.operator)
             wanted = f"({', '.join('?' * len(values))})"
-            # The type second: each of the two parses the JSON, and the value alone rules out most models.
+            # The type comes second: both expressions parse the JSON, and the value alone rules out most models.
             parameters = (*value.parameters, *values, *json_type.parameters)
             pieces.append(SQL(f"{value.text} {operator} {wanted} AND {json_type.text} IN ({types})", parameters))
         return _join(pieces, "OR")
@@ -265,8 +265,8 @@ class Condition:
     def _compare_time(self, value: SQL, wanted: date) -> SQL:
         if not self.field.own:
             return SQL(f"compare_time({value.text}, '{self.operator}', ?)", (*value.parameters, wanted.isoformat()))
-        # `stored_at` holds texts in UTC, all of one form; a time without an offset is local.
-        first, last = (_in_utc(moment) for moment in _span(wanted.isoformat()))
+        # `stored_at` contains strings in UTC, all in the same format; a time without an offset is local.
+        first, last = (_convert_to_utc(moment) for moment in _find_span(wanted.isoformat()))
         if self.operator == "=":
             return SQL(f"{value.text} BETWEEN ? AND ?", (first, last))
         return SQL(f"{value.text} {self.operator} ?", (last if self.operator in ("<=", ">") else first,))
@@ -274,27 +274,27 @@ class Condition:
 
 @contextmanager
 def refuse_beyond_limits() -> Iterator[None]:
-    """Raise a `QueryError` if the question that the block executes is beyond a limit of SQLite.
+    """Raise a `QueryError` if a statement in the block exceeds a limit of SQLite.
 
-    The block raises a `StorageError` whose cause is SQLite's error.
+    The block must raise a `StorageError` whose cause is SQLite's error.
     """
     try:
         yield
     except StorageError as error:
         if _LIMIT.search(str(error.__cause__)) is None:
             raise
-        trouble = f"the conditions are too many or too long for SQLite ({error.__cause__})"
+        trouble = f"the conditions exceed a limit of SQLite ({error.__cause__})"
         raise QueryError(trouble, advice="Search in several steps") from error
 
 
 def parse_value(name: str, text: str) -> Any:
-    """Parse a text that is given to a metadata field, as on the command line.
+    """Parse the value of a metadata field given as text, for example on the command line.
 
-    A known text field takes the text as it is, and a views month may be a calendar month. In other fields the text may
-    stand for a number, true, false, a date or a datetime, and a quoted text is a string.
+    For a known text field, the text is the value. Views months may be given as calendar months. In other fields,
+    numbers, true, false, dates and datetimes are recognised; quote the text to make it a string.
 
     Raises:
-        QueryError: the field cannot have this value.
+        QueryError: the value is not valid for the field.
 
     >>> parse_value("run_id", "007"), parse_value("seed", "007"), parse_value("train_end", "2019-12")
     ('007', 7, 480)
@@ -303,17 +303,17 @@ def parse_value(name: str, text: str) -> Any:
     """
     field = Field((name,))
     is_string = field.kind is TEXT or not text.strip()
-    # What only begins with a quote, as 'tis, is a string too.
+    # A text that begins but does not end with a quote, such as 'tis, is a string too.
     if is_string or (text[0] in "\"'" and text[-1] != text[0]):
         return text
     return _Parser(text, f"value of {name}").value(field)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """Parse ``KEY=VALUE``; the key is taken as it is, and the value is JSON if it begins with a bracket or brace.
+    """Parse ``KEY=VALUE``; the key is used verbatim, and the value is JSON if it begins with a bracket or brace.
 
     Raises:
-        QueryError: it is invalid.
+        QueryError: the assignment is invalid.
 
     >>> parse_assignment("seed=7"), parse_assignment('tuned={"depth": 3}'), parse_assignment("run_id=7")
     (('seed', 7), ('tuned', {'depth': 3}), ('run_id', '7'))
@@ -331,10 +331,10 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def compare_time(stored: Any, operator: str, wanted: str) -> bool:
-    """Return whether a stored ISO 8601 text is the wanted time, or before or after it; False if it is not a time.
+    """Compare a stored ISO 8601 text with a wanted date or time; return False if it is not a time.
 
-    A wanted date covers its whole day. Two times with offsets are compared as instants; if one has none, by what clocks
-    showed.
+    A wanted date covers its whole day. Times that both have offsets are compared as instants; otherwise the offsets are
+    ignored.
 
     >>> compare_time("2026-11-23T08:00:00", "<=", "2026-11-23")
     True
@@ -343,7 +343,7 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
         moment = datetime.fromisoformat(stored if _DATE.match(stored) else "")
     except (TypeError, ValueError):
         return False
-    first, last = _span(wanted)
+    first, last = _find_span(wanted)
     if (moment.tzinfo is None) != (first.tzinfo is None):
         moment, first, last = (one.replace(tzinfo=None) for one in (moment, first, last))
     return {
@@ -356,8 +356,8 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _span(wanted: str) -> tuple[datetime, datetime]:
-    """Return the first and the last moment of a date, or a datetime twice."""
+def _find_span(wanted: str) -> tuple[datetime, datetime]:
+    """Return the first and last moments of a date, or a datetime twice."""
     if _DATE.fullmatch(wanted):
         day = date.fromisoformat(wanted)
         return datetime.combine(day, time.min), datetime.combine(day, time.max)
@@ -365,17 +365,17 @@ def _span(wanted: str) -> tuple[datetime, datetime]:
     return moment, moment
 
 
-def _in_utc(moment: datetime) -> str:
+def _convert_to_utc(moment: datetime) -> str:
     try:
         moment = moment.astimezone(UTC)
     except (OverflowError, ValueError, OSError):
-        # The first and last days of the calendar do not exist in every time zone.
+        # The first and last days of the calendar cannot be converted in every time zone.
         moment = moment.replace(tzinfo=UTC)
     return moment.isoformat(timespec="microseconds")
 
 
-def _json_types(value: Any) -> str:
-    """Return the JSON types, in SQL, that compare with a value: neither true nor '1' equals 1."""
+def _find_json_types(value: Any) -> str:
+    """Return SQL for the JSON types that are comparable with a value: neither true nor '1' equals 1."""
     if isinstance(value, bool):
         return "'true'" if value else "'false'"
     return "'text'" if isinstance(value, str) else "'integer', 'real'"
@@ -387,8 +387,8 @@ def _join(pieces: list[SQL], word: str) -> SQL:
     return SQL(text, tuple(one for piece in pieces for one in piece.parameters))
 
 
-def _order(sort: str | None) -> SQL:
-    """Return the order by a field, or by ``-field`` descending; models that lack it come last, then the last stored."""
+def _build_order(sort: str | None) -> SQL:
+    """Return SQL for sorting by a field (``-field`` for descending): missing values last, ties most recent first."""
     if sort is None:
         return SQL("models.id DESC")
     descends = isinstance(sort, str) and sort.startswith("-")
@@ -396,28 +396,28 @@ def _order(sort: str | None) -> SQL:
     return SQL(f"{value.text} {'DESC' if descends else 'ASC'} NULLS LAST, models.id DESC", value.parameters)
 
 
-def _number(text: str) -> int | float:
-    """Return a number as SQLite can hold it: a float, up to infinity, if it is too large an integer."""
+def _parse_number(text: str) -> int | float:
+    """Return a number that SQLite can represent; integers that are too large become floats, possibly infinite."""
     number = float(text)
     whole = int(text) if text.lstrip("+-").isdecimal() and abs(number) <= 2**63 else number
     return whole if abs(whole) < 2**63 else number
 
 
-def _size(text: str) -> int | float:
+def _parse_size(text: str) -> int | float:
     match = _SIZE.fullmatch(text)
     if match is None or match[2].lower() not in UNITS:
         raise ValueError(f"expected {SIZE.expected}")
-    return _number(match[1]) * UNITS[match[2].lower()]
+    return _parse_number(match[1]) * UNITS[match[2].lower()]
 
 
-def _time(text: str) -> date:
+def _parse_time(text: str) -> date:
     try:
         if _DATE.fullmatch(text):
             return date.fromisoformat(text)
         if _TIME.fullmatch(text):
             return datetime.fromisoformat(text)
     except ValueError as error:
-        raise ValueError(f"there is no such time: {error}") from error
+        raise ValueError(f"invalid date or time: {error}") from error
     raise ValueError("expected a date or a time, as in 2026-11-23 or 2026-11-23T08:00+01:00")
 
 
@@ -425,9 +425,9 @@ class _Parser:
     """Parses a condition, a field or a value.
 
     Args:
-        text: what was written.
-        what: what it is, for messages.
-        place: where to begin.
+        text: the text to parse.
+        what: the noun for it in messages.
+        place: the index at which to start.
     """
 
     def __init__(self, text: str, what: str, place: int = 0) -> None:
@@ -444,7 +444,7 @@ class _Parser:
         self.skip()
         if self.place == len(self.text):
             if field.kind is BOOLEAN:
-                # Every model has `current`: what is asked is whether it is true.
+                # Every model has `current`, so without an operator the condition tests its value.
                 return Condition(field, "=", (not lacks,))
             return Condition(field, "lacks" if lacks else "has")
         if lacks:
@@ -453,7 +453,7 @@ class _Parser:
         if operator is None:
             self.fail(f"expected one of {' '.join(OPERATORS)}")
         if self.text.startswith(("=", "<", ">", "~"), self.place):
-            self.fail("there is no such operator; quote a value that begins like this")
+            self.fail("unknown operator; quote a value that begins like this")
         return Condition(field, operator, (self.value(field, operator),))
 
     def lone_field(self) -> Field:
@@ -470,11 +470,11 @@ class _Parser:
         is_quoted = keys[0][1]
         if len(path) == 1:
             return Field(path, own=not is_quoted and path[0] in OWN_FIELDS)
-        # `size` is the record's own, so the user's is `metadata.size`.
+        # `size` is the record's field, so the user's is `metadata.size`.
         return Field(path[1:] if path[0] == "metadata" and not is_quoted else path)
 
     def value(self, field: Field, operator: str = "=") -> Any:
-        """Parse the rest, as a value that is compared with a field."""
+        """Parse the remaining text as a value to compare with a field."""
         self.skip()
         start = self.place
         if start == len(self.text):
@@ -486,7 +486,7 @@ class _Parser:
         else:
             text = self.text[start:].rstrip()
         if operator == "~" and field.own and field.kind is not TEXT:
-            self.fail(f"~ compares strings, and {field} is not one", start)
+            self.fail(f"~ matches strings only, and {field} is not a string", start)
         if not field.own and (is_quoted or operator == "~"):
             return text
         try:
@@ -522,7 +522,7 @@ class _Parser:
 
     def fail(self, trouble: str, place: int | None = None) -> NoReturn:
         place = self.place if place is None else place
-        # Of a long text, show what is around the place.
+        # If the text is long, show only the part around the place.
         start = max(0, place - 60)
         shown = "".join(one if one.isprintable() else "?" for one in self.text[start : place + 40])
         pointer = f"{' ' * (place - start)}^ {trouble}"

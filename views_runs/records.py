@@ -1,6 +1,6 @@
-"""Values that are passed around: what is stored, what is known of it, and what an operation found.
+"""The value types: model records and references, new entries, and the results of operations.
 
-Those that users get are frozen dataclasses; the others are named tuples, which take a seventh of the time to define.
+Those in the public API are frozen dataclasses; the others are named tuples, which take a seventh of the time to define.
 """
 
 import json
@@ -19,21 +19,21 @@ from views_runs.metadata import Metadata, differences, is_equivalent, to_jsonabl
 if TYPE_CHECKING:
     from views_runs.pickles.loadability import Needs, Verdict
 
-#: What a store records by itself, and may differ between two models.
+#: The fields that the store records itself and that can differ between two models.
 RECORDED = ("type", "size", "sha256", "stored_at", "stored_by", "python", "platform", "protocol")
 
-#: What decides whether a model can be loaded.
+#: The fields that determine whether a model can be loaded.
 _NEEDS = ("imports", "troubles", "packages", "suppliers", "python", "protocol", "has_code")
 
-#: Imports of a pickle that are recorded, at most; honest pickles have some dozens.
+#: The maximum number of imports recorded for a pickle; legitimate pickles have a few dozen.
 MOST_IMPORTS = 300
 
-#: Characters in what is recorded of a pickle, at most; in memory JSON can take thirty times as much.
+#: The maximum number of characters recorded for a pickle; once parsed, JSON can take thirty times as much memory.
 MOST_RECORDED = 2**21
 
 
 class Reference(NamedTuple):
-    """A name, and a version of it; None for the current one or, where several are meant, for all.
+    """A model name and a version; None means the current version or, in operations on several versions, all of them.
 
     >>> str(Reference("my-model")), str(Reference("my-model", 2))
     ('my-model', 'my-model:2')
@@ -47,10 +47,10 @@ class Reference(NamedTuple):
 
     @classmethod
     def of(cls, name: str, version: int | None = None) -> "Reference":
-        """Return what ``NAME`` or ``NAME:VERSION`` refers to.
+        """Parse ``NAME`` or ``NAME:VERSION``.
 
         Raises:
-            InvalidNameError: no model can have this name, or two versions are given.
+            InvalidNameError: the name is not valid, or two different versions are given.
 
         >>> Reference.of("my-model:2") == Reference.of("my-model", 2)
         True
@@ -59,16 +59,16 @@ class Reference(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is to be stored beside a pickle, and what to do when the name exists."""
+    """What to store with a pickle, and what to do if the name already exists."""
 
     name: str
-    #: The metadata as the file has it: JSON, and a JSON list of the paths that were datetimes.
+    #: The metadata as stored in the file: JSON, and a JSON list of the paths that were datetimes.
     columns: tuple[str | None, str | None] = (None, None)
-    #: The metadata as it will be fetched; None when none was given.
+    #: The metadata as it will be fetched; None if none was given.
     metadata: Metadata | None = None
-    #: Whether to add a version to a model that exists.
+    #: Whether to add a version if the model exists.
     overwrite: bool = False
-    #: Whether to add one only if the current version's metadata is not equivalent.
+    #: Whether to add a version only if the current one's metadata is not equivalent.
     unless_equivalent: bool = False
 
     @classmethod
@@ -76,23 +76,23 @@ class Entry(NamedTuple):
         """Check a new name and encode metadata.
 
         Raises:
-            InvalidNameError: a model cannot have this name.
-            InvalidMetadataError: this metadata would not come back equal.
+            InvalidNameError: the name is not valid.
+            InvalidMetadataError: the metadata is invalid, or would not compare equal when fetched.
         """
         return cls(names.check_new_name(name), *encode(metadata), overwrite, unless_equivalent)
 
     def may_follow(self, current: "ModelRecord") -> bool:
-        """Return whether this may become the version after the current one."""
+        """Return whether this entry may be added as the version after the current one."""
         if self.unless_equivalent:
             return not is_equivalent(current.metadata, self.metadata or {})
         return self.overwrite
 
 
 def encode(metadata: Any) -> tuple[tuple[str | None, str | None], Metadata | None]:
-    """Return metadata as the file has it, and as it will be fetched.
+    """Return metadata both as stored in the file and as it will be fetched.
 
     Raises:
-        InvalidMetadataError: it would not come back equal.
+        InvalidMetadataError: it is invalid, or would not compare equal when fetched.
     """
     if metadata is None:
         return (None, None), None
@@ -104,46 +104,46 @@ def encode(metadata: Any) -> tuple[tuple[str | None, str | None], Metadata | Non
 
 @dataclass(frozen=True)
 class ModelRecord:
-    """One version of a stored model: everything that is known of it without unpickling it."""
+    """One version of a stored model: everything that can be known about it without unpickling it."""
 
-    #: What the model was stored under.
+    #: The model's name.
     name: str
-    #: 1 for the first model of that name; a number is never given twice.
+    #: The version number, from 1; never reused, even after a version is deleted.
     version: int
-    #: Whether this is what ``fetch(name)`` returns: the highest version that exists.
+    #: Whether ``fetch(name)`` returns this version: the highest that exists.
     current: bool
-    #: When the store was acknowledged: an aware datetime in UTC, by the clock of the computer that stored it.
+    #: When the model was stored: an aware datetime in UTC, by the clock of the computer that stored it.
     stored_at: datetime
-    #: ``user@host``.
+    #: Who stored it, as ``user@host``.
     stored_by: str
-    #: Of the pickle, in bytes.
+    #: The size of the pickle, in bytes.
     size: int
-    #: Of the pickle, in hexadecimal: what ``sha256sum`` says of the downloaded file.
+    #: The digest of the pickle, in hexadecimal, as printed by ``sha256sum`` for the downloaded file.
     sha256: str
     #: The object's type, as in ``sklearn.ensemble._forest.RandomForestRegressor``; None for an uploaded pickle.
     type: str | None
-    #: What was given with the model; None when nothing was.
+    #: The metadata; None if the model has none.
     metadata: Metadata | None
-    #: The Python that stored it, as in ``CPython 3.11.7``; None for an uploaded pickle.
+    #: The Python version that stored it, as in ``CPython 3.11.7``; None for an uploaded pickle.
     python: str | None
-    #: The machine that stored it, as in ``linux-x86_64``; None for an uploaded pickle.
+    #: The platform that stored it, as in ``linux-x86_64``; None for an uploaded pickle.
     platform: str | None
     #: The pickle protocol.
     protocol: int
-    #: What the pickle imports: ``module.name``, or ``module:name`` if the name has dots; None if it is not known.
+    #: The pickle's imports: ``module.name``, or ``module:name`` if the name has dots; None if unknown.
     imports: tuple[str, ...] | None = None
-    #: Why it may import more than that, in words.
+    #: The reasons why there may be further imports.
     troubles: tuple[str, ...] = ()
-    #: The distributions that supplied its modules when it was stored, and what these directly require, with versions.
+    #: The distributions that supplied its modules when it was stored and their direct requirements, with versions.
     packages: Mapping[str, str] = field(default_factory=dict)
     #: The distribution that supplied each top-level module.
     suppliers: Mapping[str, str] = field(default_factory=dict)
-    #: Whether it contains code by value, which fits one version of Python.
+    #: Whether the pickle contains code by value, which works with one version of Python only.
     has_code: bool = False
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> "ModelRecord":
-        """Return the record of a row of the table ``models``, with the columns as `database.models.COLUMNS` has them.
+        """Return the record for a row of the table ``models``, with the columns of `database.models.COLUMNS`.
 
         Raises:
             StoreDamagedError: the row cannot be read.
@@ -152,7 +152,7 @@ class ModelRecord:
         try:
             metadata = None if text is None else codec.decode(text, datetimes)
         except InvalidMetadataError:
-            # Another program wrote something that is not an object: it has no fields.
+            # Another program wrote JSON that is not an object: it has no fields.
             metadata = None
         try:
             return cls(
@@ -169,12 +169,12 @@ class ModelRecord:
         except (ValueError, TypeError) as error:
             raise StoreDamagedError(
                 f"the row of the model {name!r}, version {version!r}, cannot be read: {type(error).__name__}: {error}",
-                "It is damaged, or another program wrote it; restore the file from a backup, or delete the row with "
+                "It is damaged, or another program wrote it. Restore the file from a backup, or delete the row with "
                 "sqlite3",
             ) from error
 
     def __hash__(self) -> int:
-        # The metadata, a dict, has no hash; these tell two records apart.
+        # Metadata is a dict and cannot be hashed; these fields are enough to tell records apart.
         return hash((self.name, self.version, self.sha256))
 
     @property
@@ -183,10 +183,10 @@ class ModelRecord:
         return Reference(self.name, self.version)
 
     def loadable(self) -> "Verdict":
-        """Return whether the model will load on this machine, without importing anything.
+        """Return a verdict on whether the model will load on this machine, without importing anything.
 
-        The imports of a record of `Storage.inspect` are read from the pickle's bytes; those of other records are what
-        was recorded when it was stored.
+        In a record from `Storage.inspect`, the imports were read from the pickle; in other records, they are those
+        recorded when the model was stored.
 
         >>> from views_runs import Storage
         >>> Storage("models.db").store("forest", [1, 2, 3]).loadable().verdict
@@ -204,7 +204,7 @@ class ModelRecord:
         return Needs.recorded(**{name: getattr(self, name) for name in _NEEDS})
 
     def as_json(self) -> dict[str, Any]:
-        """Return the record as a dict for `json.dumps`: times are ISO 8601 strings."""
+        """Return the record as a dict for `json.dumps`, with times as ISO 8601 strings."""
         fields = asdict(self)
         fields["stored_at"] = self.stored_at.isoformat(timespec="microseconds")
         fields["imports"] = None if self.imports is None else [*self.imports]
@@ -214,10 +214,10 @@ class ModelRecord:
 
 
 def read_environment(text: str) -> dict[str, Any]:
-    """Return what a row's environment says of how a pickle was stored and what it needs, as fields of a record.
+    """Parse the column ``environment``: how a pickle was stored and what it needs, as fields of a record.
 
-    A later version of this package may note more, an older one has noted less, and anyone may have written anything:
-    a value of the wrong type, one that cannot be printed, or one that is far too large counts as not recorded.
+    Later versions of this package may record more and earlier ones recorded less, and any program may have written to
+    the file. Values that have the wrong type, are not printable, or are far too large are treated as not recorded.
 
     Raises:
         ValueError: it is not a JSON object.
@@ -240,7 +240,7 @@ def read_environment(text: str) -> dict[str, Any]:
 
 
 def _is_text(value: Any) -> bool:
-    """Return whether a value is a string that can be shown in an error, by a terminal too, without escaping it."""
+    """Return whether a value is a string that can be shown in messages and on a terminal without escaping."""
     return isinstance(value, str) and value.isprintable()
 
 
@@ -257,7 +257,7 @@ def _read_mapping(value: Any) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Damage:
-    """A version of a model that is not as it was stored."""
+    """A damaged version of a model."""
 
     name: str
     version: int
@@ -266,7 +266,7 @@ class Damage:
 
 
 class Decided(StrEnum):
-    """What decided where a store is."""
+    """Where a store's path came from."""
 
     GIVEN = "as given"
     ENVIRONMENT = "$VIEWS_RUNS_STORE"
@@ -275,78 +275,78 @@ class Decided(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What `Storage.doctor` says of one thing."""
+    """One finding of `Storage.doctor`."""
 
-    #: What it is about, as in ``permissions``.
+    #: The subject, such as ``permissions``.
     topic: str
     #: ``ok``, ``warning`` or ``failure``.
     state: str
-    #: What was found.
+    #: The finding itself.
     text: str
-    #: What to do; empty when there is nothing to do.
+    #: What to do about it; empty if nothing.
     advice: str = ""
 
 
 @dataclass(frozen=True)
 class Verification:
-    """What `Storage.verify` found."""
+    """The result of `Storage.verify`."""
 
-    #: How many versions were read to their end.
+    #: The number of versions that were read completely.
     versions: int
-    #: Of their pickles together, in bytes.
+    #: The total size of their pickles, in bytes.
     size: int
-    #: The versions that are damaged; empty when all are whole.
+    #: The damaged versions; empty if all are intact.
     damaged: tuple[Damage, ...]
 
 
 @dataclass(frozen=True)
 class Backup:
-    """What `Storage.backup` copied."""
+    """The result of `Storage.backup`."""
 
-    #: The copy.
+    #: The path of the copy.
     path: Path
-    #: How many versions are in it.
+    #: The number of versions in the copy.
     versions: int
-    #: Of their pickles together, in bytes.
+    #: The total size of their pickles, in bytes.
     size: int
-    #: ``NAME:VERSION`` of each that was deleted while the copy was made, and so is not in it.
+    #: The versions (``NAME:VERSION``) that were deleted during the backup and so are not in the copy.
     deleted: tuple[str, ...]
-    #: The versions that are damaged in the store, and so are not in the copy.
+    #: The versions that are damaged in the store and so are not in the copy.
     damaged: tuple[Damage, ...]
 
 
 @dataclass(frozen=True)
 class Encounter:
-    """What two computers found that committed to one scratch database beside a store."""
+    """The result of two computers committing to a scratch database beside a store."""
 
     #: This computer's name.
     host: str
-    #: The other's; None when no other computer joined.
+    #: The other computer's name; None if none joined.
     other_host: str | None
-    #: How many commits of each side returned without an error.
+    #: The number of commits on each side that returned without an error.
     acknowledged_here: int
     acknowledged_there: int
-    #: How many of these arrived in the end, as this side sees it; 0 when it cannot be read.
+    #: How many of these are in the database at the end, as seen from this side; 0 if it cannot be read.
     arrived_here: int
     arrived_there: int
-    #: What failed on either side, in words.
+    #: The errors on both sides.
     errors: tuple[str, ...]
-    #: Whether both sides share one cache: then they found out nothing about the share.
+    #: Whether both sides share a cache, in which case the test says nothing about the share.
     same_computer: bool
-    #: How many seconds it took, with the waiting.
+    #: The duration in seconds, including waiting.
     took: float
 
 
 def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> list[tuple[Any, ...]]:
-    """Return (field, value in one, value in the other): the metadata's fields, then what the store recorded.
+    """Return (field, value in one, value in the other) for each field that differs, metadata fields first.
 
     Args:
         one, other: the records.
-        everything: return equal fields too, and not only those that differ.
+        everything: include equal fields.
     """
     rows = [(field, getattr(one, field), getattr(other, field)) for field in RECORDED]
     recorded = [row for row in rows if everything or row[1] != row[2]]
-    # As in conditions, `size` is the record's own, and the user's is `metadata.size`.
+    # As in conditions, `size` is the record's field, and `metadata.size` is the user's.
     given = [
         (f"metadata.{field}" if field in RECORDED else field, *values)
         for field, *values in differences(one.metadata, other.metadata, everything)

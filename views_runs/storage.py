@@ -1,4 +1,4 @@
-"""`Storage`: models by name, with their metadata, in one SQLite file."""
+"""`Storage` keeps models under their names, with metadata, in one SQLite file."""
 
 import logging
 import os
@@ -46,24 +46,24 @@ log = logging.getLogger("views_runs")
 class Storage:
     """A store of trained models in one SQLite file.
 
-    Wherever a name is expected, ``NAME:VERSION`` names one version. Any number of processes, threads and computers can
-    use one file at once: each operation opens the file and closes it again.
+    Wherever a name is expected, ``NAME:VERSION`` refers to one version. Any number of processes, threads and computers
+    can use the same file at once: each operation opens the file and closes it again.
 
-    Where the file does not exist yet, but its folder does, the store counts as empty, and a warning with the path is
+    If the file does not exist yet but its folder does, the store is treated as empty, and a warning with the path is
     logged. A missing folder is an error: the share may not be mounted.
 
     Args:
-        path: the file. Without it, ``$VIEWS_RUNS_STORE``; without that, ``models.db`` in the user's data folder.
+        path: the file; defaults to ``$VIEWS_RUNS_STORE`` or, if unset, to ``models.db`` in the user's data folder.
         timeout: seconds to wait while another program keeps the file locked.
-        trusted: restrict every fetch to the user's own list of what models may import (``viewser model trust``).
-            ``$VIEWS_RUNS_TRUSTED_ONLY=1`` does so too.
-        allow_open_permissions: fetch also from a store that everyone on the system can write.
-            ``$VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` does so too.
-        must_exist: take a file that does not exist for a mistake, and not for an empty store, unless it is the default
-            store or something is being stored.
+        trusted: restrict every fetch to the user's own list of trusted imports (``viewser model trust``). Setting
+            ``VIEWS_RUNS_TRUSTED_ONLY=1`` has the same effect.
+        allow_open_permissions: also fetch from a store that everyone on the system can write to. Setting
+            ``VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` has the same effect.
+        must_exist: treat a missing file as an error rather than as an empty store, except for the default store and
+            when storing.
 
     Raises:
-        InvalidPathError: the path cannot be that of a file.
+        InvalidPathError: the path is not valid for a file.
         StorageError: no path was given, and there is no home folder.
 
     >>> store = Storage("models.db")
@@ -86,7 +86,7 @@ class Storage:
     ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
         #: The file, as an absolute path.
-        self.path = schema.find_default_path() if given is None else _absolute(given)
+        self.path = schema.find_default_path() if given is None else _make_absolute(given)
         #: Seconds that an operation waits for a lock.
         self.timeout = timeout
         #: Whether every fetch is restricted to the user's own list.
@@ -102,19 +102,19 @@ class Storage:
         return f"Storage({str(self.path)!r})"
 
     def store(self, name: str, model: Any, metadata: Any = None, overwrite: bool = False) -> ModelRecord:
-        """Store a model, and return its record once it is safely stored.
+        """Store a model, and return its record once it is safely on disk.
 
-        The file is created if it does not exist (but not its folder, unless it is the default one).
+        The file is created if necessary; its folder is created only for the default store.
 
         Args:
-            name: up to 255 characters; no control characters, and no colon with a number at the end.
+            name: up to 255 characters; it must not contain control characters or end in a colon and a number.
             model: any object that can be pickled, of any size.
             metadata: a dict, a `ModelMetadata`, a dataclass or a pydantic model.
-            overwrite: if a model of this name exists, add a version and make it current. The version before it is kept.
+            overwrite: if a model with this name exists, add a new current version and keep the earlier versions.
 
         Raises:
-            ModelExistsError: a model of this name exists, and ``overwrite`` is false.
-            InvalidNameError, InvalidMetadataError, ModelPickleError: it cannot be stored; the file was not changed.
+            ModelExistsError: a model with this name exists, and ``overwrite`` is false.
+            InvalidNameError, InvalidMetadataError, ModelPickleError: the model cannot be stored; nothing was changed.
             StorageError: the file cannot be written.
 
         >>> Storage("models.db").store("forest", [1, 2, 3], {"train_end": 480}).metadata.train_end
@@ -125,14 +125,14 @@ class Storage:
     def upload(
         self, path: str | os.PathLike[str], name: str, metadata: Any = None, overwrite: bool = False
     ) -> ModelRecord:
-        """Store a pickle file from elsewhere, its bytes unchanged, without unpickling it; return its record.
+        """Store an existing pickle file unchanged, without unpickling it, and return its record.
 
         Args:
-            path: the file. It is read once, and little memory is used.
+            path: the file; it is read once, in small pieces.
             name, metadata, overwrite: as for `store`.
 
         Raises:
-            UploadError: the file is not a pickle, or cannot be read; nothing was stored.
+            UploadError: the file is not a pickle or cannot be read; nothing was stored.
             StorageError: as for `store`.
 
         >>> import pickle
@@ -145,7 +145,7 @@ class Storage:
         """
 
         def copy(writer: PickleWriter) -> None:
-            # Opening the store here and closing it again would drop SQLite's locks.
+            # Reading the store as a plain file, and closing it, would drop SQLite's locks on it.
             if files.is_same(path, self.path):
                 raise UploadError("this is the store itself", "Give another file; nothing was stored")
             pickle_files.copy(path, writer)
@@ -160,11 +160,11 @@ class Storage:
         overwrite: bool,
         unless_equivalent: bool = False,
     ) -> ModelRecord:
-        """Store what is written to a `PickleWriter`."""
+        """Store whatever `fill` writes to a `PickleWriter`."""
         with self._open(f"store {name!r}", create=True) as database:
             entry = Entry.of(name, metadata, overwrite, unless_equivalent)
             if database.has_content:
-                # Before the pickling, which may take hours.
+                # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
                 uploads.clear_leftovers(database.connection)
             with uploads.Upload(database) as upload:
@@ -173,21 +173,20 @@ class Storage:
                 return upload.publish(entry, writer.finish())
 
     def fetch_or_train(self, name: str, train: Callable[[], T], metadata: Any, retrain: bool = False) -> T:
-        """Return the stored model if it was trained as is needed now; train and store it otherwise.
+        """Return the stored model if its metadata matches; otherwise train a new one, store it, and return it.
 
-        Which of the two, and why, is logged by the logger ``views_runs`` at level INFO: for instance that
-        ``train_end 480 -> 492`` differs.
+        The logger ``views_runs`` records the decision at level INFO, with the reason, such as ``train_end 480 -> 492``.
 
         Args:
-            name: of the model.
-            train: called without arguments when the model has to be trained; returns it.
-            metadata: what the model must have been trained with, as `exists_with_metadata` compares it; stored with
-                a model that is trained.
-            retrain: train in any case.
+            name: the model's name.
+            train: called without arguments to train the model; returns it.
+            metadata: the metadata that the stored model must have, compared as by `exists_with_metadata`; a newly
+                trained model is stored with it.
+            retrain: train even if the stored model matches.
 
         Raises:
-            StorageError: the store cannot be used; before the training, if that can be known. If storing the trained
-                model failed, the error has it as ``.model``.
+            StorageError: the store cannot be used; raised before the training if possible. If the trained model cannot
+                be stored, the exception's ``model`` attribute holds it.
 
         >>> store = Storage("models.db")
         >>> store.fetch_or_train("forest", lambda: "trained", {"train_end": 480})
@@ -202,39 +201,41 @@ class Storage:
         if version is not None:
             with suppress(ModelNotFoundError):
                 return cast(T, self.fetch(name, version))
-            log.info("training %s: it was deleted meanwhile", name)
+            log.info("training %s: the stored model has just been deleted", name)
         model = train()
         try:
             self._put(name, metadata, partial(PickleWriter.dump, model=model), retrain, unless_equivalent=not retrain)
         except ModelExistsError:
-            log.info("another process stored an equivalent %s meanwhile; the one trained here is returned", name)
+            log.info("another process has meanwhile stored an equivalent %s; returning the one trained here", name)
         except BaseException as error:
-            # It may have taken hours to train.
+            # Training may have taken hours: do not lose the model.
             error.model = model  # type: ignore[attr-defined]
             raise
         return model
 
     def _find_equivalent(self, name: str, metadata: Any, retrain: bool) -> int | None:
-        """Return the current version if it is equivalent; log what will be done, and why."""
-        # The file is created and checked now: training may take hours.
+        """Return the number of the current version if it is equivalent; log the decision and its reason."""
+        # Create and check the file now: training may take hours.
         with self._open(f"store {name!r}", create=True) as database:
             entry = Entry.of(name, metadata)
             if not database.exists and not self._is_default:
-                log.warning("%s does not exist yet and is created now", self.path)
+                log.warning("%s does not exist; creating it", self.path)
             database.open()
             record = None if retrain else database.models.find(Reference(entry.name))
             if record is not None and is_equivalent(record.metadata, entry.metadata or {}):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
                 return record.version
             with database.connection.transaction():
-                # A store that cannot be written says so here.
+                # This also fails if the store cannot be written to.
                 database.models.refuse_incomplete(entry.metadata)
         if retrain:
             log.info("training %s: retrain=True", name)
         elif record is None:
-            log.info("training %s: there is no such model in %s", name, self.path)
+            log.info("training %s: no such model in %s", name, self.path)
         else:
-            shown = (f"{field} {old} -> {new}" for field, old, new in unmet_fields(record.metadata, entry.metadata or {}))
+            shown = (
+                f"{field} {old} -> {new}" for field, old, new in unmet_fields(record.metadata, entry.metadata or {})
+            )
             log.info("training %s: %s", name, ", ".join(shown) or "it has no metadata")
         return None
 
@@ -246,25 +247,27 @@ class Storage:
         trusted: Iterable[str] | Literal[True] | None = None,
         sha256: str | None = None,
     ) -> Any:
-        """Return a stored model: its current version, or the one asked for.
+        """Return a stored model.
 
-        Unpickling runs code that the pickle names: fetch from stores whose writers you trust, or say what to trust. Each
-        part is verified before it is unpickled.
+        Unpickling can run arbitrary code. Fetch only from stores whose writers you trust, or restrict what the pickle
+        may import. Each part is verified before it is unpickled.
 
         Args:
-            name: of the model.
-            version: which version; without it, the current one.
-            trusted: what the pickle may import, each ``module.name`` (``module:name`` if the name has dots), and nothing
-                else; True for what is on the user's own list. The pickle is read to its end first.
-            sha256: what the digest of its bytes must be, in hexadecimal. The pickle is read to its end first.
+            name: the model's name.
+            version: the version; defaults to the current one.
+            trusted: the only imports that the pickle may make, each as ``module.name`` (``module:name`` if the name has
+                dots), or True for the user's own list. The whole pickle is checked before anything is unpickled.
+            sha256: the expected digest of the pickle, in hexadecimal. The whole pickle is checked before anything is
+                unpickled.
 
         Raises:
-            ModelNotFoundError: the model does not exist, or was deleted while it was being read.
+            ModelNotFoundError: the model does not exist, or was deleted while being read.
             CorruptModelError: its bytes are damaged.
-            ModelLoadError: it cannot be unpickled here; if a module is missing, nothing was unpickled.
-            UntrustedModelError: it would import something else, or that cannot be determined; nothing was unpickled.
-            DigestMismatchError: its bytes have another digest; nothing was unpickled.
-            OpenPermissionsError: everyone on the system can write the store.
+            ModelLoadError: it cannot be unpickled on this machine; if a module is missing, nothing was unpickled.
+            UntrustedModelError: it would import something else, or its imports cannot be determined; nothing was
+                unpickled.
+            DigestMismatchError: its digest differs; nothing was unpickled.
+            OpenPermissionsError: everyone on the system can write to the store.
 
         >>> store = Storage("models.db")
         >>> store.store("forest", [1, 2, 3]).version, store.store("forest", [4], overwrite=True).version
@@ -280,12 +283,12 @@ class Storage:
             row = database.models.row(reference)
             if sha256 is None and not self._allows_open_permissions:
                 permissions.refuse_open(self.path)
-            # The store's writers choose the name, and the line may be pasted into a shell.
+            # The store's writers choose the name, and users may paste this line into a shell.
             line = ["viewser", "model", "--store", str(self.path), "trust", "--", f"{row.name}:{row.version}"]
             return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shlex.join(line))
 
     def _find_trusted(self, trusted: Iterable[str] | Literal[True] | None) -> frozenset[opcodes.Import] | None:
-        """Return what a fetch is restricted to; None for nothing."""
+        """Return the imports that a fetch is restricted to, or None for no restriction."""
         own = trust.listed() if self.trusted or trusted is True else None
         if trusted is None or trusted is True:
             return own
@@ -293,17 +296,17 @@ class Storage:
             listed = trust.parsed(trusted)
         except (ValueError, TypeError, AttributeError) as error:
             raise UntrustedModelError(f"the list of trusted imports is invalid: {error}") from error
-        # A user who asked that every fetch is restricted to their own list is not asked again here.
+        # If every fetch is restricted to the user's own list, this argument can only restrict it further.
         return listed if own is None else listed & own
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
-        """Return a stored model: the older name of `fetch`."""
+        """Return a stored model; an older name for `fetch`."""
         return self.fetch(name, version)
 
     def inspect(self, name: str, version: int | None = None) -> ModelRecord:
-        """Return what is known of a model, without unpickling it.
+        """Return a model's record, without unpickling the model.
 
-        What it imports is read from its bytes, to their end, and not taken from what was recorded.
+        Its imports are determined by reading the whole pickle, not taken from what was recorded when it was stored.
 
         Raises:
             ModelNotFoundError: the model does not exist.
@@ -320,13 +323,13 @@ class Storage:
     def check(
         self, *models: str, on_damage: Callable[[Damage], object] | None = None
     ) -> "list[tuple[ModelRecord, Verdict]]":
-        """Return the records of models, or of all current ones, each with whether it will load on this machine.
+        """Return the records of models, each with a verdict on whether the model will load on this machine.
 
-        Nothing is loaded or imported. What a model needs is what was recorded when it was stored; where nothing was, it
-        is read from the bytes.
+        Nothing is loaded or imported. The verdict is based on what was recorded when the model was stored; if nothing
+        was recorded, on its pickle.
 
         Args:
-            models: names; without any, all current versions.
+            models: names; defaults to the current versions of all models.
             on_damage: as for `find`.
 
         Raises:
@@ -346,7 +349,7 @@ class Storage:
             else:
                 found = _keep_records(database.models.search(Question.of((), {})), on_damage)
             records = [_inspect(database, record) if record.imports is None else record for record in found]
-        # What is installed is looked up once, and not for each model.
+        # Look up the installed distributions once, not for each model.
         packages.forget()
         return [(record, loadability.verdict(record.needs())) for record in records]
 
@@ -362,24 +365,25 @@ class Storage:
         on_damage: Callable[[Damage], object] | None = None,
         **fields: Any,
     ) -> "list[ModelRecord]":
-        """Return the records of the models that meet all conditions, the last stored first.
+        """Return the records of the models that meet all conditions, most recently stored first.
 
         Args:
-            where: conditions ``FIELD OP VALUE`` with one of ``= != < <= > >= ~`` (``~`` is a glob), ``FIELD`` (the model
-                has it) or ``!FIELD`` (it lacks it, or it is null). ``a.b`` is the field ``b`` in ``a``. ``size``,
-                ``stored_at``, ``stored_by``, ``version``, ``type`` and ``current`` are the record's own;
-                ``metadata.size`` is yours.
-            name: a glob: ``*`` stands for any characters, ``?`` for one, ``[...]`` for one of these.
-            since, until: when the model was stored; local time unless it has an offset, and a date is its whole day.
-            all_versions: older versions too, and not only the current ones.
-            sort: a field, or ``-field`` for descending; models that lack it come last.
-            limit: how many records at most.
-            on_damage: called with each row that cannot be read; without it, they are logged as warnings. The other
-                records are returned.
-            fields: metadata fields that are equal to a value, or to any of a list.
+            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob), ``FIELD``
+                (the model has the field) or ``!FIELD`` (the field is missing or null). ``a.b`` is the field ``b`` in
+                ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and ``current`` are fields of the
+                record; write ``metadata.size`` for a metadata field with such a name.
+            name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set.
+            since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
+                the whole day.
+            all_versions: include older versions.
+            sort: a field to sort by, or ``-field`` for descending order; models that lack it come last.
+            limit: the maximum number of records.
+            on_damage: called for each row that cannot be read; by default, a warning is logged. The other records are
+                returned in either case.
+            fields: metadata fields that must equal a value, or one of a list of values.
 
         Raises:
-            QueryError: a condition is invalid; the message points at the place.
+            QueryError: a condition is invalid; the message points to the offending character.
 
         >>> store = Storage("models.db")
         >>> for month in 480, 492:
@@ -394,10 +398,10 @@ class Storage:
             return _keep_records(database.models.search(question), on_damage) if database.exists else []
 
     def versions(self, name: str) -> "list[ModelRecord]":
-        """Return the records of all versions of a model, the highest first.
+        """Return the records of all versions of a model, highest version first.
 
         Raises:
-            ModelNotFoundError: there is none.
+            ModelNotFoundError: the model does not exist.
 
         >>> store = Storage("models.db")
         >>> for model in "first", "second":
@@ -410,11 +414,11 @@ class Storage:
             return database.models.versions(reference)
 
     def exists(self, name: str, metadata: Any = None) -> bool:
-        """Return whether a model of this name exists.
+        """Return whether a model with this name exists.
 
         Args:
-            name: of the model, or of one version.
-            metadata: deprecated: use `exists_with_metadata`.
+            name: a model or a version.
+            metadata: deprecated; use `exists_with_metadata`.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -431,10 +435,10 @@ class Storage:
         return self._look_up(name) is not None
 
     def exists_with_metadata(self, name: str, metadata: Any) -> bool:
-        """Return whether a model of this name exists whose metadata has every field given, with an equal value.
+        """Return whether a model with this name exists and its metadata has all these fields with equal values.
 
-        ``training_date`` does not count, nor do fields of the stored metadata that were not given; so leave out
-        ``author`` and ``run_id`` where a model that a colleague or an earlier run trained will do.
+        ``training_date`` is ignored, as are stored fields that are not given here. Leave out ``author`` and ``run_id``
+        to accept a model trained by a colleague or in an earlier run.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3], {"author": "testuser", "train_end": 480})
@@ -446,12 +450,12 @@ class Storage:
         return self._look_up(name, {} if metadata is None else metadata) is not None
 
     def has_metadata(self, name: str) -> bool:
-        """Return whether a model of this name exists that has metadata."""
+        """Return whether a model with this name exists and has metadata."""
         record = self._look_up(name)
         return record is not None and record.metadata is not None
 
     def fetch_metadata(self, name: str, version: int | None = None) -> Metadata:
-        """Return the metadata of a model: a dict whose known fields are attributes too.
+        """Return a model's metadata: a dict whose fields can also be read as attributes.
 
         Raises:
             ModelNotFoundError: the model does not exist.
@@ -474,18 +478,18 @@ class Storage:
     def store_metadata(
         self, name: str, metadata: Any, overwrite: bool = False, version: int | None = None
     ) -> ModelRecord:
-        """Give metadata to a stored model, and return its new record.
+        """Store metadata for an existing model, and return its new record.
 
         Args:
-            name: of the model.
-            metadata: as `store` takes it.
-            overwrite: replace the metadata that the model has.
-            version: which version; without it, the current one.
+            name: the model's name.
+            metadata: as for `store`.
+            overwrite: replace existing metadata.
+            version: the version; defaults to the current one.
 
         Raises:
             ModelNotFoundError: the model does not exist.
-            MetadataExistsError: it has metadata, and ``overwrite`` is false.
-            InvalidMetadataError: this metadata would not come back equal to what was given.
+            MetadataExistsError: it already has metadata, and ``overwrite`` is false.
+            InvalidMetadataError: the metadata is invalid, or would not compare equal when fetched.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -498,23 +502,23 @@ class Storage:
             with database.connection.transaction():
                 record = database.models.record(reference)
                 if not overwrite and database.models.has_metadata(record):
-                    raise MetadataExistsError("the model has metadata", "Replace it with overwrite=True")
+                    raise MetadataExistsError("the model already has metadata", "Replace it with overwrite=True")
                 return database.models.set_metadata(record, columns, fields)
 
     def annotate(self, name: str, version: int | None = None, unset: Iterable[str] = (), **fields: Any) -> ModelRecord:
-        """Change some fields of a model's metadata, keep the others, and return the model's new record.
+        """Set or remove some fields of a model's metadata, keep the others, and return the model's new record.
 
-        Concurrent annotations of one model are all applied.
+        Concurrent annotations of the same model are all applied.
 
         Args:
-            name: of the model.
-            version: which version; without it, the current one.
+            name: the model's name.
+            version: the version; defaults to the current one.
             unset: fields to remove.
             fields: fields to set.
 
         Raises:
             ModelNotFoundError: the model does not exist.
-            InvalidMetadataError: a field cannot have this value, is required, or cannot be removed because it is missing.
+            InvalidMetadataError: a value is invalid, or a field to remove is missing or required.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3], {"author": "testuser", "note": "draft"})
@@ -526,7 +530,7 @@ class Storage:
     def annotate_fields(
         self, name: str, fields: dict[str, Any], unset: Iterable[str] = (), version: int | None = None
     ) -> ModelRecord:
-        """Do what `annotate` does, with fields of any name: also ``name``, ``version`` and ``unset``.
+        """Like `annotate`, but accept any field name, including ``name``, ``version`` and ``unset``.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -539,7 +543,7 @@ class Storage:
             with database.connection.transaction():
                 record = database.models.record(reference)
                 if record.metadata is None and database.models.has_metadata(record):
-                    raise InvalidMetadataError("another program wrote metadata that is not an object")
+                    raise InvalidMetadataError("the metadata is not a JSON object: another program wrote it")
                 changed = dict(record.metadata or {})
                 for field in [unset] if isinstance(unset, str) else unset:
                     if field not in changed:
@@ -549,13 +553,13 @@ class Storage:
                 return database.models.set_metadata(record, *encode({**changed, **fields}))
 
     def require(self, *fields: str) -> None:
-        """Set the metadata fields that every model in this store must have from now on; without any, none.
+        """Set the metadata fields that every model stored from now on must have; without arguments, require none.
 
-        Everyone who uses the file is bound by this. Existing models stay as they are; `incomplete` returns those that
-        lack a field.
+        This applies to everyone who uses the file. Existing models are not affected; `incomplete` returns those that
+        lack a required field.
 
         Raises:
-            InvalidMetadataError: a metadata field cannot have this name.
+            InvalidMetadataError: a field name is not valid.
 
         >>> store = Storage("models.db")
         >>> store.require("author", "run_id")
@@ -573,26 +577,26 @@ class Storage:
             database.models.require(fields)
 
     def required(self) -> "list[str]":
-        """Return the metadata fields that every model in this store must have, in alphabetical order."""
+        """Return the required metadata fields of this store, in alphabetical order."""
         with self._open("look up the required fields", lenient=True) as database:
             return database.models.required() if database.exists else []
 
     def incomplete(self) -> "list[ModelRecord]":
-        """Return the records of all models and versions that lack a required field, the last stored first."""
+        """Return the records of all versions that lack a required field, most recently stored first."""
         required = self.required()
         if not required:
             return []
         return [record for record in self.find(all_versions=True) if missing_fields(required, record.metadata)]
 
     def diff(self, name: str, other: str | None = None) -> tuple[ModelRecord, ModelRecord]:
-        """Return the records of two models, or of a version and the one before it, to be compared.
+        """Return the records of two models, or of a version and its predecessor, for comparison.
 
         Args:
-            name: of a model or a version.
-            other: of another; without it, the first record is of the version before that of `name`.
+            name: a model or a version.
+            other: another model or version. Without it, the predecessor of `name` is returned first, then `name`.
 
         Raises:
-            ModelNotFoundError: one does not exist, or there is no earlier version.
+            ModelNotFoundError: a model does not exist, or there is no earlier version.
 
         >>> store = Storage("models.db")
         >>> for month in 480, 492:
@@ -608,19 +612,19 @@ class Storage:
             versions = database.models.versions(Reference(record.name))
             before = next((one for one in versions if one.version < record.version), None)
             if before is None:
-                raise ModelNotFoundError(f"there is no version before {record.version}", "Name another model")
+                raise ModelNotFoundError(f"there is no version before {record.version}", "Give two models to compare")
             return before, record
 
     def delete(self, name: str, version: int | None = None) -> ModelRecord | None:
         """Delete a model with all its versions, or one version of it.
 
-        The space can be used again at once; then it is given back to the disk in small steps.
+        The space can be reused immediately, and is then returned to the disk in small steps.
 
         Returns:
-            The record of the version that is current now; None when none is left.
+            The record of the version that is now current, or None if no version is left.
 
         Raises:
-            ModelNotFoundError: it does not exist.
+            ModelNotFoundError: the model does not exist.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -635,11 +639,11 @@ class Storage:
             return database.models.find(Reference(reference.name))
 
     def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
-        """Write the bytes of a model's pickle to an open binary file, without unpickling them; return its record.
+        """Write a model's pickle to an open binary file, without unpickling it, and return the model's record.
 
         Raises:
-            ModelNotFoundError: the model does not exist, or was deleted while it was being read.
-            CorruptModelError: its bytes are damaged; what was written before is whole.
+            ModelNotFoundError: the model does not exist, or was deleted while being read.
+            CorruptModelError: its bytes are damaged; those already written are intact.
 
         >>> import io
         >>> store = Storage("models.db")
@@ -662,14 +666,14 @@ class Storage:
         """Write a model's pickle to a file, without unpickling it, and return the file's path.
 
         Args:
-            name: of the model.
-            file: the file, or a folder for a file named after the model in it; without it, the current folder.
+            name: the model's name.
+            file: the file, or a folder for a file named after the model; defaults to the current folder.
             overwrite: replace an existing file.
-            version: which version; without it, the current one.
+            version: the version; defaults to the current one.
 
         Raises:
-            DownloadError: the file exists, or cannot be written, or is the store itself.
-            ModelNotFoundError, CorruptModelError: as `write_pickle`.
+            DownloadError: the file exists, cannot be written, or is the store itself.
+            ModelNotFoundError, CorruptModelError: as for `write_pickle`.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -684,16 +688,16 @@ class Storage:
         return target
 
     def verify(self, *models: str, progress: Callable[[int, int], object] | None = None) -> Verification:
-        """Read models to their end and compare every byte with the digests that were stored with it.
+        """Read models completely, and verify every byte against the stored digests.
 
-        Nothing is unpickled, little memory is used, and others can store meanwhile.
+        Nothing is unpickled, memory use is small, and others can keep storing models.
 
         Args:
-            models: names, for all versions, or ``NAME:VERSION``; without any, everything.
-            progress: called with the bytes read so far, and how many there are.
+            models: names (all versions are verified) or ``NAME:VERSION``; defaults to the whole store.
+            progress: called with the number of bytes read so far, and the total.
 
         Returns:
-            How many versions were read, and those that are damaged.
+            The number of versions read, and the damaged ones.
 
         Raises:
             ModelNotFoundError: a model does not exist.
@@ -703,7 +707,7 @@ class Storage:
         >>> store.verify().versions, store.verify("forest").damaged
         (1, ())
         """
-        # What few need is imported when it is needed: `list` starts without it.
+        # Rarely needed, so imported here: it would delay the start of `list`.
         from views_runs.database import verification
 
         references = [Reference.of(model) for model in models]
@@ -719,19 +723,19 @@ class Storage:
     def backup(
         self, file: str | os.PathLike[str], progress: Callable[[int, int], object] | None = None
     ) -> Backup:
-        """Copy the whole store, as of one moment, to a new file, and verify the copy.
+        """Copy a consistent snapshot of the whole store to a new file, and verify the copy.
 
-        Others can store and delete meanwhile. The copy is a store too; versions and their numbers are the same.
+        Others can keep storing and deleting models. The copy is a store with the same models and version numbers.
 
         Args:
-            file: the file, which must not exist; or a folder, for a file of the store's name in it.
-            progress: called with the bytes copied and read back so far, and how many there are.
+            file: a file that does not exist yet, or a folder in which to create a file with the store's name.
+            progress: called with the number of bytes copied or read back so far, and the total.
 
         Returns:
-            What was copied, and what was not: a version that was deleted meanwhile, or one that is damaged.
+            What was copied, and the versions that were not: those deleted during the backup, and the damaged ones.
 
         Raises:
-            BackupError: the file exists, or cannot be written, or is the store itself.
+            BackupError: the file exists, cannot be written, or is the store itself.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -748,14 +752,14 @@ class Storage:
             return backup.back_up(database.connection, target, _Counter(2 * size, progress).add)
 
     def doctor(self, peer: bool = False, say: Callable[[str], object] | None = None) -> "list[Finding]":
-        """Examine the file, its journal, its folder and its file system, and return the findings.
+        """Check the file, its journal, its folder and its file system, and return the findings.
 
-        Whatever is wrong, this raises nothing, and without `peer` it returns at once. `verify` reads the models too.
+        This never raises an exception, and without `peer` it does not wait. To check the models as well, use `verify`.
 
         Args:
-            peer: wait for another computer that does this for the same store within a minute; both commit to a
-                scratch database beside it, and count what arrives of what was acknowledged.
-            say: called with progress messages; without it, they go to the logger ``views_runs``.
+            peer: wait up to a minute for another computer that runs this on the same store; both then commit to a
+                scratch database beside it, and count how many of the acknowledged commits arrive.
+            say: called with progress messages; by default, they go to the logger ``views_runs``.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -770,7 +774,7 @@ class Storage:
         """Return whether the store's file exists.
 
         Raises:
-            StoreAccessError: that cannot be known.
+            StoreAccessError: this cannot be determined.
 
         >>> Storage("nothing.db").exists_file()
         False
@@ -778,7 +782,7 @@ class Storage:
         return schema.get_status(self.path) is not None
 
     def _open(self, operation: str, create: bool = False, lenient: bool = False) -> Database:
-        """Return the store, to be opened for one operation by a with-block."""
+        """Return a context manager that opens the store for one operation."""
         return Database(
             self.path,
             self.timeout,
@@ -789,18 +793,18 @@ class Storage:
         )
 
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:
-        """Return the record of a model if it exists, and its metadata is equivalent."""
+        """Return the record of a model if it exists and its metadata is equivalent."""
         reference = Reference.of(name)
         with self._open(f"look up {name!r}", lenient=True) as database:
             wanted = encode(metadata)[1]
             record = database.models.find(reference) if database.exists else None
             return record if record is None or wanted is None or is_equivalent(record.metadata, wanted) else None
 
-    # Defined last: from here on `list` is the method, also in annotations.
+    # Defined last: below this, `list` means the method, even in annotations.
     def list(self, *where: str, **options: Any) -> list[str]:
-        """Return the names of the models that `find` returns the records of; it takes the same arguments.
+        """Return the names of the models that `find` would return for the same arguments.
 
-        With ``all_versions=True`` they are ``NAME:VERSION``.
+        With ``all_versions=True``, return ``NAME:VERSION`` for each.
 
         >>> store = Storage("models.db")
         >>> for model in "forest", "boosted":
@@ -814,31 +818,31 @@ class Storage:
         return [record.name for record in records]
 
 
-def _absolute(path: str | os.PathLike[str]) -> Path:
-    """Return the path as SQLite gets it; refuse what names no file."""
+def _make_absolute(path: str | os.PathLike[str]) -> Path:
+    """Return the absolute path of a store, and refuse what cannot be a file."""
     text = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str):
         raise InvalidPathError(f"the path of a store must be a string or a Path, not {text!r}")
     if not text or "\0" in text:
         raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file, as in Storage('models.db')")
     if text == ":memory:":
-        raise InvalidPathError("a store is a file and cannot be in memory", "Give a file in a temporary folder")
-    # Not resolved: SQLite follows links itself, and the messages show the path that was given.
+        raise InvalidPathError("a store is a file and cannot be in memory", "Use a file in a temporary folder")
+    # Symbolic links are not resolved here: SQLite resolves them, and messages should show the path that was given.
     try:
         return Path(os.path.abspath(os.path.expanduser(text)))
     except OSError as error:
-        raise InvalidPathError(f"{text!r} is relative to a folder that no longer exists: {error.strerror}") from error
+        raise InvalidPathError(f"{text!r} is relative to a folder that no longer exists ({error.strerror})") from error
 
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
-    """Return a record with what the pickle's bytes say in the place of what was recorded."""
+    """Return a record whose imports are read from the pickle's bytes instead of those recorded."""
     reader = opcodes.Reader()
     try:
         with database.models.pieces(database.models.row(record.reference)) as pieces:
             for piece in pieces:
                 reader.feed(piece)
     except ModelNotFoundError:
-        # Deleted meanwhile: what was recorded is all there is.
+        # Deleted in the meantime: only the recorded imports are left.
         return record
     except CorruptModelError as error:
         return replace(record, **{**opcodes.imported(reader.result()), "troubles": (f"damaged: {error}",)})
@@ -855,7 +859,7 @@ def _keep_records(
         elif on_damage is not None:
             on_damage(one)
         else:
-            log.warning("%s is not shown: %s", one.name, one.trouble)
+            log.warning("skipping %s: %s", one.name, one.trouble)
     return records
 
 
@@ -864,14 +868,14 @@ def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> M
     with database.models.pieces(database.models.row(record.reference)) as pieces:
         for piece in pieces:
             while piece:
-                # A raw file may take less than it is given.
+                # An unbuffered file may write fewer bytes than it is given.
                 written = file.write(piece)
                 piece = piece[len(piece) if written is None else written :]
     return record
 
 
 class _Counter:
-    """Adds up what is done, and reports how much that is, of how much."""
+    """Counts the bytes processed, and reports progress."""
 
     def __init__(self, total: int, progress: Callable[[int, int], object] | None) -> None:
         self._done, self._total, self._progress = 0, total, progress or (lambda done, total: None)
@@ -883,31 +887,31 @@ class _Counter:
 
 
 def store(name: str, model: Any, metadata: Any = None, overwrite: bool = False) -> ModelRecord:
-    """Store a model in the default store; deprecated: use `Storage.store`."""
+    """Store a model in the default store. Deprecated; use `Storage.store`."""
     _warn("store")
     return Storage().store(name, model, metadata, overwrite)
 
 
 def retrieve(name: str) -> Any:
-    """Fetch a model from the default store; deprecated: use `Storage.fetch`."""
+    """Fetch a model from the default store. Deprecated; use `Storage.fetch`."""
     _warn("retrieve", "fetch")
     return Storage().fetch(name)
 
 
 def fetch_metadata(name: str) -> Metadata:
-    """Fetch a model's metadata from the default store; deprecated: use `Storage.fetch_metadata`."""
+    """Fetch a model's metadata from the default store. Deprecated; use `Storage.fetch_metadata`."""
     _warn("fetch_metadata")
     return Storage().fetch_metadata(name)
 
 
 def _list() -> list[str]:
-    """Return the names of the models in the default store; deprecated: use `Storage.list`."""
+    """Return the names of the models in the default store. Deprecated; use `Storage.list`."""
     _warn("list")
     return Storage().list()
 
 
 def __getattr__(name: str) -> Any:
-    # So that `from views_runs.storage import list` works, and `list` is the builtin in this module.
+    # Makes `from views_runs.storage import list` work while `list` stays the builtin in this module.
     if name == "list":
         return _list
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -165,7 +165,7 @@ def test_download_keeps_a_file(store: Storage, viewser: Viewser) -> None:
     store.store("m", [1])
     Path("m.pickle").write_text("mine")
     said = viewser("model", "download", "m", exit_code=1).stderr
-    assert "the file exists, and was not changed. Replace it with overwrite=True (--force)" in said
+    assert "the file already exists and was not changed. Replace it with overwrite=True (--force)" in said
     assert Path("m.pickle").read_text() == "mine"
     viewser("model", "download", "m", "--force")
     assert pickle.loads(Path("m.pickle").read_bytes()) == [1]
@@ -298,7 +298,7 @@ def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
     """The line says which file, and --help needs none."""
     result = run("--store", str(tmp_path / "gone.db"), "model", "list")
     assert (result.returncode, result.stdout) == (1, "")
-    trouble = f"cannot list models: {tmp_path / 'gone.db'}: there is no store yet. Check the path"
+    trouble = f"cannot find models: {tmp_path / 'gone.db'}: the store does not exist yet. Check the path"
     assert result.stderr.startswith(f"Error: {trouble}")
     assert run("--store", str(tmp_path / "gone.db"), "model", "list", "--help").returncode == 0
     assert not (tmp_path / "gone.db").exists()

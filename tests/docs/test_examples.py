@@ -100,8 +100,8 @@ def test_store_a_model_stores_only_classes_that_others_can_import(store_a_model:
 def test_production_run_trains_every_model_for_every_partition(production_run: Runs) -> None:
     """The first run makes the store and trains all, and says why in one line for each."""
     store, first, _ = production_run
-    trained = [f"training {name}: there is no such model in {store.path}" for name in RUN]
-    created = [f"{store.path} does not exist yet and is created now", f"created a new store, {store.path}"]
+    trained = [f"training {name}: no such model in {store.path}" for name in RUN]
+    created = [f"{store.path} does not exist; creating it", f"created a new store, {store.path}"]
     assert first[: 2 + len(RUN)] == [*created, *trained]
 
 

@@ -236,7 +236,7 @@ def test_replaced_in_the_middle_of_a_store(
     else:
         # Its folder exists, so that is a store where nothing was stored yet.
         assert shared.list() == []
-        fails(shared, lambda: shared.fetch("m"), ModelNotFoundError, "there is no store yet")
+        fails(shared, lambda: shared.fetch("m"), ModelNotFoundError, "the store does not exist yet")
 
 
 @pytest.mark.parametrize(("damage", "name", "message"), DAMAGES)
@@ -250,7 +250,7 @@ def test_replaced_in_the_middle_of_a_fetch(
     if damage in (vanish, replace):
         assert shared.fetch("large") == whole
     else:
-        deleted = "was deleted while it was being read"
+        deleted = "was deleted while being read"
         fails(shared, lambda: shared.fetch("large"), StorageError, deleted if name == "other.db" else message)
 
 

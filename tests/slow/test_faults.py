@@ -299,12 +299,12 @@ def test_short_writes(rig: Rig, operation: str, dies: bool) -> None:
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("pwrite64:error=ENOSPC", "the disk is full. Free some space"),
-        ("pwrite64:error=EIO:when=5", "the file system failed to read or write it. Check that the disk or share is"),
-        ("fdatasync:error=EIO", "the file system failed to read or write it. Check that the disk or share is"),
-        ("pread64:error=EIO", "the file system failed to read or write it. Check that the disk or share is"),
-        ("pread64:error=EIO:when=20", "the file is damaged, or the disk or share failed to read it. Try again"),
-        ("fcntl:error=ENOLCK:when=3", "the file system failed to read or write it. Check that the disk or share is"),
+        ("pwrite64:error=ENOSPC", "the disk is full (SQLITE_FULL: "),
+        ("pwrite64:error=EIO:when=5", "the file system failed to read or write the file (SQLITE_IOERR_"),
+        ("fdatasync:error=EIO", "the file system failed to read or write the file (SQLITE_IOERR_"),
+        ("pread64:error=EIO", "the file system failed to read or write the file (SQLITE_IOERR_"),
+        ("pread64:error=EIO:when=20", "the file is damaged, or the disk or share failed to read it (SQLITE_CORRUPT: "),
+        ("fcntl:error=ENOLCK:when=3", "the file system failed to read or write the file (SQLITE_IOERR_"),
     ],
 )
 def test_the_command_line(rig: Rig, fault: str, message: str) -> None:
@@ -348,5 +348,5 @@ def test_a_share_without_locks(store: Storage) -> None:
         timeout=store.timeout / 2,
     )
     assert "StoreAccessError" in result.stderr, result.stderr
-    assert f"cannot fetch 'm': {store.path}: its file system refuses locks (No locks available)" in result.stderr
+    assert f"cannot fetch 'm': {store.path}: the file system does not support locks (No locks available)" in result.stderr
     assert store.fetch("m") == 1 and not [*store.path.parent.glob(f"{locks.PROBE}*")]

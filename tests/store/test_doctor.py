@@ -172,7 +172,7 @@ def test_chmod_that_changes_nothing(store: Storage, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "chmod", lambda path, mode: None)
     [finding] = failures(store)
     assert "chmod has no effect on this volume" in finding.text
-    assert finding.advice.startswith("Ask the administrator of the volume. ") and "`" not in finding.advice
+    assert finding.advice.startswith("Ask the volume's administrator. ") and "`" not in finding.advice
     assert not [*store.path.parent.glob(f"{permissions.PROBE}*")]
 
 
@@ -320,9 +320,9 @@ NFS = "nfs4 server:/export rw,vers=4.2,hard,proto=tcp,local_lock=none"
     "system, state, text",
     [
         (NFS, "ok", "lost nothing"),
-        (NFS.replace("hard", "soft"), "warning", "soft: a store fails when the server is slow"),
-        (NFS + ",nolock", "failure", "locks stay on this computer"),
-        (NFS.replace("local_lock=none", "local_lock=all"), "failure", "locks stay on this computer"),
+        (NFS.replace("hard", "soft"), "warning", "soft: operations fail when the server is slow"),
+        (NFS + ",nolock", "failure", "locks are local"),
+        (NFS.replace("local_lock=none", "local_lock=all"), "failure", "locks are local"),
         (NFS + ",nocto", "failure", "nocto"),
         ("nfs server:/export rw,vers=3,hard", "warning", "only version 4 was tested"),
         ("cifs //server/share rw,cache=strict", "warning", "SMB was not tested -> Run `viewser model doctor --peer`"),
@@ -333,8 +333,8 @@ NFS = "nfs4 server:/export rw,vers=4.2,hard,proto=tcp,local_lock=none"
         ("fuse.sshfs host: rw", "failure", "does not lock files between computers"),
         ("xfs /dev/sdb rw", "ok", "a local disk"),
         ("lustre mgs:/fs rw", "warning", "flock"),
-        ("newfs x rw", "warning", "nothing is known about it"),
-        ("fuse.glusterfs server:/vol rw", "warning", "cannot be found out"),
+        ("newfs x rw", "warning", "it is not known whether"),
+        ("fuse.glusterfs server:/vol rw", "warning", "cannot be determined"),
     ],
 )
 def test_file_systems(
@@ -360,7 +360,7 @@ def test_file_systems(
     "options, state, text",
     [
         (["--attribute-timeout=0", "--entry-timeout=0", "--direct-io-mode=enable"], "ok", "lost nothing"),
-        (["--entry-timeout=0"], "failure", "mounted without attribute-timeout=0, direct-io-mode=enable: with two"),
+        (["--entry-timeout=0"], "failure", "mounted without attribute-timeout=0, direct-io-mode=enable: it loses"),
     ],
 )
 def test_glusterfs(
@@ -388,7 +388,7 @@ def test_a_synchronised_folder(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (tmp_path / "link").symlink_to(folder)
     for path in (folder / "models.db", tmp_path / "link" / "models.db"):
-        assert "Dropbox seems to be synchronised" in found(Storage(path), "file system", "failure")[0]
+        assert "Dropbox appears to be synchronised" in found(Storage(path), "file system", "failure")[0]
     # It is the folder that is, whatever a file in another is called.
     assert not found(Storage(tmp_path / "nextcloud-usage.db"), "file system", "failure")
 

@@ -78,7 +78,7 @@ def test_a_newer_layout(store: Storage, sql: sqlite3.Connection) -> None:
     """The message names both layouts and says how to upgrade."""
     store.store("m", 1)
     sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    refused(store, NotAStoreError, f"layout {SCHEMA_VERSION + 1}, and this .* supports layout {SCHEMA_VERSION}. .*: upgrade views_runs")
+    refused(store, NotAStoreError, f"layout {SCHEMA_VERSION + 1}, but this .* supports layout {SCHEMA_VERSION}. .*: upgrade views_runs")
 
 
 @pytest.mark.parametrize("size", [1, 50, 100, 5000, 16384, 40000])
@@ -139,7 +139,7 @@ def test_home_in_a_path(own_home: Path) -> None:
 
 def test_a_folder_is_not_a_store(tmp_path: Path) -> None:
     """The message says to give the file in it."""
-    with pytest.raises(InvalidPathError, match="is a folder. Give the file in it"):
+    with pytest.raises(InvalidPathError, match="is a folder. Give a file in it"):
         Storage(tmp_path).list()
 
 
@@ -154,7 +154,7 @@ def test_hard_links_are_refused(store: Storage, tmp_path: Path) -> None:
     """Two names mean two journals, and each program would miss the other's."""
     store.store("m", 1)
     os.link(store.path, tmp_path / "another.db")
-    refused(store, InvalidPathError, "several names")
+    refused(store, InvalidPathError, "several hard links")
 
 
 def test_a_link_is_followed(store: Storage, tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_an_old_sqlite(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     store.store("m", 1)
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 37, 2))
     monkeypatch.setattr(sqlite3, "sqlite_version", "3.37.2")
-    with pytest.raises(StorageError, match="needs SQLite 3.38 or later, and this Python has 3.37.2"):
+    with pytest.raises(StorageError, match="needs SQLite 3.38 or later, but this Python has 3.37.2"):
         store.list()
 
 
@@ -445,7 +445,7 @@ def test_rows_that_cannot_be_read(store: Storage, sql: sqlite3.Connection, chang
         store.inspect("m")
     assert str(store.path) in str(caught.value)
     assert store.list() == ["n"]
-    assert "m is not shown: the row of the model 'm', version 1, cannot be read" in caplog.text
+    assert "skipping m: the row of the model 'm', version 1, cannot be read" in caplog.text
     damaged: list[Damage] = []
     assert [record.name for record in store.find(on_damage=damaged.append)] == ["n"]
     assert [(one.name, one.version) for one in damaged] == [("m", 1)]
@@ -476,7 +476,7 @@ def test_metadata_of_another_program(store: Storage, sql: sqlite3.Connection) ->
     assert store.inspect("m").metadata is None and store.fetch("m") == 1
     with pytest.raises(MetadataExistsError):
         store.store_metadata("m", {"author": "testuser"})
-    with pytest.raises(InvalidMetadataError, match="not an object"):
+    with pytest.raises(InvalidMetadataError, match="not a JSON object"):
         store.annotate("m", author="testuser")
     store.store_metadata("m", {"author": "testuser"}, overwrite=True)
     assert store.fetch_metadata("m") == {"author": "testuser"}

@@ -231,7 +231,7 @@ def test_deleted_though_its_space_is_not_given_back(
 
     monkeypatch.setattr(uploads, "give_back", busy)
     assert store.delete("m") is None
-    assert "could not give all its space back: locked" in caplog.text
+    assert "could not return all its space to the disk: locked" in caplog.text
     assert store.list() == []
 
 

@@ -243,7 +243,7 @@ def test_a_failure_is_explained(store: Storage) -> None:
 def test_a_failure_without_differences(store: Storage) -> None:
     """Where nothing differs, the message says that, and promises nothing."""
     put(store, "m", b"cbuiltins\nlen\n(tR.", imports=["builtins.len"])
-    with pytest.raises(ModelLoadError, match="this machine has what the model needs") as caught:
+    with pytest.raises(ModelLoadError, match="This machine has everything that was recorded") as caught:
         store.fetch("m")
     assert isinstance(caught.value.__cause__, TypeError)
 
@@ -332,8 +332,8 @@ def test_main_in_an_upload(store: Storage, caplog: pytest.LogCaptureFixture, vie
     """Uploading such a pickle says so too, and that it has a script of its own."""
     Path("m.pickle").write_bytes(imports("__main__", "Model"))
     store.upload("m.pickle", "m")
-    assert "needs Model of __main__" in caplog.text
-    assert "needs Model of __main__" in viewser("model", "upload", "m.pickle", "again").stderr
+    assert "needs Model from __main__" in caplog.text
+    assert "needs Model from __main__" in viewser("model", "upload", "m.pickle", "again").stderr
 
 
 # What cannot be pickled.

@@ -172,7 +172,7 @@ def test_deleted_while_it_is_read(store: Storage) -> None:
                 store.delete("m")
             return super().write(data)
 
-    with pytest.raises(ModelNotFoundError, match="deleted while it was being read"):
+    with pytest.raises(ModelNotFoundError, match="deleted while being read"):
         store.write_pickle("m", Deleting())
 
 
@@ -189,7 +189,7 @@ def test_deleted_and_its_place_taken_while_it_is_read(store: Storage) -> None:
             return super().write(data)
 
     file = Replacing()
-    with pytest.raises(ModelNotFoundError, match="deleted while it was being read"):
+    with pytest.raises(ModelNotFoundError, match="deleted while being read"):
         store.write_pickle("m", file)
     assert pickle.dumps(model, 5).startswith(file.getvalue())
 

@@ -312,7 +312,7 @@ def test_sides_that_count_differently(folder: Path) -> None:
 
     found, blind = hold(peer.Meeting(folder, str, 20), Blind(folder, str, 20))
     assert counts(found) == (10, 10, 10, 10) and counts(blind) == (10, 10, 10, 3)
-    assert found.errors == (f"{found.host} counted 10 of its own commits and 3 of those from {found.host}",)
+    assert found.errors == (f"{found.host} found 10 of its own commits and 3 of those from {found.host}",)
 
 
 def test_one_that_cannot_write(folder: Path) -> None:

@@ -105,7 +105,7 @@ def test_required_fields(store: Storage, sql: sqlite3.Connection) -> None:
     assert [record.name for record in store.incomplete()] == ["bare", "old"]
     for metadata in (None, {}, {"author": "me"}, {"author": "me", "run_id": None}):
         with pytest.raises(
-            InvalidMetadataError, match="requires the metadata author and run_id; missing: .*run_id"
+            InvalidMetadataError, match="requires author and run_id in the metadata; missing: .*run_id"
         ) as caught:
             store.store("m", 1, metadata)
         assert str(store.path) in str(caught.value)
@@ -171,9 +171,9 @@ def test_fetch_or_train(store: Storage, caplog: pytest.LogCaptureFixture) -> Non
         assert store.fetch_or_train("m", train, {"train_end": 492, "author": "me"}) == "model 2"
         assert store.fetch_or_train("m", train, {"train_end": 492}, retrain=True) == "model 3"
     assert [record.message for record in caplog.records] == [
-        f"{store.path} does not exist yet and is created now",
+        f"{store.path} does not exist; creating it",
         f"created a new store, {store.path}",
-        f"training m: there is no such model in {store.path}",
+        f"training m: no such model in {store.path}",
         f"fetching m, version 1, from {store.path}",
         f"fetching m, version 1, from {store.path}",
         "training m: author None -> me, train_end 480 -> 492",
@@ -232,7 +232,7 @@ def test_another_stored_an_equivalent_one_meanwhile(store: Storage, caplog: pyte
 
     with caplog.at_level(logging.INFO, "views_runs"):
         assert store.fetch_or_train("m", lambda: beaten(WANTED), WANTED) == "ours"
-    assert "another process stored an equivalent m meanwhile" in caplog.messages[-1]
+    assert "another process has meanwhile stored an equivalent m" in caplog.messages[-1]
     assert store.fetch("m") == "theirs"
     assert store.fetch_or_train("m", lambda: beaten({"train_end": 1}), {"train_end": 492}) == "ours"
     assert store.fetch("m") == "ours"
@@ -275,7 +275,7 @@ def test_diff(store: Storage) -> None:
     assert [record.version for record in store.diff("m:2")] == [1, 2]
     assert [record.name for record in store.diff("m:1", "n")] == ["m", "n"]
     for alone in ("n", "m:1"):
-        with pytest.raises(ModelNotFoundError, match="there is no version before 1. Name another model"):
+        with pytest.raises(ModelNotFoundError, match="there is no version before 1. Give two models to compare"):
             store.diff(alone)
 
 
@@ -371,7 +371,7 @@ def test_logged_without_being_printed(store: Storage) -> None:
     """A library prints nothing of its own accord, but a warning that the path of a store may be wrong."""
     code = f"from views_runs import Storage; Storage({str(store.path)!r}).fetch_or_train('m', lambda: 1, {{}})"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    warning = f"{store.path} does not exist yet and is created now\n"
+    warning = f"{store.path} does not exist; creating it\n"
     assert (result.returncode, result.stdout, result.stderr) == (0, "", warning)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -108,7 +108,7 @@ def test_overwriting_adds_a_version(store: Storage) -> None:
     assert not store.inspect("m:1").current
     with pytest.raises(ModelNotFoundError, match="no version 3; its versions are 2, 1"):
         store.fetch("m:3")
-    with pytest.raises(InvalidNameError, match="names version 1"):
+    with pytest.raises(InvalidNameError, match="give different versions"):
         store.fetch("m:1", version=2)
 
 
@@ -177,9 +177,9 @@ def test_names_come_back(store: Storage, name: str) -> None:
         ("a\u2028b", "control character"),
         ("a\ud800", "not valid Unicode"),
         ("x" * 256, "it has 256 characters"),
-        ("m:1", "names a version"),
-        ("m:007", "names a version"),
-        (":1", "names a version"),
+        ("m:1", "refers to a version"),
+        ("m:007", "refers to a version"),
+        (":1", "refers to a version"),
         (7, "must be a string"),
         (None, "must be a string"),
     ],
@@ -285,7 +285,7 @@ def test_default_store_that_is_not_there(own_home: Path) -> None:
     assert store.path.is_relative_to(own_home)
     assert (store.list(), store.find(), store.exists("m"), store.has_metadata("m")) == ([], [], False, False)
     assert not store.exists_with_metadata("m", {})
-    with pytest.raises(ModelNotFoundError, match="no store yet"):
+    with pytest.raises(ModelNotFoundError, match="the store does not exist yet"):
         store.fetch("m")
     assert list(own_home.iterdir()) == []
     store.store("m", 1)
@@ -301,11 +301,11 @@ def test_given_store_that_does_not_exist_yet(
         answers = [given.list(), given.find(), given.exists("m"), given.exists_with_metadata("m", {})]
         assert [*answers, given.has_metadata("m"), given.exists_file()] == [[], [], False, False, False, False]
         assert [record.message for record in caplog.records] == 5 * [
-            f"{store.path} does not exist yet: the first model stored creates it"
+            f"{store.path} does not exist yet; storing a model creates it"
         ]
         caplog.clear()
         for read in (given.fetch, given.inspect, given.delete, given.fetch_metadata, given.versions, given.diff):
-            with pytest.raises(ModelNotFoundError, match="models.db: there is no store yet. Check the path"):
+            with pytest.raises(ModelNotFoundError, match="models.db: the store does not exist yet. Check the path"):
                 read("m")
     assert not store.path.exists() and caplog.messages == []
 

@@ -744,7 +744,7 @@ def test_chmod_without_effect(
     monkeypatch.setattr(filesystems, "MOUNTS", str(table))
     with pytest.raises(OpenPermissionsError) as caught:
         store.fetch("m")
-    assert ("If chmod has no effect there, ask the administrator of the volume" in str(caught.value)) == is_said
+    assert ("If chmod has no effect there, ask the volume's administrator" in str(caught.value)) == is_said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="mode bits")

@@ -364,7 +364,7 @@ def test_joblib(store: Storage, file: Path, compress: Any, model: str, viewser: 
         store.upload(file, "m")
         assert store.fetch("m") == value
         return
-    with pytest.raises(UploadError, match="Load it with joblib.load, and store the object") as caught:
+    with pytest.raises(UploadError, match="Load it with joblib.load, and store the resulting object") as caught:
         store.upload(file, "m")
     if compress:
         assert f"compressed ({compress[0] if isinstance(compress, tuple) else 'zlib'})" in str(caught.value)

@@ -63,7 +63,7 @@ def test_a_writer_that_says_nothing(store: Storage, sql: sqlite3.Connection, own
 
 def test_locks_that_work(tmp_path: Path) -> None:
     """A file system that provides locks is not accused, and nothing is left beside the store."""
-    need(sys.platform != "win32", "locks cannot be requested")
+    need(sys.platform != "win32", "locks cannot be tested")
     assert locks.find_trouble(tmp_path, processes=1) is None
     assert locks.find_trouble(tmp_path) is None
     assert not [*tmp_path.glob(f"{locks.PROBE}*")]
@@ -71,14 +71,14 @@ def test_locks_that_work(tmp_path: Path) -> None:
 
 def test_locks_that_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two processes that get one lock are noticed."""
-    need(sys.platform != "win32", "locks cannot be requested")
+    need(sys.platform != "win32", "locks cannot be tested")
     monkeypatch.setattr(locks, "_CHILD", "import sys; print(0, flush=True); sys.stdin.read()")
-    assert locks.find_trouble(tmp_path) == "two processes got the same lock, so it keeps nobody out"
+    assert locks.find_trouble(tmp_path) == "two processes can hold the same lock at once, so locks have no effect"
 
 
 def test_locks_that_are_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A request that hangs is given up, and nothing is claimed."""
-    need(sys.platform != "win32", "locks cannot be requested")
+    need(sys.platform != "win32", "locks cannot be tested")
     monkeypatch.setattr(locks, "_CHILD", "import time; time.sleep(60)")
     monkeypatch.setattr(locks, "PATIENCE", 0.3)
     with pytest.raises(OSError, match="was not answered within"):
@@ -118,5 +118,5 @@ def test_a_program_that_python_is_a_part_of(
 def test_a_frozen_program_is_not_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its executable is no Python."""
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    with pytest.raises(OSError, match="locks cannot be requested"):
+    with pytest.raises(OSError, match="locks cannot be tested"):
         locks.find_trouble(tmp_path)

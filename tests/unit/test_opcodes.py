@@ -534,10 +534,10 @@ def test_where_it_breaks() -> None:
         (b"\x8e" + bytes(7) + b"\x80.", "broken after byte 0: a length is impossible"),
         (b"\x8b\xff\xff\xff\xff.", "broken after byte 0: a length is impossible"),
         (b"U\x02\xc3\xbcU\x01a\x93.", "a name that is computed at load time (byte 7)"),
-        (b"\x95\x03\0\0\0\0\0\0\0C\x05abcde.", "not followed after byte 12: an opcode goes over the end of its frame"),
+        (b"\x95\x03\0\0\0\0\0\0\0C\x05abcde.", "not followed after byte 12: an opcode crosses the end of its frame"),
         (b"\x95\x03\0\0\0\0\0\0\0K\x01.", ""),
-        (b"\x95\x02\0\0\0\0\0\0\0NK\x01.", "not followed after byte 11: an opcode goes over the end of its frame"),
-        (b"\x95\x02\0\0\0\0\0\0\0NI1\n.", "not followed after byte 11: an opcode goes over the end of its frame"),
+        (b"\x95\x02\0\0\0\0\0\0\0NK\x01.", "not followed after byte 11: an opcode crosses the end of its frame"),
+        (b"\x95\x02\0\0\0\0\0\0\0NI1\n.", "not followed after byte 11: an opcode crosses the end of its frame"),
         (
             b"\x95\x0b\0\0\0\0\0\0\0N\x95\x02\0\0\0\0\0\0\0NN.",
             "not followed after byte 10: a frame begins inside another",

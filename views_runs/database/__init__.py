@@ -1,1 +1,1 @@
-"""The file: connections, tables, uploads, backup, verification."""
+"""The store file: connections, tables, uploads, backup and verification."""

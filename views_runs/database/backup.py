@@ -1,8 +1,8 @@
-"""A copy of a store while others write to it.
+"""Back up a store while others write to it.
 
-The rows are read as of one moment, and then the pickles, which never change, part by part: nobody waits for longer
-than one read takes. SQLite's own ways keep writers out for seconds (VACUUM INTO), or start again with every commit
-of another (the online backup).
+The rows are read in one snapshot, and then the pickles, which never change, part by part, so nobody waits for longer
+than one read. SQLite's own methods keep writers out for seconds (VACUUM INTO) or start again whenever another process
+commits (the online backup).
 """
 
 from collections.abc import Iterator
@@ -27,33 +27,33 @@ from views_runs.files import COMPANIONS, companion
 from views_runs.pickles.parts import Part, PickleWriter
 from views_runs.records import Backup, Damage, ModelRecord, Verification
 
-#: The columns that are read as of one moment. The rest never changes, and some of it is large.
+#: The columns read in one snapshot. The others never change, and some of them are large.
 _COLUMNS = "id, name, version, stored_at, stored_by, size, sha256, metadata, datetimes, environment"
 
-#: Small tables that are copied whole.
+#: The small tables, copied as they are, and their columns.
 _WHOLE = {"names": "name, versions", "required_fields": "field", "sqlite_sequence": "name, seq"}
 
-# Nobody reads the copy before it is finished, so it needs no care on the way.
+# Nobody reads the copy before it is finished, so it does not need to survive a crash.
 _HASTE = "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;"
 
 
 def back_up(source: Connection, target: Path, progress: Progress) -> Backup:
-    """Copy a store into a new file, and read the copy back.
+    """Copy a store to a new file, and verify the copy.
 
     Args:
         source: the store.
         target: the new file.
-        progress: called with how many more bytes were copied, or read back.
+        progress: called with the number of bytes just copied or read back.
 
     Raises:
         BackupError: the copy cannot be written.
     """
-    # Now: the path may be gone when the copy is made.
+    # Read now: the path may be gone by the time the copy is complete.
     mode = source.path.stat().st_mode & 0o777
     _refuse_companions(target)
     _remove_leftovers(target.parent)
     with files.written(target, BackupError, tag=owners.process_tag()) as beside:
-        # The copy of a private store is private, from its first byte on.
+        # The copy of a private store is private from the first byte.
         mode &= beside.stat().st_mode
         beside.chmod(mode | 0o600)
         with _as_backup_error(target), Connection(beside, 0) as copy:
@@ -68,7 +68,7 @@ def back_up(source: Connection, target: Path, progress: Progress) -> Backup:
 
 @contextmanager
 def _as_backup_error(target: Path) -> Iterator[None]:
-    """Report a full disk as that of the copy."""
+    """Attribute a full disk to the copy, not to the store."""
     try:
         yield
     except StoreFullError as error:
@@ -79,18 +79,18 @@ def _as_backup_error(target: Path) -> Iterator[None]:
 
 
 def _refuse_companions(target: Path) -> None:
-    """Refuse a target beside which another database has left what SQLite would play into the copy."""
+    """Refuse a target beside which another database left a journal, which SQLite would play back into the copy."""
     for ending in COMPANIONS:
         try:
             if companion(target, ending).exists():
-                trouble = f"{companion(target, ending)} exists, and belongs to another database"
+                trouble = f"{companion(target, ending)} exists and belongs to another database"
                 raise BackupError(trouble, "Remove it or give another file").locate(path=target)
         except OSError as error:
             raise BackupError(str(error.strerror), "Give another file").locate(path=target) from error
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of backups whose process has certainly ended."""
+    """Remove the temporary files of backups whose process is known to have ended."""
     try:
         found = [*folder.glob(f"{files.TEMPORARY}backup-*")]
     except OSError:
@@ -101,13 +101,13 @@ def _remove_leftovers(folder: Path) -> None:
 
 
 def _copy_all(source: Connection, copy: Connection, progress: Progress) -> tuple[tuple[str, ...], tuple[Damage, ...]]:
-    """Copy everything; return what was deleted meanwhile, and what is damaged."""
+    """Copy everything; return the versions deleted in the meantime, and the damaged ones."""
     models, damaged = _copy_tables(source, copy)
     deleted = []
     for row in models:
         name, version = row[1:3]
         try:
-            # What cannot be shown is damaged too.
+            # A row that cannot be read counts as damaged too.
             ModelRecord.from_row((name, version, False, *row[3:]))
             with copy.transaction():
                 _copy_model(source, copy, row, progress)
@@ -119,7 +119,7 @@ def _copy_all(source: Connection, copy: Connection, progress: Progress) -> tuple
 
 
 def _copy_tables(source: Connection, copy: Connection) -> tuple[list[tuple[Any, ...]], list[Damage]]:
-    """Copy the small tables, and return the rows of the models, as of one moment, and what is damaged."""
+    """Copy the small tables; return the rows of the models, from the same snapshot, and the damaged ones."""
     with source.snapshot():
         whole = {table: source.rows(f"SELECT {columns} FROM {table}") for table, columns in _WHOLE.items()}
         models, damaged = _read_rows(source)
@@ -128,7 +128,7 @@ def _copy_tables(source: Connection, copy: Connection) -> tuple[list[tuple[Any, 
             copy.change(f"DELETE FROM {table}")
             for row in whole[table]:
                 copy.change(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row)
-        # In the copy the parts of a model are under its own id, and no upload may get that.
+        # In the copy, the parts of a model are stored under its own id, which no new upload may be given.
         copy.change("DELETE FROM sqlite_sequence WHERE name = 'uploads'")
         copy.change("INSERT INTO sqlite_sequence SELECT 'uploads', seq FROM sqlite_sequence WHERE name = 'models'")
     return models, damaged
@@ -139,7 +139,7 @@ def _read_rows(source: Connection) -> tuple[list[tuple[Any, ...]], list[Damage]]
     try:
         return source.rows(f"{select} ORDER BY id"), []
     except StoreDamagedError:
-        # One by one: the others can be copied.
+        # Read the rows one by one, to copy those that can be read.
         found, damaged = [], []
         for id, (name, version, _) in sorted(select_models(source, ()).items()):
             try:
@@ -173,11 +173,11 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
 
 
 def _verify_copy(path: Path, progress: Progress) -> Verification:
-    """Read the copy back, and raise if it is not what was written."""
+    """Read the copy back, and raise an error if it differs from what was written."""
     with schema.connect(path, 0) as copy:
         verification = verify(copy, select_models(copy, ()), progress)
         found = copy.value("PRAGMA integrity_check")
         if verification.damaged or found != "ok":
             trouble = verification.damaged[0].trouble if verification.damaged else found
-            raise BackupError(f"the copy is not what was written: {trouble}", "Try another disk")
+            raise BackupError(f"the copy differs from what was written: {trouble}", "Try another disk")
     return verification

@@ -1,4 +1,4 @@
-"""A connection to the store file: its settings, its transactions, and waiting for locks."""
+"""Connections to the store file: settings, transactions, and waiting for locks."""
 
 import logging
 import os
@@ -20,13 +20,13 @@ log = logging.getLogger("views_runs")
 #: The version of the SQLite library, as in ``3.40.1``.
 SQLITE_VERSION = sqlite3.sqlite_version
 
-#: Bytes of journal that stay allocated beside the file.
+#: Bytes that stay allocated for the journal beside the file.
 JOURNAL_SIZE = 1 << 20
 
-# PERSIST, not DELETE: whether a journal has to be rolled back then depends on its bytes, not on whether some
-# computer's cache still believes that the file exists; and a journal that has its space already lets a delete
-# in small steps work on a full disk. WAL loses acknowledged commits on network file systems.
-# secure_delete=FAST, not Debian's default ON, which rewrites every deleted byte and so needs a free disk.
+# PERSIST, not DELETE: whether a journal needs to be rolled back then depends on its contents, not on whether some
+# computer's cache still believes that the file exists; and because the journal's space is already allocated, models
+# can be deleted in small steps on a full disk. WAL loses acknowledged commits on network file systems.
+# secure_delete=FAST, not Debian's default ON, which overwrites every deleted byte and so needs free disk space.
 SETTINGS = f"""
 PRAGMA mmap_size = 0;
 PRAGMA synchronous = FULL;
@@ -35,17 +35,17 @@ PRAGMA journal_mode = PERSIST;
 PRAGMA journal_size_limit = {JOURNAL_SIZE};
 """
 
-#: Bytes of a BLOB that are copied at once. Larger chunks would be memory that the system takes back and clears each time.
+#: Bytes of a BLOB to copy at once. The memory of larger chunks would be returned to the system and zeroed each time.
 CHUNK_SIZE = 1 << 16
 
-#: Shortest and longest sleep between two attempts to get a lock, in seconds. SQLite's own handler sleeps up to 0.1 s, and
-#: misses the gaps that a store of a large model leaves for others.
+#: The shortest and longest sleep between two attempts to get a lock, in seconds. SQLite's own handler sleeps for up to
+#: 0.1 s, and so misses the pauses that the storing of a large model leaves for others.
 POLL = (0.002, 0.010)
 
-#: The same for bulk writers; longer, so that readers get in first when another bulk writer pauses.
+#: The same for bulk writers: longer, so that readers get in first when another bulk writer pauses.
 BULK_POLL = (0.010, 0.020)
 
-#: Seconds after which the cause of a wait is investigated, and after which the wait is logged.
+#: Seconds of waiting after which the cause is investigated, and after which the wait is logged.
 SUSPICION = 1.0
 PATIENCE = 3.0
 
@@ -54,14 +54,14 @@ FORK_PATIENCE = 10.0
 
 Parameters = tuple[Any, ...] | dict[str, Any]
 
-# Held while a thread is inside SQLite, from the first statement of a transaction to its last, and by `os.fork`: a child
-# would inherit SQLite's list of the locks that this process holds, and its mutexes as they are. It would wait for locks
-# that nobody holds, and read under some that it does not have. Waiting for another process is done outside.
+# Held while a thread is inside SQLite, from the first statement of a transaction to the last, and during `os.fork`. A
+# child process inherits SQLite's list of locks and the state of its mutexes: without this, it could wait for mutexes
+# that nobody will release, and read under locks that it does not hold. Not held while waiting for another process.
 _gate = threading.RLock()
 
 
 def _close_gate() -> None:
-    # Not for ever: a thread may be stuck in a system call on a share that went away.
+    # With a time limit: a thread may be stuck in a system call on a share that has gone away.
     _gate.acquire(timeout=FORK_PATIENCE)
 
 
@@ -74,7 +74,7 @@ def _open_gate_in_child() -> None:
     if _gate._is_owned():  # type: ignore[attr-defined]
         _gate.release()
     else:
-        # The thread that holds it does not exist here.
+        # The thread that holds it does not exist in the child.
         _gate._at_fork_reinit()  # type: ignore[attr-defined]
 
 
@@ -83,7 +83,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Wait:
-    """One wait for a lock: how long it may take, and what is found out and reported meanwhile."""
+    """Waits for a lock: enforces the timeout, investigates the cause, and logs long waits."""
 
     def __init__(self, connection: "Connection", poll: tuple[float, float]) -> None:
         self._connection = connection
@@ -95,8 +95,8 @@ class Wait:
         """Sleep until the next attempt.
 
         Raises:
-            StoreBusyError: the time is up.
-            StorageError: the error is not that the file is locked, or the file system does not support locks.
+            StoreBusyError: the timeout has expired.
+            StorageError: the error does not mean that the file is locked, or the file system does not support locks.
         """
         if primary_code(error) != sqlite3.SQLITE_BUSY:
             raise explain(error, self._connection.path) from error
@@ -122,18 +122,18 @@ class Wait:
         return "".join(f"; {writer}" for writer in owners.describe_writers(self._connection))
 
     def _probe_locks(self) -> None:
-        """Find out whether the file system supports locks: SQLite says "locked" too where it does not."""
+        """Check whether the file system supports locks: if not, SQLite also reports the file as locked."""
         # Imported here because it needs `subprocess`, and most connections never wait.
         from views_runs.database import locks
 
         try:
             refusal = locks.find_trouble(self._connection.path.parent, processes=1)
         except OSError:
-            # It cannot be known: the folder may be read-only, or the share does not answer now.
+            # This cannot be determined: the folder may be read-only, or the share may not be responding.
             return
         if refusal:
             raise StoreAccessError(
-                f"its file system refuses locks ({refusal}), and without them a store would be damaged",
+                f"the file system does not support locks ({refusal}), without which the store would be damaged",
                 "Mount the share with locks (NFS: version 4, never nolock), or keep the store elsewhere",
             )
 
@@ -144,7 +144,7 @@ class Connection:
     Args:
         path: the file, as an absolute path.
         timeout: seconds to wait for a lock.
-        mode: of the connection, as in SQLite's URIs.
+        mode: the mode parameter of SQLite's URI.
 
     Raises:
         StorageError: the file cannot be opened.
@@ -169,12 +169,12 @@ class Connection:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; an open transaction is rolled back."""
+        """Close the connection, and roll back an open transaction."""
         with _gate:
             self._sqlite.close()
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
-        """Execute one statement and return all its rows; no lock is held afterwards."""
+        """Execute one statement and return all its rows; outside transactions, no lock is held afterwards."""
         found: list[tuple[Any, ...]] = self._wait_for(self._sqlite.execute, sql, parameters)[0]
         return found
 
@@ -192,7 +192,7 @@ class Connection:
         return int(self._wait_for(self._sqlite.execute, sql, parameters)[1])
 
     def script(self, sql: str) -> None:
-        """Execute several statements and discard their rows; if one finds a lock, start again with the first."""
+        """Execute several statements and discard their rows; if the file is locked, start again with the first."""
         self._wait_for(self._sqlite.executescript, sql)
 
     def glance(self, sql: str) -> list[tuple[Any, ...]]:
@@ -204,13 +204,13 @@ class Connection:
             return []
 
     def add_function(self, function: Callable[..., Any], parameters: int) -> None:
-        """Let SQL call a function by its name."""
+        """Make a function available in SQL under its own name."""
         self._sqlite.create_function(function.__name__, parameters, function, deterministic=True)
 
     def read_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
         """Read a BLOB into memory, and return its size in bytes.
 
-        Selecting it would take twice its size in new memory each time.
+        A SELECT would allocate twice its size each time.
 
         Raises:
             StorageError: the row does not exist, its value is not a BLOB, or it is larger than the memory.
@@ -219,35 +219,35 @@ class Connection:
 
     @contextmanager
     def transaction(self, bulk: bool = False) -> Iterator[None]:
-        """Take the write lock, then commit, or roll back when the block raises.
+        """Execute the block in a write transaction: commit at the end, or roll back if the block raises.
 
         Args:
-            bulk: this is one of many, and lets others go first.
+            bulk: this is one of many transactions in a row, and gives way to other processes.
         """
-        # A deferred transaction that becomes a writing one fails at once, whatever the timeout.
+        # A deferred transaction cannot wait: its first write fails at once if the file is locked, whatever the timeout.
         with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):
             yield
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Read several things as of one moment; keep it short, because nobody can commit meanwhile."""
+        """Execute the block in a read transaction; keep it short, because nobody can commit in the meantime."""
         with self._locked("BEGIN", POLL):
             yield
 
     def roll_back(self) -> None:
-        """Undo the open transaction, if there is one."""
+        """Roll back the open transaction, if any."""
         try:
             if self._sqlite.in_transaction:
                 self._sqlite.execute("ROLLBACK")
         except sqlite3.Error:
-            # SQLite has rolled back by itself, or the next program to open the file will: the journal is there.
+            # SQLite has rolled back by itself, or the next program to open the file will, from the journal.
             pass
 
     @contextmanager
     def _locked(self, begin: str, poll: tuple[float, float]) -> Iterator[None]:
         wait: Wait | None = None
         while True:
-            # A with-block, and not acquire and release: a signal handler may raise between any two lines.
+            # A with block rather than acquire and release: a signal handler may raise between any two lines.
             with _gate:
                 try:
                     self._sqlite.execute(begin).fetchall()
@@ -265,7 +265,7 @@ class Connection:
             wait.sleep(refusal)
 
     def _wait_for(self, action: Callable[..., Any], *arguments: Any) -> Any:
-        """Call a method until the file is not locked or the time is up; return its result, or its rows and their number."""
+        """Retry a method until the file is not locked or the timeout expires; return its result, or rows and count."""
         wait: Wait | None = None
         while True:
             try:
@@ -273,7 +273,7 @@ class Connection:
                     result = action(*arguments)
                     return (result.fetchall(), result.rowcount) if isinstance(result, sqlite3.Cursor) else result
             except UnicodeError as error:
-                # SQLite's own message about a damaged schema, or an unpaired surrogate in a string that was given.
+                # Either SQLite's own message about a damaged schema, or an unpaired surrogate in a parameter.
                 raise StorageError(f"a string is not valid Unicode: {error}") from error
             except sqlite3.Error as error:
                 wait = wait or Wait(self, POLL)
@@ -284,7 +284,7 @@ class Connection:
             size = len(blob)
             if size > len(memory):
                 raise StoreDamagedError(
-                    f"{table}.{column} has {size:,} bytes, more than were stored", "Restore the file from a backup"
+                    f"{table}.{column} contains {size:,} bytes, more than were stored", "Restore the file from a backup"
                 )
             for start in range(0, size, CHUNK_SIZE):
                 piece = blob.read(CHUNK_SIZE)

@@ -1,4 +1,4 @@
-"""An open store: the file, and its models."""
+"""An open store: a connection and the models."""
 
 import logging
 import os
@@ -17,16 +17,17 @@ log = logging.getLogger("views_runs")
 class Database:
     """A store that is open for one operation; use it as a context manager.
 
-    A file that exists is opened when the block is entered. One that is to be created is not created before `open`: a model
-    that cannot be pickled leaves no file. A `StorageError` that leaves the block gets the operation and the path, so that its message names both.
+    A file that exists is opened when the block is entered. A new file is created by `open`, so that a model that cannot be
+    pickled does not leave an empty file. The operation and the path are added to any `StorageError` that leaves the
+    block, so that the message names both.
 
     Args:
         path: the file, as an absolute path.
         timeout: seconds to wait for a lock.
-        operation: what it is opened for, as in ``fetch 'my-model'``.
+        operation: the operation, as in ``fetch 'my-model'``.
         create: create the file if it does not exist.
-        lenient: take a file that does not exist for an empty store, and log a warning; its folder must exist.
-        is_default: this is the default store: its folder is created if need be, and it may be missing without a warning.
+        lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
+        is_default: this is the default store: its folder is created if necessary, and no warning is logged.
     """
 
     #: Known when the store is open.
@@ -49,7 +50,7 @@ class Database:
         self._create = create
         self._lenient = lenient
         self._is_default = is_default
-        #: Whether the file existed, and had content, when the block was entered.
+        #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
         self.is_open = False
 
@@ -90,26 +91,26 @@ class Database:
         self.is_open = True
 
     def _handle_missing(self) -> None:
-        # A share that is not mounted is a missing folder: it must not read as an empty store.
+        # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
         folder = Path(os.path.realpath(self.path)).parent
         if not self._is_default and schema.get_status(folder) is None:
             advice = "Check the path, and that the share is mounted"
             raise StoreNotFoundError("the folder does not exist", advice).locate(path=folder)
         if not self._create and not self._lenient:
-            raise ModelNotFoundError("there is no store yet", "Check the path; the first model stored creates it")
+            raise ModelNotFoundError("the store does not exist yet", "Check the path; storing a model creates the file")
         if self._lenient and not self._is_default:
-            log.warning("%s does not exist yet: the first model stored creates it", self.path)
+            log.warning("%s does not exist yet; storing a model creates it", self.path)
 
     def delete(self, reference: Reference) -> None:
-        """Delete a model with all its versions, or one version, and give its space back.
+        """Delete a model with all its versions, or one version, and return the space to the disk.
 
         Raises:
-            ModelNotFoundError: it does not exist.
+            ModelNotFoundError: the model does not exist.
         """
         self.models.delete(reference)
         try:
             uploads.clear_leftovers(self.connection)
             uploads.give_back(self.connection)
         except StorageError as error:
-            # The models are gone; what is left of them is cleared by the next store or delete.
-            log.warning("deleted %s, but could not give all its space back: %s", reference, error)
+            # The models are gone; the next store or delete removes what is left of them.
+            log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)

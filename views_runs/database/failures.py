@@ -1,4 +1,4 @@
-"""What SQLite's error codes mean for a store, and what to do about each."""
+"""Translate SQLite's errors to exceptions that say what happened and what to do about it."""
 
 import os
 import sqlite3
@@ -17,14 +17,14 @@ from views_runs.files import companion
 
 
 class Meaning(NamedTuple):
-    """What an SQLite error code means."""
+    """The meaning of an SQLite error code."""
 
     kind: type[StorageError]
     trouble: str
     advice: str
 
 
-#: The file at the path is another one than was opened, or there is none.
+#: The file at the path was replaced after it was opened, or no longer exists.
 MOVED = Meaning(
     StoreAccessError,
     "the file was deleted, moved or replaced while it was in use, or its share was disconnected",
@@ -47,8 +47,8 @@ MEANINGS = {
     sqlite3.SQLITE_CANTOPEN: Meaning(
         StoreReadOnlyError,
         "the file cannot be opened",
-        "Check the permissions of the file, its -journal and their folder, and that this program does not have too many "
-        "files open",
+        "Check the permissions of the file, its -journal and their folder, and that this program does not have too "
+        "many files open",
     ),
     sqlite3.SQLITE_PERM: Meaning(
         StoreReadOnlyError,
@@ -66,7 +66,7 @@ MEANINGS = {
         "a process was killed while writing",
         "Ask someone with write permission to run `viewser model list` once; that rolls the unfinished change back",
     ),
-    # Rolling back removes the journal, and only then is the file as it was.
+    # Removing the journal completes the rollback.
     sqlite3.SQLITE_IOERR_DELETE: Meaning(
         StoreReadOnlyError,
         "a process was killed while writing, and its journal cannot be removed",
@@ -83,7 +83,7 @@ MEANINGS = {
         "a row violates its table's constraints: it is damaged, or another program wrote it",
         "Restore the file from a backup",
     ),
-    # SQLite says the same when a read fails with EIO.
+    # SQLite reports the same code when a read fails with EIO.
     sqlite3.SQLITE_CORRUPT: Meaning(
         StoreDamagedError,
         "the file is damaged, or the disk or share failed to read it",
@@ -99,12 +99,12 @@ MEANINGS = {
 
 
 def primary_code(error: sqlite3.Error) -> int:
-    """Return the primary code of an error: the low byte of SQLite's extended codes."""
+    """Return an error's primary code, the low byte of SQLite's extended code."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def explain(error: sqlite3.Error, path: Path) -> StorageError:
-    """Return the error that tells a user what an SQLite error on this file means."""
+    """Return the exception that explains an SQLite error on this file to a user."""
     kind, trouble, advice = _find_meaning(error, path)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
     return kind(f"{trouble} ({name}: {error})", advice)
@@ -112,18 +112,18 @@ def explain(error: sqlite3.Error, path: Path) -> StorageError:
 
 def _find_meaning(error: sqlite3.Error, path: Path) -> Meaning:
     if str(error).startswith("Could not decode to UTF-8"):
-        # Python says this, and SQLite has no code for it.
+        # This error is Python's own and has no SQLite code.
         return DAMAGED
     code = getattr(error, "sqlite_errorcode", 0)
     unknown = Meaning(StorageError, "SQLite failed", "")
     meaning = MEANINGS.get(code) or MEANINGS.get(primary_code(error), unknown)
     if meaning.kind not in (StoreAccessError, StoreReadOnlyError):
         return meaning
-    # A file that cannot be made is not there either; its folder is.
+    # A file that could not be created does not exist either, so check its folder instead.
     if not os.path.exists(path if meaning.kind is StoreAccessError else path.parent):
         return MOVED
     if not os.access(path, os.W_OK):
-        # A permission that was there when the file was opened may be gone; SQLite calls that a "disk I/O error".
+        # A permission may have been revoked since the file was opened; SQLite reports a "disk I/O error" then.
         return MEANINGS[sqlite3.SQLITE_READONLY] if code == sqlite3.SQLITE_IOERR_WRITE else meaning
     journal = companion(path, "-journal")
     if os.path.exists(journal) and not os.access(journal, os.W_OK):

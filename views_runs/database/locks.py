@@ -1,7 +1,7 @@
-"""Find out whether a file system provides the byte-range locks that SQLite needs.
+"""Test whether a file system provides the byte-range locks that SQLite needs.
 
-Only child processes request a lock, on a file of their own beside the store: a request that hangs does not hang this
-process, and no descriptor is closed here on which SQLite holds a lock.
+Child processes request the locks, on a temporary file beside the store. A request that hangs therefore does not hang
+this process, which also never closes a file on which SQLite holds a lock.
 """
 
 import os
@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-#: Seconds that a child may take to start and to get an answer.
+#: Seconds that a child may take to start and to report a result.
 PATIENCE = 10.0
 
-#: The prefix of the files on which locks are requested.
+#: The name prefix of the files on which locks are requested.
 PROBE = ".views_runs-probe"
 
-# SQLite's own request: a byte at 1 GiB, without waiting. The child prints 0 when it has the lock, or the number of the
-# error, and holds the lock until its input ends.
+# The same request as SQLite's: one byte at 1 GiB, without waiting. The child prints 0 once it has the lock, or the
+# error number, and holds the lock until its standard input is closed.
 _CHILD = """
 import fcntl, sys
 with open(sys.argv[1], "r+b") as file:
@@ -33,18 +33,18 @@ with open(sys.argv[1], "r+b") as file:
 
 
 def find_trouble(folder: Path, processes: int = 2) -> str | None:
-    """Return what is wrong with the locks of the file system that holds a folder, or None if nothing is.
+    """Describe what is wrong with the locks of a folder's file system; return None if nothing is.
 
     Args:
         folder: the store's folder.
-        processes: with 1, only find out whether a lock is refused; with 2, also whether it keeps a second process out.
+        processes: 1 to test whether locks are refused; 2 to test also whether a lock keeps a second process out.
 
     Raises:
-        OSError: that cannot be found out: no file can be created there, or nothing answers.
+        OSError: the test is not possible: no file can be created in the folder, or a request is not answered.
     """
-    # The executable of a frozen program is the program itself, which would start again.
+    # In a frozen program, sys.executable is the program itself, which must not be started again.
     if sys.platform == "win32" or not sys.executable or getattr(sys, "frozen", False):
-        raise OSError("locks cannot be requested on this system")
+        raise OSError("locks cannot be tested on this system")
     file = folder / f"{PROBE}-{os.getpid()}-{os.urandom(4).hex()}"
     file.touch(exist_ok=False)
     try:
@@ -55,27 +55,27 @@ def find_trouble(folder: Path, processes: int = 2) -> str | None:
             file.unlink()
     if first:
         return os.strerror(first)
-    return None if all(others) else "two processes got the same lock, so it keeps nobody out"
+    return None if all(others) else "two processes can hold the same lock at once, so locks have no effect"
 
 
 @contextmanager
 def _request_lock(file: Path) -> Iterator[int]:
-    """Let a child request the lock and hold it; yield the error's number, or 0."""
+    """Have a child process request and hold the lock; yield 0, or the error number."""
     command = [sys.executable, "-I", "-S", "-c", _CHILD, str(file)]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     assert child.stdin and child.stdout
     try:
         if not select.select([child.stdout], [], [], PATIENCE)[0]:
-            raise OSError(f"a request for a lock was not answered within {PATIENCE:.0f} s")
+            raise OSError(f"a lock request was not answered within {PATIENCE:.0f} s")
         line = child.stdout.readline()
         if not line.strip().isdigit():
-            # It is not Python: this is a program in which Python is embedded.
+            # Not a Python interpreter, but a program that embeds Python.
             raise OSError(f"{sys.executable} cannot be run to request a lock")
         yield int(line)
     finally:
         child.kill()
         child.stdin.close()
         child.stdout.close()
-        # A child that hangs in the system's lock request does not end: do not wait for it.
+        # A child that hangs in the system call cannot be killed: do not wait for it.
         with suppress(subprocess.TimeoutExpired):
             child.wait(1)

@@ -1,4 +1,4 @@
-"""The tables ``models`` and ``model_parts``: rows as records, and as the verified bytes of their pickles."""
+"""The tables ``models`` and ``model_parts``: read rows as records and verified pickles, and add or delete them."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -24,23 +24,23 @@ from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, ver
 from views_runs.query import CURRENT, Question, compare_time, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, read_environment
 
-#: Names, the newest first, among which to look for one that resembles a missing name.
+#: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
 
-#: The columns of a record; the third says whether it is current.
+#: The columns of a record; the third, to be filled in, is whether it is current.
 COLUMNS = "name, version, {}, stored_at, stored_by, size, sha256, metadata, datetimes, environment"
 
-#: This index has all of them, so that no pickle is read. SQLite would not always choose it.
+#: This index contains all of them, so that no pickle is read. SQLite would not always choose it by itself.
 TABLE = "models INDEXED BY models_record"
 SELECT = f"SELECT {COLUMNS.format(CURRENT)} FROM {TABLE}"
 
-#: The id of the version asked for, or of the highest, and that version; both as the index of names and versions says.
+#: The id and number of the requested or the highest version, according to the index of names and versions.
 FOUND = """(SELECT id AS found_id, version AS found_version FROM models
     WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1)"""
 
 
 class Stored(NamedTuple):
-    """What it takes to read a pickle: columns of its row as they are, damaged or not."""
+    """What is needed to read a pickle: columns of its row, unchecked and possibly damaged."""
 
     id: int
     name: str
@@ -50,12 +50,12 @@ class Stored(NamedTuple):
     digest: bytes
     upload: int | None
     environment: str
-    #: The pickle, if it is in one part.
+    #: The pickle, if it has only one part.
     whole: bytes | None
 
     @property
     def needs(self) -> Needs:
-        """What was recorded of what the pickle needs; nothing where that cannot be read."""
+        """The recorded needs of the pickle; empty if they cannot be read."""
         try:
             return Needs.recorded(**read_environment(self.environment))
         except (ValueError, TypeError):
@@ -69,14 +69,14 @@ class Models:
     """The models of an open store.
 
     Args:
-        connection: to the store.
+        connection: a connection to the store.
     """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
     def find(self, reference: Reference) -> ModelRecord | None:
-        """Return the record of a version of a model, or of the current one; None if it does not exist."""
+        """Return the record of a version, by default the current one, or None if it does not exist."""
         select = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN {TABLE} ON id = found_id"
         row = self._connection.row(select, (reference.name, reference.version))
         if row is None:
@@ -86,10 +86,10 @@ class Models:
         return ModelRecord.from_row(tuple(columns))
 
     def record(self, reference: Reference) -> ModelRecord:
-        """Return the record of a version of a model, or of the current one.
+        """Return the record of a version, by default the current one.
 
         Raises:
-            ModelNotFoundError: it does not exist.
+            ModelNotFoundError: the version does not exist.
         """
         found = self.find(reference)
         if found is None:
@@ -97,10 +97,10 @@ class Models:
         return found
 
     def versions(self, reference: Reference) -> list[ModelRecord]:
-        """Return the records of all versions of a model, or of one, the highest first.
+        """Return the records of all versions of a model, or of one version, highest version first.
 
         Raises:
-            ModelNotFoundError: there is none.
+            ModelNotFoundError: the model or version does not exist.
         """
         found = self._connection.rows(
             f"{SELECT} WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC",
@@ -111,10 +111,10 @@ class Models:
         return [ModelRecord.from_row(row) for row in found]
 
     def search(self, question: Question) -> list[ModelRecord | Damage]:
-        """Return what a question asks for, in its order; a row that cannot be read as a `Damage`.
+        """Return the results of a question, in its order, with a `Damage` for each row that cannot be read.
 
         Raises:
-            QueryError: the question is beyond a limit of SQLite.
+            QueryError: the question exceeds a limit of SQLite.
         """
         self._connection.add_function(compare_time, 3)
         where = f" WHERE {question.where.text} ORDER BY {question.order.text} LIMIT ?"
@@ -123,7 +123,7 @@ class Models:
             try:
                 return [_as_record_or_damage(row) for row in self._connection.rows(f"{SELECT}{where}", parameters)]
             except StoreDamagedError:
-                # One by one: the others can be shown.
+                # Read the rows one by one, to return those that can be read.
                 ids = self._connection.rows(f"SELECT id FROM {TABLE}{where}", parameters)
                 return [self._read(id) for (id,) in ids]
 
@@ -137,7 +137,7 @@ class Models:
             return Damage(shown, 0, str(error))
 
     def row(self, reference: Reference) -> Stored:
-        """Return what it takes to read a model's pickle.
+        """Return what is needed to read a model's pickle.
 
         Raises:
             ModelNotFoundError: the model does not exist.
@@ -151,22 +151,22 @@ class Models:
         return Stored(*columns)
 
     def row_of(self, id: int) -> Stored | None:
-        """Return what it takes to read the pickle of the row with this id; None if it does not exist."""
+        """Return what is needed to read the pickle of the row with this id, or None if the row does not exist."""
         row = self._connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
     @contextmanager
     def pieces(self, row: Stored) -> Iterator[Iterator[memoryview]]:
-        """Yield the bytes of a pickle, in pieces, each of which was verified; no lock is held between two of them.
+        """Yield an iterator over the verified pieces of a pickle; no lock is held between two of them.
 
         Raises:
-            ModelNotFoundError: the model was deleted while it was being read.
-            CorruptModelError: a part is not as it was stored.
+            ModelNotFoundError: the model was deleted while being read.
+            CorruptModelError: a part is damaged.
         """
         if row.upload is None:
             yield iter([memoryview(verified_whole(row.whole, row.size, row.sha256))])
             return
-        # Listed once: they never change. Looking each up when it is needed took 62 of 97 SQLite steps for 20 MB.
+        # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
         select = "SELECT digest, rowid FROM model_parts WHERE upload = ? ORDER BY part"
         read = self._connection.read_blob
         parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
@@ -181,50 +181,50 @@ class Models:
                 raise self._judge(row, error) from error
 
     def _judge(self, row: Stored, error: StorageError) -> StorageError:
-        """Return what it means that a part could not be read, or has another digest.
+        """Return the error to raise if a part cannot be read or does not match its digest.
 
-        When the model is deleted, the rowids of its parts can be given to parts of another.
+        If the model has been deleted, parts of another model may have reused the rowids of its parts.
         """
         now = self._connection.row("SELECT upload FROM models NOT INDEXED WHERE id = ?", (row.id,))
         if now is None:
-            return ModelNotFoundError("the model was deleted while it was being read")
+            return ModelNotFoundError("the model was deleted while being read")
         if now[0] != row.upload:
-            return StorageError("the model was changed while it was being read", "Try again")
+            return StorageError("the model was changed while being read", "Try again")
         return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error}")
 
     def refuse(self, entry: Entry) -> None:
-        """Raise if an entry must not be stored now.
+        """Raise an error if an entry must not be stored.
 
         Raises:
-            InvalidMetadataError: its metadata lacks a field that this store requires.
-            ModelExistsError: a model of this name exists, and may not get another version.
+            InvalidMetadataError: its metadata lacks a required field.
+            ModelExistsError: a model with this name exists, and the entry does not allow another version.
         """
         self.refuse_incomplete(entry.metadata)
         current = self.find(Reference(entry.name))
         if current is not None and not entry.may_follow(current):
             raise ModelExistsError(
-                f"the model exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC by "
-                f"{current.stored_by}",
+                f"the model already exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC "
+                f"by {current.stored_by}",
                 "Choose another name, or add a version with overwrite=True; nothing was stored",
             )
 
     def refuse_incomplete(self, metadata: Metadata | None) -> None:
-        """Raise if metadata lacks a field that this store requires.
+        """Raise an error if metadata lacks a required field.
 
         Raises:
-            InvalidMetadataError: it does.
+            InvalidMetadataError: a required field is missing.
         """
         required = self.required()
         lacking = missing_fields(required, metadata) if required else []
         if lacking:
             raise InvalidMetadataError(
-                f"this store requires the metadata {' and '.join(required)}; missing: {', '.join(lacking)}",
+                f"this store requires {' and '.join(required)} in the metadata; missing: {', '.join(lacking)}",
                 lacking[0],
-                "Add them to the metadata; nothing was changed",
+                "Add what is missing; nothing was changed",
             )
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
-        """Insert the row of a model, in a transaction, and return its record."""
+        """Insert the row of a model and return its record; call this in a transaction."""
         version = self._connection.value(
             "INSERT INTO names (name, versions) VALUES (?, 1) "
             "ON CONFLICT (name) DO UPDATE SET versions = versions + 1 RETURNING versions",
@@ -242,21 +242,21 @@ class Models:
         return ModelRecord.from_row(row)
 
     def has_metadata(self, record: ModelRecord) -> bool:
-        """Return whether the column contains something; another program may have written what is not an object."""
+        """Return whether the column is not NULL; another program may have written JSON that is not an object."""
         found = "SELECT metadata IS NOT NULL FROM models WHERE name = ? AND version = ?"
         return bool(self._connection.value(found, (record.name, record.version)))
 
     def set_metadata(
         self, record: ModelRecord, columns: tuple[str | None, str | None], metadata: Metadata | None
     ) -> ModelRecord:
-        """Replace a model's metadata, in a transaction, and return its new record."""
+        """Replace a model's metadata and return the new record; call this in a transaction."""
         self.refuse_incomplete(metadata)
         update = "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?"
         self._connection.change(update, (*columns, record.name, record.version))
         return replace(record, metadata=metadata)
 
     def required(self) -> list[str]:
-        """Return the metadata fields that every model in this store must have."""
+        """Return the metadata fields that this store requires."""
         return [field for (field,) in self._connection.rows("SELECT field FROM required_fields ORDER BY field")]
 
     def require(self, fields: tuple[str, ...]) -> None:
@@ -267,24 +267,24 @@ class Models:
                 self._connection.change("INSERT INTO required_fields (field) VALUES (?)", (field,))
 
     def delete(self, reference: Reference) -> None:
-        """Delete the rows of a model, or of one version; the oldest first.
+        """Delete the rows of a model, oldest version first, or of one version.
 
         Raises:
-            ModelNotFoundError: there is none.
+            ModelNotFoundError: the model or version does not exist.
         """
         select = "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
         found = self._connection.rows(select, (reference.name, reference.version))
         if not found:
             raise self.not_found(reference)
         for id, version in found:
-            # A transaction for each version, so that its journal fits in what is reserved on a full disk.
+            # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
             with self._connection.transaction():
                 self._delete_row(id, Reference(reference.name, version))
 
     def _delete_row(self, id: int, reference: Reference) -> None:
         row = self._connection.row("SELECT name, version, upload FROM models NOT INDEXED WHERE id = ?", (id,))
         if row is None:
-            # Another process has deleted it meanwhile.
+            # Another process has deleted it in the meantime.
             return
         self._refuse_other(reference, *row[:2])
         self._connection.change("DELETE FROM models NOT INDEXED WHERE id = ?", (id,))
@@ -292,19 +292,20 @@ class Models:
             uploads.condemn_published(self._connection, row[2])
 
     def not_found(self, reference: Reference) -> StorageError:
-        """Return the error for a model that does not exist, with what exists instead."""
+        """Return the error for a model that does not exist, with suggestions."""
         select = "SELECT version FROM models WHERE name = ? ORDER BY version DESC LIMIT 9"
         versions = [str(version) for (version,) in self._connection.rows(select, (reference.name,))]
         if versions:
             return ModelNotFoundError(
-                f"the model {reference.name!r} has no version {reference.version}; its versions are {', '.join(versions)}"
+                f"the model {reference.name!r} has no version {reference.version}; "
+                f"its versions are {', '.join(versions)}"
             )
         select = f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?"
         others = [name for (name,) in self._connection.rows(select, (MAX_GUESSES,))]
         return ModelNotFoundError(f"there is no model {reference.name!r}", names.suggest(reference.name, others))
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:
-        """Raise if an index has led to a row that was not asked for."""
+        """Raise an error if an index has led to the wrong row."""
         if name != reference.name or reference.version not in (None, version):
             raise StoreDamagedError(
                 f"an index of the file is damaged: it leads from {str(reference)!r} to another model",

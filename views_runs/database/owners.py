@@ -1,4 +1,4 @@
-"""Which process writes an upload, and whether it has certainly ended."""
+"""Identify the processes that write uploads, and determine whether they have ended."""
 
 import getpass
 import hashlib
@@ -11,7 +11,7 @@ from typing import Any
 
 from views_runs.database.connection import Connection
 
-#: The tokens of the uploads that this process is writing.
+#: The tokens of the uploads that this process is currently writing.
 active_tokens: set[str] = set()
 
 
@@ -20,22 +20,22 @@ def this_user() -> str:
     try:
         user = getpass.getuser()
     except (OSError, KeyError, ImportError):
-        # Python 3.13 raises OSError, older ones KeyError, for a user id without a name.
+        # For a user id without a name, Python 3.13 raises OSError, and earlier versions KeyError.
         user = str(os.getuid()) if hasattr(os, "getuid") else "?"
-    # A name that is not UTF-8 must not lose a model that was trained for hours.
+    # A name that is not valid UTF-8 must not cause the loss of a model that took hours to train.
     return f"{user}@{platform.node()}".encode("utf-8", "backslashreplace").decode()
 
 
 def this_host() -> str:
-    """Return what identifies this host among those that share a store: two computers may have one name."""
+    """Return an identifier of this host among those that share a store; a host name alone may not be unique."""
     return f"{platform.node()} {kernel() or ''}"
 
 
 def this_process(token: str = "") -> str:
-    """Return the identity of this process as JSON: user and host, process id and, on Linux, what makes them unique.
+    """Return the identity of this process as JSON: user and host, process id and, on Linux, what makes it unique.
 
     Args:
-        token: which of its uploads this is about.
+        token: identifies one of its uploads.
     """
     pid = os.getpid()
     process = {"user": this_user(), "pid": pid, "kernel": kernel(), "start": start_time(pid), "token": token}
@@ -43,10 +43,10 @@ def this_process(token: str = "") -> str:
 
 
 def has_ended(owner: str) -> bool:
-    """Return whether a process has certainly ended: it ran under this kernel, among these process ids, and is gone.
+    """Return whether a process is known to have ended: it ran on this kernel, in this pid namespace, and is gone.
 
-    An upload of this very process that it no longer writes counts as ended too. Of a process elsewhere, and on
-    systems that cannot tell, nothing is certain.
+    This process counts as ended for an upload that it is no longer writing. For processes elsewhere, and on systems
+    that cannot identify processes, return False.
     """
     try:
         process: dict[str, Any] = json.loads(owner)
@@ -65,7 +65,7 @@ def _is_gone(pid: int, start: int) -> bool:
     if found is not None:
         return found != start
     try:
-        # Where /proc hides the processes of others, a hidden one exists but may not be signalled.
+        # If /proc hides other users' processes, a hidden process exists, but signalling it is not permitted.
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
@@ -76,7 +76,7 @@ def _is_gone(pid: int, start: int) -> bool:
 
 
 def is_own(owner: str) -> bool:
-    """Return whether this very process is writing the upload."""
+    """Return whether this process is writing the upload."""
     try:
         return json.loads(owner)["token"] in active_tokens
     except (ValueError, TypeError, LookupError):
@@ -84,31 +84,31 @@ def is_own(owner: str) -> bool:
 
 
 def process_tag() -> str:
-    """Return the identity of this process as a part of a temporary file's name."""
+    """Return the identity of this process, for use in the name of a temporary file."""
     pid = os.getpid()
-    return f"backup-{_kernel_tag()}-{pid}-{start_time(pid)}"
+    return f"backup-{_hash_kernel()}-{pid}-{start_time(pid)}"
 
 
 def has_tag_ended(name: str) -> bool:
-    """Return whether the process that a temporary file's name identifies has certainly ended.
+    """Return whether the process identified by a temporary file's name is known to have ended.
 
     >>> has_tag_ended(f".views_runs.{process_tag()}.0123")
     False
     """
     try:
         _, kernel_tag, pid, start = name.split(".")[2].split("-")
-        return kernel() is not None and kernel_tag == _kernel_tag() and _is_gone(int(pid), int(start))
+        return kernel() is not None and kernel_tag == _hash_kernel() and _is_gone(int(pid), int(start))
     except (ValueError, LookupError):
         return False
 
 
-def _kernel_tag() -> str:
+def _hash_kernel() -> str:
     return hashlib.sha256((kernel() or "").encode()).hexdigest()[:12]
 
 
 @cache
 def kernel() -> str | None:
-    """Return what identifies this boot of this kernel and this set of process ids; None where nothing does."""
+    """Return an identifier of this boot and this pid namespace, or None on systems that have none."""
     try:
         return f"{boot()} {os.readlink('/proc/self/ns/pid')}"
     except OSError:
@@ -116,20 +116,20 @@ def kernel() -> str | None:
 
 
 def boot() -> str:
-    """Return what identifies this boot of this kernel, whatever the container.
+    """Return an identifier of this boot of the kernel, the same in all containers.
 
     Raises:
-        OSError: nothing does.
+        OSError: the system has none.
     """
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since the boot; None when there is no such process."""
+    """Return when a process started, in clock ticks since boot; None if it does not exist."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
-            # The name in brackets may contain spaces and brackets; what follows does not.
+            # The name in parentheses may contain spaces and parentheses; the fields after it do not.
             fields = file.read().rpartition(")")[2].split()
             return None if fields[0] in "ZX" else int(fields[19])
     except (OSError, ValueError):
@@ -137,20 +137,20 @@ def start_time(pid: int) -> int | None:
 
 
 def describe_writers(connection: Connection) -> list[str]:
-    """Say who else is writing a model of several parts, and since when, as far as that can be read without waiting."""
+    """Describe the other processes that are storing a model of several parts, if this can be read without waiting."""
     found = connection.glance("SELECT owner, started_at FROM uploads WHERE NOT condemned ORDER BY id")
     return [*filter(None, (_describe(owner, started_at) for owner, started_at in found if not is_own(owner)))]
 
 
 def describe_uploads(connection: Connection) -> tuple[list[str], list[str]]:
-    """Describe the uploads that nobody will finish, and those that somebody may."""
+    """Describe the uploads that will never be finished, and those that may still be."""
     dead, alive = [], []
     for owner, started_at, condemned in connection.rows("SELECT owner, started_at, condemned FROM uploads ORDER BY id"):
         text = _describe(owner, started_at) or "an unknown process has been storing a model"
         if condemned or has_ended(owner):
             dead.append(text)
         else:
-            alive.append(f"{text}, unless that computer was stopped")
+            alive.append(f"{text}, unless that computer has stopped")
     return dead, alive
 
 

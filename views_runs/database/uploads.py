@@ -1,8 +1,8 @@
-"""Pickles of several parts: written where no reader sees them, published at once, cleared when no longer needed.
+"""Pickles of several parts: write them where no reader sees them, publish them atomically, and clear leftovers.
 
-A row in ``uploads`` is a fence. Every transaction that writes parts raises its ``beat``, and publishing deletes
-it; either one stops when the row is gone or condemned. A process that clears leftovers condemns the row first. So it
-does no harm to clear an upload that is still being written: that store fails, and says so.
+A row in ``uploads`` is a fence. Every transaction that writes parts increments its ``beat``, and publishing deletes it;
+both fail if the row is missing or condemned. A process that clears leftovers condemns the row first. Clearing an upload
+that is still being written therefore does no harm: storing that model fails with a clear error.
 """
 
 import os
@@ -22,45 +22,46 @@ if TYPE_CHECKING:
     from views_runs.database.database import Database
     from views_runs.pickles.parts import Part, Pickled
 
-#: Seconds that a transaction may take before the next one gets smaller: readers may have to wait that long.
+#: Seconds that a transaction may take before the next is made smaller; readers may have to wait that long.
 SHORT = 0.1
 
-#: Seconds between two transactions, in which others get their turn: longer than they sleep between two attempts.
+#: Seconds between two transactions, so that others get a turn: longer than they sleep between two attempts.
 PAUSE = 0.012
 
-#: Parts that are kept in memory and written in one transaction, at most.
+#: The maximum number of parts to keep in memory and write in one transaction.
 MOST_PARTS = 12
 
-#: Parts that one transaction deletes, and pages that it gives back, at most: their journal fits in what is reserved.
+#: The maximum number of parts to delete, and the limits on pages to free, in one transaction, so that its journal fits
+#: in the reserved space.
 MOST_DELETED = 32
 FEWEST_PAGES = 64
 MOST_PAGES = 4096
 
-#: Seconds for which an upload must make no progress, by the clock of the process that looks, before it is a leftover.
+#: Seconds without progress, by the clock of the observing process, after which an upload is considered a leftover.
 STALE = 600.0
 
 
 class Pace:
-    """How much to do in one transaction so that it stays short, and the pause between two of them.
+    """Chooses the size of transactions, so that each stays short, and pauses between them.
 
     Args:
-        count: parts or pages of the first transaction.
-        most, fewest: of any transaction.
+        count: the number of parts or pages in the first transaction.
+        most, fewest: the limits for later transactions.
     """
 
     def __init__(self, count: int, most: int, fewest: int = 1) -> None:
         self.count, self.most, self.fewest = count, most, fewest
-        #: Seconds that a transaction takes however little it does, as far as is known.
+        #: The minimum duration of a transaction in seconds, as far as is known, however little it does.
         self._least = 0.0
         self._ended = float("-inf")
 
     @contextmanager
     def transaction(self, connection: Connection) -> Iterator[None]:
-        """Pause, execute the block as one of many transactions, and choose the size of the next from its time."""
-        # What the caller did since the last transaction counts as pause.
+        """Pause, execute the block as one of many transactions, and choose the size of the next by its duration."""
+        # The time since the last transaction counts towards the pause.
         time.sleep(max(0.0, self._ended + PAUSE - time.monotonic()))
         with connection.transaction(bulk=True):
-            # Waiting for the lock is not what makes others wait.
+            # Start timing here: waiting for the lock does not delay others.
             started = time.monotonic()
             yield
         self._ended = time.monotonic()
@@ -68,23 +69,23 @@ class Pace:
 
     def adapt(self, took: float) -> None:
         """Choose the size of the next transaction by the seconds that the last one took."""
-        # On a disk that is slow to write anything, doing less at once would not help those who wait: they would wait
-        # as long, and many times more often.
+        # On a disk with slow commits, smaller transactions would not help others: they would wait just as long, and
+        # many times more often.
         self._least = took if self.count <= self.fewest else min(self._least, took)
         self.count = max(self.fewest, min(int(self.count * max(SHORT, 2 * self._least) / max(took, 1e-6)), self.most))
 
 
 class Upload:
-    """The parts of one pickle after its first, on their way into the file.
+    """Writes the parts of one pickle after the first to the file.
 
-    As a context manager it clears what it wrote when the block raises.
+    Used as a context manager, it deletes what it has written if the block raises.
 
     Args:
         database: the store. It is opened when the first parts are written.
     """
 
     def __init__(self, database: "Database") -> None:
-        #: Its row in ``uploads``; None while nothing was written.
+        #: The id of its row in ``uploads``; None until something is written.
         self.id: int | None = None
         self._database = database
         self._waiting: list[Part] = []
@@ -94,7 +95,7 @@ class Upload:
         self._pace = Pace(count=4, most=MOST_PARTS)
 
     def add(self, part: "Part") -> None:
-        """Take the next part; it may stay in memory for a while."""
+        """Add the next part, which may stay in memory for a while."""
         self._waiting.append(part)
         if len(self._waiting) >= self._pace.count:
             self._database.open()
@@ -103,11 +104,14 @@ class Upload:
             self._waiting.clear()
 
     def publish(self, entry: Entry, pickled: "Pickled") -> ModelRecord:
-        """Write what is left, pass the fence, and add the model's row, in one small transaction; return its record.
+        """Write the remaining parts, pass the fence, and add the model's row, in one small transaction.
+
+        Returns:
+            The model's record.
 
         Raises:
-            UploadLostError: another process has taken this upload for a leftover.
-            StorageError: what `Models.refuse` raises.
+            UploadLostError: another process took this upload for a leftover.
+            StorageError: as for `Models.refuse`.
         """
         self._database.open()
         connection, models = self._database.connection, self._database.models
@@ -117,12 +121,12 @@ class Upload:
                 self._write(connection)
             if self.id is not None:
                 if not connection.change("DELETE FROM uploads WHERE id = ? AND NOT condemned", (self.id,)):
-                    raise _lost()
+                    raise _explain_loss()
                 connection.change("DELETE FROM watches WHERE upload = ?", (self.id,))
             return models.add(entry, pickled, self.id)
 
     def _write(self, connection: Connection) -> None:
-        """Write the parts in memory behind the fence; in a transaction."""
+        """Write the parts in memory behind the fence; call this in a transaction."""
         if self.id is None:
             owners.active_tokens.add(self._token)
             self._owner = owners.this_process(self._token)
@@ -130,7 +134,7 @@ class Upload:
             insert = "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id"
             self.id = int(connection.value(insert, (self._owner, started_at)))
         elif not connection.change("UPDATE uploads SET beat = beat + 1 WHERE id = ? AND NOT condemned", (self.id,)):
-            raise _lost()
+            raise _explain_loss()
         for number, part in enumerate(self._waiting, self._written + 1):
             connection.change(
                 "INSERT INTO model_parts (upload, part, digest, data) VALUES (?, ?, ?, ?)",
@@ -148,26 +152,27 @@ class Upload:
             owners.active_tokens.discard(self._token)
             return
         try:
-            # Held to the owner too: when the transaction that made the row was rolled back, another upload has its id.
+            # The owner must match too: if the transaction that inserted the row was rolled back, another upload may
+            # have its id.
             connection = self._database.connection
             connection.change("UPDATE uploads SET condemned = 1 WHERE id = ? AND owner = ?", (self.id, self._owner))
             clear_condemned(connection)
         except StorageError:
-            # The error that brought us here matters more; the next store clears what is left.
+            # The original error matters more; the next store or delete clears the leftovers.
             pass
         finally:
             owners.active_tokens.discard(self._token)
 
 
-def _lost() -> UploadLostError:
+def _explain_loss() -> UploadLostError:
     return UploadLostError(
-        "this store made no progress for so long that another computer assumed it had died and removed its parts",
+        "storing made no progress for so long that another process assumed it had died and removed its parts",
         "Store the model again; nothing was stored",
     )
 
 
 def condemn_published(connection: Connection, upload: int) -> None:
-    """Note that no model refers to this upload any more; in the transaction that deletes the last."""
+    """Mark the upload of a deleted model for clearing; call this in the transaction that deletes its row."""
     connection.change(
         "INSERT INTO uploads (id, owner, started_at, condemned) VALUES (?, ?, ?, 1)",
         (upload, owners.this_process(), datetime.now(UTC).isoformat(timespec="microseconds")),
@@ -175,7 +180,7 @@ def condemn_published(connection: Connection, upload: int) -> None:
 
 
 def clear_leftovers(connection: Connection) -> None:
-    """Condemn the uploads of stores that died, and clear what is condemned."""
+    """Condemn interrupted uploads, and clear all condemned ones."""
     if not connection.value("SELECT count(*) FROM uploads"):
         return
     with connection.transaction():
@@ -186,7 +191,7 @@ def clear_leftovers(connection: Connection) -> None:
 
 
 def _is_stale(connection: Connection, upload: int, beat: int) -> bool:
-    """Return whether this host has seen the same beat for `STALE` seconds of its own clock; note it otherwise."""
+    """Return whether this host has seen the same beat for `STALE` seconds by its own clock; if not, record the beat."""
     host, now = owners.this_host(), time.time()
     seen = connection.row("SELECT beat, since FROM watches WHERE upload = ? AND host = ?", (upload, host))
     if seen and seen[0] == beat and seen[1] <= now:
@@ -200,7 +205,7 @@ def _is_stale(connection: Connection, upload: int, beat: int) -> bool:
 
 
 def clear_condemned(connection: Connection) -> None:
-    """Delete the parts of condemned uploads, in short transactions; their space can be used again at once."""
+    """Delete the parts of condemned uploads in short transactions; their space can be reused immediately."""
     pace = Pace(count=4, most=MOST_DELETED)
     for (upload,) in connection.rows("SELECT id FROM uploads WHERE condemned"):
         while _delete_parts(connection, upload, pace):
@@ -217,7 +222,7 @@ def _delete_parts(connection: Connection, upload: int, pace: Pace) -> bool:
         with pace.transaction(connection):
             return bool(connection.change(delete, (upload, pace.count)))
     except StoreFullError:
-        # The journal of this step outgrew what is reserved for it, and the disk has no more.
+        # The journal of this transaction outgrew its reserved space, and the disk is full.
         if pace.most == 1:
             raise
         pace.count = pace.most = pace.fewest = 1
@@ -225,20 +230,20 @@ def _delete_parts(connection: Connection, upload: int, pace: Pace) -> bool:
 
 
 def give_back(connection: Connection) -> None:
-    """Return the free pages of the file to the disk, in short transactions."""
+    """Return the file's free pages to the disk in short transactions."""
     pace = Pace(count=FEWEST_PAGES, most=MOST_PAGES, fewest=FEWEST_PAGES)
     left = connection.value("PRAGMA freelist_count")
     while left:
         try:
-            # In a transaction, which waits for readers when its work is done: the statement alone would start again at
-            # each attempt. However many pages it is told to free, executed by Python it frees one.
+            # In a transaction, which waits for readers once its work is done; the statement alone would start again
+            # with each attempt. Executed from Python, it frees one page, whatever its argument.
             with pace.transaction(connection):
                 for _ in range(min(pace.count, left)):
                     connection.rows("PRAGMA incremental_vacuum(1)")
         except StoreFullError:
-            # Moving pages takes more journal than the full disk has: they stay in the file, and are used again.
+            # Moving pages needs more journal space than the full disk has; they stay in the file and will be reused.
             return
         before, left = left, connection.value("PRAGMA freelist_count")
         if left >= before:
-            # Others free pages faster than we give them back: they will do it.
+            # Other processes free pages faster than this one returns them, and will return the rest.
             return

@@ -1,4 +1,4 @@
-"""Reading everything in a store, to find what is damaged."""
+"""Read everything in a store to find damage."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,13 +7,13 @@ from views_runs.database.models import TABLE, Models
 from views_runs.exceptions import CorruptModelError, ModelNotFoundError, StoreDamagedError
 from views_runs.records import Damage, Reference, Verification
 
-#: Rows that are looked at in one read, in which nobody can commit.
+#: The number of rows in one read, during which nobody can commit.
 ROWS_PER_READ = 200
 
-#: Called with how many more bytes were read.
+#: Called with the number of bytes just read.
 Progress = Callable[[int], object]
 
-#: Name, version and size of models, by id.
+#: The name, version and size of each model, by id.
 Selection = dict[int, tuple[str, int, int]]
 
 _REINDEX = "Run REINDEX on it with sqlite3"
@@ -21,24 +21,26 @@ _RESTORE = "Restore the file from a backup"
 
 
 def select_models(connection: Connection, references: Sequence[Reference]) -> Selection:
-    """Return what exists of these models, or of all, whether or not more of their rows can be read.
+    """Return the existing versions of these models, or of all models, even if the rest of their rows is unreadable.
 
     Args:
-        connection: to the store.
-        references: names and versions; without a version, all of a name.
+        connection: a connection to the store.
+        references: models (all their versions) or versions; empty for the whole store.
 
     Raises:
-        ModelNotFoundError: nothing exists of one.
+        ModelNotFoundError: a model or version does not exist.
     """
     models = dict(_walk(connection, TABLE))
     try:
         models |= dict(_walk(connection, "models NOT INDEXED"))
     except StoreDamagedError:
-        # A page of the table cannot be read: the models on it are reported when they are read.
+        # A page of the table cannot be read: its models are reported later, when they are read.
         pass
     found: Selection = {}
     for reference in references:
-        own = {id: one for id, one in models.items() if one[0] == reference.name and reference.version in (None, one[1])}
+        own = {
+            id: one for id, one in models.items() if one[0] == reference.name and reference.version in (None, one[1])
+        }
         if not own:
             raise Models(connection).not_found(reference)
         found |= own
@@ -46,10 +48,10 @@ def select_models(connection: Connection, references: Sequence[Reference]) -> Se
 
 
 def _walk(connection: Connection, table: str) -> Iterator[tuple[int, tuple[str, int, int]]]:
-    """Yield id, name, version and size of each row, some at a time."""
+    """Yield the id, name, version and size of each row, reading a few at a time."""
     last = 0
     while found := connection.rows(
-        # A name that is damaged may not be valid Unicode, or not be there.
+        # A damaged name may be invalid Unicode or NULL.
         f"SELECT id, CAST(ifnull(name, '') AS BLOB), version, max(0, CAST(size AS INTEGER)) FROM {table} WHERE id > ? "
         "ORDER BY id LIMIT ?",
         (last, ROWS_PER_READ),
@@ -62,12 +64,12 @@ def _walk(connection: Connection, table: str) -> Iterator[tuple[int, tuple[str, 
 
 
 def add_sizes(models: Selection) -> int:
-    """Return the size of their pickles together, in bytes."""
+    """Return the total size of the models' pickles, in bytes."""
     return sum(size for _, _, size in models.values())
 
 
 def find_damaged_tables(connection: Connection) -> list[Damage]:
-    """Read the small tables, and return those that cannot be read."""
+    """Return the small tables that cannot be read."""
     damaged = []
     for table in ("names", "required_fields", "uploads", "watches"):
         try:
@@ -78,9 +80,9 @@ def find_damaged_tables(connection: Connection) -> list[Damage]:
 
 
 def verify(connection: Connection, selection: Selection, progress: Progress) -> Verification:
-    """Read the pickles of these models, and compare each with its digests.
+    """Read the pickles of these models, and verify them against their digests.
 
-    Each part is a read of its own, so that nobody waits for this.
+    Each part is read separately, so that nobody has to wait for this.
     """
     versions = size = 0
     damaged = []
@@ -91,19 +93,19 @@ def verify(connection: Connection, selection: Selection, progress: Progress) -> 
         except (CorruptModelError, StoreDamagedError) as error:
             damaged.append(Damage(name, version, str(error)))
         except ModelNotFoundError:
-            # It was deleted meanwhile.
+            # It was deleted in the meantime.
             continue
         versions += 1
     return Verification(versions, size, tuple(damaged))
 
 
 def _read(connection: Connection, id: int, name: str, progress: Progress) -> int:
-    """Read a pickle to its end, and return its size."""
+    """Read a whole pickle, and return its size."""
     models, size = Models(connection), 0
     row = models.row_of(id)
     if row is None:
         if connection.row(f"SELECT 1 FROM {TABLE} WHERE id = ?", (id,)):
-            raise StoreDamagedError(f"an index of the file leads to {name!r}, and its row is missing", _RESTORE)
+            raise StoreDamagedError(f"an index of the file leads to {name!r}, but its row is missing", _RESTORE)
         raise ModelNotFoundError("the model was deleted")
     with models.pieces(row) as pieces:
         for piece in pieces:
@@ -113,7 +115,7 @@ def _read(connection: Connection, id: int, name: str, progress: Progress) -> int
 
 
 def _check_row(connection: Connection, id: int, name: str) -> None:
-    """Raise if others do not find this model by the indexes, as its row says, or cannot read its row."""
+    """Raise an error if the indexes do not lead to this model, or its metadata is not JSON."""
     place = "SELECT name, version FROM {} WHERE id = ?"
     with connection.snapshot():
         row = connection.row(place.format("models NOT INDEXED"), (id,))

@@ -1,1 +1,1 @@
-"""Diagnosis of a store and of the file system it is on."""
+"""Diagnose a store and the file system it is on."""

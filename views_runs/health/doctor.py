@@ -15,26 +15,26 @@ from views_runs.health import peer, permissions
 from views_runs.records import Decided, Encounter, Finding
 from views_runs.version import __version__
 
-#: Seconds to wait for a lock: a diagnosis should answer at once.
+#: Seconds to wait for a lock; a diagnosis should not take long.
 TIMEOUT = 2.0
 
-#: The first bytes of the journal of a transaction that has begun to change the file.
+#: The first bytes of a journal whose transaction has begun to change the file.
 HOT = bytes.fromhex("d9d505f920a163d7")
 
-#: Free bytes on the disk below which something will fail soon.
+#: Free bytes on the disk below which operations will soon fail.
 LOW_SPACE = 16_000_000
 
 
 def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None = None) -> list[Finding]:
-    """Check a store file, its journal, its folder and its file system. Whatever is there, this raises nothing.
+    """Check a store file, its journal, its folder and its file system; never raise an exception.
 
     Args:
         path: the file.
-        decided_by: what decided that it is this file.
-        say: also commit together with another computer, and call this with a sentence at each stage.
+        decided_by: where its path came from.
+        say: if given, also run the test with another computer, and call this with progress messages.
     """
     findings = attempt("store", check_place(path, decided_by))
-    # Unlike the methods of `Path`, this does not raise where a folder cannot be read.
+    # Unlike the methods of `Path`, this does not raise an error if a folder cannot be read.
     if not os.path.isdir(path.parent):
         return findings
     for topic, check in CHECKS.items():
@@ -46,7 +46,7 @@ def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None
 
 
 def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
-    """Return what a check finds; if it fails, that is a finding too."""
+    """Return the findings of a check; if it fails, add that as a finding."""
     findings = []
     try:
         for finding in check:
@@ -56,13 +56,13 @@ def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
     except StorageError as error:
         findings.append(Finding(topic, "failure", error.trouble, error.advice))
     except Exception as error:
-        # What is broken can break in any way, and the other checks still have something to say.
+        # A damaged store can fail in any way, and the other checks may still be useful.
         findings.append(Finding(topic, "failure", str(error) or type(error).__name__))
     return findings
 
 
 def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
-    """Find out whether there is a file that can be a store."""
+    """Check that the path can be that of a store, and whether the file exists."""
     text = f"{path} ({decided_by}), views_runs {__version__}, SQLite {SQLITE_VERSION}"
     if path.exists():
         try:
@@ -72,7 +72,7 @@ def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
             return
         if not path.stat().st_size:
             empty = "the file is empty (0 bytes): an incomplete copy, or a store that was never finished"
-            yield Finding("store", "warning", f"{text}: {empty}", "Restore it from a backup, or store a model in it")
+            yield Finding("store", "warning", f"{text}: {empty}", "Restore it from a backup, or store a model")
         else:
             yield Finding("store", "ok", text)
     elif decided_by is Decided.DEFAULT or path.parent.is_dir():
@@ -84,7 +84,7 @@ def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
 
 
 def check_database(path: Path) -> Iterator[Finding]:
-    """Look into the file, unless it is empty or locked."""
+    """Check the contents of the file, unless it is empty or locked."""
     if not os.path.isfile(path) or not os.path.getsize(path):
         return
     yield check_journal(path)
@@ -98,9 +98,9 @@ def check_database(path: Path) -> Iterator[Finding]:
     models = f"{format_count(names, 'model')}, {format_count(versions, 'version')}"
     text = f"layout {schema.SCHEMA_VERSION}, {format_size(size * page)}; {models}, {format_size(pickles)} of pickles"
     yield Finding("file", "ok", text)
-    text = f"{format_size(free * page)} of the file are free, and will be used for the next models"
+    text = f"{format_size(free * page)} of the file is free and will be used for new models"
     if free > size // 2 and free * page > 100_000_000:
-        advice = "Deleting any model (`viewser model delete`) returns them to the disk"
+        advice = "Deleting any model (`viewser model delete`) returns it to the disk"
         yield Finding("free pages", "warning", text, advice)
     else:
         yield Finding("free pages", "ok", text)
@@ -114,18 +114,18 @@ def check_database(path: Path) -> Iterator[Finding]:
 
 
 def check_backups(path: Path) -> Iterator[Finding]:
-    """Find the temporary files of backups."""
+    """Report temporary files of backups."""
     for file in sorted(path.parent.glob(f"{TEMPORARY}backup-*")):
         if owners.has_tag_ended(file.name):
             advice = "The next backup to this folder removes it"
             yield Finding("backups", "warning", f"{file} was left by a backup that was killed", advice)
         else:
-            text = f"{file} belongs to a backup that is running, or that was killed on another computer"
-            yield Finding("backups", "ok", text, "Delete it unless a backup is running")
+            text = f"{file} belongs to a backup that is still running, or was killed on another computer"
+            yield Finding("backups", "ok", text, "Delete it if no backup is running")
 
 
 def check_journal(path: Path) -> Finding:
-    """Return in which mode the file keeps its journal, and what state the journal is in."""
+    """Report the file's journal mode, and the state of its journal."""
     schema.refuse_foreign_wal(path, TIMEOUT)
     journal = companion(path, "-journal")
     was_hot = is_hot(journal)
@@ -133,7 +133,7 @@ def check_journal(path: Path) -> Finding:
     with Connection(path, TIMEOUT) as connection:
         mode = connection.value("PRAGMA journal_mode")
     if mode in ("wal", "off", "memory"):
-        trouble = f"another program has set journal_mode to {mode}, which loses data on a share"
+        trouble = f"another program has set journal_mode to {mode}, which can lose data on a share"
         command = f"sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'"
         return Finding("journal", "failure", trouble, f"When nobody has the store open, run `{command}`")
     if was_hot and is_hot(journal):
@@ -148,7 +148,7 @@ def check_journal(path: Path) -> Finding:
 
 
 def is_hot(journal: Path) -> bool:
-    """Tell whether a journal holds changes that have to be rolled back unless a process is writing now."""
+    """Return whether a journal contains changes that must be rolled back, unless a process is still writing."""
     try:
         with journal.open("rb") as file:
             return file.read(len(HOT)) == HOT
@@ -157,9 +157,9 @@ def is_hot(journal: Path) -> bool:
 
 
 def check_space(path: Path) -> Iterator[Finding]:
-    """Find out how full the disk is."""
+    """Check the free space on the disk."""
     usage = shutil.disk_usage(path.parent)
-    text = f"{format_size(usage.free)} of {format_size(usage.total)} on the disk are free"
+    text = f"{format_size(usage.free)} of {format_size(usage.total)} on the disk is free"
     if usage.free < usage.total // 20 or usage.free < LOW_SPACE:
         advice = "Delete models that nobody needs (`viewser model delete`), or free space in another way"
         yield Finding("free space", "failure" if usage.free < LOW_SPACE else "warning", text, advice)
@@ -168,7 +168,7 @@ def check_space(path: Path) -> Iterator[Finding]:
 
 
 def check_file_system(path: Path) -> Iterator[Finding]:
-    """Find out what is known about the file system."""
+    """Report what is known about the file system."""
     mount = filesystems.find_mount(path)
     if mount is None:
         advice = "If this is a network share, run `viewser model doctor --peer` on two computers"
@@ -178,13 +178,13 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     for state, text, advice in filesystems.assess(mount, path):
         yield Finding("file system", state, f"{about}: {text}", advice)
     if not mount.is_local:
-        text = "only a second computer can find out whether both see the same"
+        text = "only a test with a second computer shows whether both see the same data"
         advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
         yield Finding("coherence", "ok", text, advice)
 
 
 def check_locks(path: Path) -> Iterator[Finding]:
-    """Find out whether a lock keeps a second process out."""
+    """Check that a lock keeps a second process out."""
     try:
         trouble = locks.find_trouble(path.parent)
     except OSError as error:
@@ -197,7 +197,7 @@ def check_locks(path: Path) -> Iterator[Finding]:
         yield Finding("locks", "ok", "a lock keeps a second process out")
 
 
-#: What is checked, and what it is about if the check itself fails.
+#: The checks, each by the topic of the finding if it fails.
 CHECKS: dict[str, Callable[[Path], Iterator[Finding]]] = {
     "file": check_database,
     "backups": check_backups,
@@ -209,12 +209,12 @@ CHECKS: dict[str, Callable[[Path], Iterator[Finding]]] = {
 
 
 def meet_peer(folder: Path, say: Callable[[str], object]) -> Iterator[Finding]:
-    """Commit together with another computer, and report what came of it."""
+    """Run the test with another computer, and report the result."""
     yield from describe_encounter(peer.meet(folder, say))
 
 
 def describe_encounter(encounter: Encounter) -> list[Finding]:
-    """Report what came of committing together with another computer."""
+    """Report the result of the test with another computer."""
     topic, other = "coherence", encounter.other_host
     together = "Run this on two computers, on the same store, within a minute of each other"
     if other is None:
@@ -237,7 +237,7 @@ def describe_encounter(encounter: Encounter) -> list[Finding]:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Return a number of things.
+    """Format a number with a noun.
 
     >>> format_count(1, "model"), format_count(1200, "version")
     ('1 model', '1,200 versions')
@@ -246,7 +246,7 @@ def format_count(number: int, noun: str) -> str:
 
 
 def format_size(count: int) -> str:
-    """Return a number of bytes in a unit that suits it.
+    """Format a number of bytes with a suitable unit.
 
     >>> format_size(1_234_567), format_size(12), format_size(1)
     ('1.2 MB', '12 bytes', '1 byte')

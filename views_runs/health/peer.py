@@ -1,10 +1,10 @@
-"""Test whether a share keeps what two computers commit to it at the same time.
+"""Test whether a share loses data when two computers commit to it at the same time.
 
 Both run this beside the store. The first to create the file `HOST` is the host, the second creates `GUEST`, and a third
-is turned away. Each rewrites its file again and again with a counter that rises, so neither needs to know the other's
-address, and no clocks are compared: a computer whose counter stands still has died, and its file is replaced.
-The host creates a scratch database, both commit to it just as a store is written, and both count what has arrived of
-what was acknowledged. An integrity check does not notice a lost commit.
+is turned away. Each repeatedly rewrites its file with an increasing counter, so neither needs to know the other's
+address, and no clocks are compared: a computer whose counter has stopped is considered dead, and its file is replaced.
+The host creates a scratch database, both commit to it in the same way as to a store, and both count how many of the
+acknowledged commits have arrived. An integrity check would not notice a lost commit.
 """
 
 import json
@@ -24,26 +24,26 @@ from views_runs.exceptions import StorageError, StoreAccessError, StoreDamagedEr
 from views_runs.files import COMPANIONS
 from views_runs.records import Encounter
 
-#: The prefix of every file that this creates, and the files of the two roles.
+#: The prefix of all files created here, and the files of the two roles.
 PROBE = ".views_runs-peer"
 HOST, GUEST = f"{PROBE}.json", f"{PROBE}-guest.json"
 
-#: Seconds between two announcements. Each also changes the folder, so that a network file system looks at it again.
+#: Seconds between two announcements. Each also changes the folder, so that a network file system rereads it.
 INTERVAL = 0.2
 
 #: Seconds to linger after finishing, so that the peer can read the result.
 LINGER = 5.0
 
-#: Commits in a row through one connection: a store opens one for each operation.
+#: Consecutive commits through one connection, as a store opens one for each operation.
 BATCH = 5
 
-#: How many commits one computer may be ahead of the other, so that both write at the same time.
+#: The maximum number of commits by which one computer may be ahead, so that both write at the same time.
 LEAD = 2 * BATCH
 
-#: Stop after this many errors: the share does not work.
+#: The number of errors after which to stop, because the share does not work.
 MOST_ERRORS = 5
 
-# Two trees, and rows that soon need new pages: what fails first is each computer's idea of how long the file is.
+# Two B-trees, and rows that soon need new pages: the first thing to go wrong is each computer's view of the file size.
 SCHEMA = f"""
 {NEW_FILE}
 CREATE TABLE commits (token INTEGER NOT NULL, number INTEGER NOT NULL, filling BLOB NOT NULL, UNIQUE (token, number));
@@ -56,36 +56,37 @@ COMMITTING, DONE, COUNTED, PARTING = range(4)
 
 @dataclass
 class Announcement:
-    """What a computer says about itself in the file of its role."""
+    """What a computer announces in the file of its role."""
 
-    #: 0 for nobody. A number, because the database is named after the host's: a number leads to no other folder.
+    #: Identifies the computer; 0 for none. An integer, because the database is named after the host's token, and a
+    #: number cannot lead to another folder.
     token: int = 0
     host: str = "an unknown computer"
     #: Equal for two processes that share a kernel and a mount, and so a cache.
     computer: str = ""
-    #: Rises with each announcement.
+    #: Increases with each announcement.
     beat: int = 0
-    #: The token of the computer that it works with; 0 until there is one.
+    #: The token of its partner; 0 until it has one.
     partner: int = 0
     stage: int = COMMITTING
-    #: How many of its commits returned without an error.
+    #: The number of its commits that returned without an error.
     acknowledged: int = 0
-    #: How many acknowledged commits it counted in the end: its own, and the other's.
+    #: The number of acknowledged commits that it found at the end: its own, and its partner's.
     arrived: list[int] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
 def meet(folder: Path, say: Callable[[str], object], patience: float = 60.0, commits: int = 50) -> Encounter:
-    """Wait for another computer that runs this, commit at the same time, and count what arrived.
+    """Wait for another computer that runs this, commit at the same time, and count the commits that arrive.
 
     The store itself is not touched, and nothing is left beside it.
 
     Args:
         folder: the store's folder.
-        say: called with a sentence at each stage.
-        patience: how many seconds to wait for another computer. One whose counter stands still for half as long has
-            died: nothing that a live one does takes that long.
-        commits: how many commits this side tries; on a slow share it stops after `patience` seconds.
+        say: called with a progress message at each stage.
+        patience: how many seconds to wait for another computer. One whose counter stops for half as long is considered
+            dead: no step takes that long.
+        commits: how many commits this side attempts; on a slow share, it stops after `patience` seconds.
 
     Raises:
         StorageError: two computers are already running this, or no file can be created in the folder.
@@ -103,20 +104,20 @@ class Meeting:
         self._patience = patience
         self._began = time.monotonic()
         self._announced = float("-inf")
-        #: The files of this side's role and of the other role, and the scratch database; known once there is a role.
+        #: The files of this side's role and the other role, and the scratch database; set once this side has a role.
         self._file = self._other_file = self._database = folder / PROBE
         self._mine = Announcement(int.from_bytes(os.urandom(7)), platform.node(), identify_computer(folder))
-        #: The latest announcement of the other computer, and when its counter was last seen to rise.
+        #: The other computer's latest announcement, and when its counter was last seen to increase.
         self._other = Announcement()
         self._changed = self._began
-        #: Why nothing more can come from it.
+        #: Why contact with it was lost; empty if it was not.
         self._lost = ""
         self._failed = 0
-        #: How many reads missed commits that were acknowledged before, and how many commits at most.
+        #: The number of reads that missed commits acknowledged earlier, and the maximum number of commits missed.
         self._stale = self._behind = 0
 
     def hold(self, commits: int) -> Encounter:
-        """Do everything, and leave nothing in the folder."""
+        """Run the whole meeting, and leave nothing in the folder."""
         try:
             if self.find():
                 self.commit(commits)
@@ -127,7 +128,7 @@ class Meeting:
             self.clear()
 
     def find(self) -> bool:
-        """Take a role and wait for the other computer; return False if there is none."""
+        """Take a role and wait for the other computer; return False if none joins."""
         mine = self._mine
         host = self._take(HOST, GUEST)
         mine.partner = host.token if host else 0
@@ -142,7 +143,7 @@ class Meeting:
         return not self._lost
 
     def commit(self, commits: int) -> None:
-        """Commit as a store does until everything is acknowledged, too much has failed, or the time is up."""
+        """Commit as a store does until all commits are acknowledged, there are too many errors, or time runs out."""
         mine = self._mine
         self._say(f"found {self._other.host}; both commit {commits} times")
         ends = time.monotonic() + self._patience
@@ -158,18 +159,18 @@ class Meeting:
         self._wait_until(lambda: self._other.stage >= DONE)
 
     def count(self) -> None:
-        """Count what arrived, and wait until the other computer has counted too."""
+        """Count the commits that arrived, and wait until the other computer has counted too."""
         mine = self._mine
-        self._say("counting what arrived")
+        self._say("counting the commits that arrived")
         if self._stale:
-            missed = f"{self._stale} reads missed commits that were acknowledged before"
+            missed = f"{self._stale} reads missed commits that had been acknowledged earlier"
             mine.errors.append(f"{missed}, up to {self._behind} of them")
         self._use_database(self._count_commits)
         mine.stage = COUNTED
         self._wait_until(lambda: self._other.stage >= COUNTED)
 
     def part(self) -> None:
-        """Linger until the other computer has seen the counts, or has left."""
+        """Linger until the other computer has read the counts or has left."""
         self._mine.stage = PARTING
         ends = time.monotonic() + LINGER
         self._wait_until(
@@ -179,12 +180,12 @@ class Meeting:
         )
 
     def summarize(self) -> Encounter:
-        """Return what both sides found."""
+        """Return the result of both sides."""
         mine, other = self._mine, self._other
         errors = [*mine.errors, *(f"{other.host}: {error}" for error in other.errors), *filter(None, [self._lost])]
         if other.arrived and other.arrived != mine.arrived[::-1]:
             there, here = other.arrived
-            errors.append(f"{other.host} counted {there} of its own commits and {here} of those from {mine.host}")
+            errors.append(f"{other.host} found {there} of its own commits and {here} of those from {mine.host}")
         arrived_here, arrived_there = mine.arrived or (0, 0)
         return Encounter(
             host=mine.host,
@@ -199,10 +200,10 @@ class Meeting:
         )
 
     def clear(self) -> None:
-        """Delete the scratch database and this side's file; the other's too if it died."""
+        """Delete the scratch database and this side's file, and the other side's file if contact with it was lost."""
         gone = [self._database.with_name(self._database.name + ending) for ending in ("", *COMPANIONS)]
         for file, said in [(self._file, self._mine), *([(self._other_file, self._other)] if self._lost else [])]:
-            # By now it may be the file of a third computer.
+            # By now a third computer may have taken the file.
             if read(file).token in (0, said.token):
                 gone += [file, file.with_name(f"{file.name}.tmp")]
         for file in gone:
@@ -210,11 +211,11 @@ class Meeting:
                 file.unlink(missing_ok=True)
 
     def _take(self, role: str, other_role: str) -> Announcement | None:
-        """Create the file of a role; if a living computer holds it, return what that one announces."""
+        """Create the file of a role; if a live computer already has the role, return its announcement."""
         file, until = self._folder / role, time.monotonic() + self._patience / 2
         first = read(file)
         if first.token:
-            self._say(f"found a file of {first.host}; waiting for a sign of life from it")
+            self._say(f"found a file from {first.host}; waiting for a sign of life from it")
         try:
             while True:
                 with suppress(FileExistsError), file.open("x", encoding="utf-8") as opened:
@@ -229,13 +230,13 @@ class Meeting:
                 time.sleep(INTERVAL)
         except OSError as error:
             trouble = f"{file} cannot be created or replaced: {error.strerror}"
-            advice = "Check that the folder is writable and has free space. If nobody runs this test, remove the file"
+            advice = "Check that the folder is writable and has free space. Remove the file if this test is not running"
             raise StoreAccessError(trouble, advice) from error
 
     def _wait_for_guest(self) -> bool:
         """Wait for a guest, and create the database."""
         for file in self._folder.glob(f"{PROBE}-*.db*"):
-            # Left by a host that died.
+            # Left behind by a host that died.
             with suppress(OSError):
                 file.unlink()
         within = f"within {self._patience:.0f} s"
@@ -249,9 +250,9 @@ class Meeting:
         return self._mine.partner != 0
 
     def _turn(self) -> None:
-        """Announce what is new on this side, then read what the other has announced meanwhile."""
+        """Write this side's announcement, then read the other side's."""
         with suppress(OSError):
-            # A share that fails now and then is what this looks for; one that stays away is noticed by its silence.
+            # This test expects shares that fail occasionally; a lasting failure is noticed because the counter stops.
             self._announce()
         time.sleep(INTERVAL * random.uniform(0.5, 1))
         said, other = read(self._other_file), self._other
@@ -262,19 +263,19 @@ class Meeting:
 
     def _announce(self) -> None:
         if read(self._file).token not in (0, self._mine.token):
-            self._lost = "this process stood still for so long that another computer took its place"
+            self._lost = "this process was suspended for so long that another computer took its place"
             return
         self._mine.beat += 1
         temporary = self._file.with_name(f"{self._file.name}.tmp")
         temporary.write_text(json.dumps(asdict(self._mine)), "utf-8")
         with suppress(OSError):
-            # Others must be able to read it whatever the umask is.
+            # Others must be able to read it, whatever the umask.
             temporary.chmod(0o644)
         temporary.replace(self._file)
         self._announced = time.monotonic()
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something that the other computer does, unless its counter stands still for too long."""
+        """Wait until the other computer fulfils a condition, unless its counter stops for too long."""
         while not self._lost:
             self._turn()
             if condition():
@@ -286,16 +287,16 @@ class Meeting:
                 )
 
     def _use_database(self, action: Callable[[Connection], object], mode: str = "rw") -> None:
-        """Open the scratch database as a store is opened and call `action` with the connection; note what fails."""
+        """Open the scratch database as a store is opened, and call `action` with the connection; record errors."""
         path = self._database
         try:
-            # Nobody else needs this file: three waits in a row are not longer than the silence of the dead.
+            # Three waits in a row must not exceed the silence after which this side would be considered dead.
             with Connection(path, self._patience / 6, mode) as connection:
                 connection.script(SETTINGS)
                 action(connection)
         except StorageError as error:
             self._failed += 1
-            # The advice on a damaged store is of no use here.
+            # The advice about damaged stores does not apply here.
             damage = f"the scratch database is damaged: {error.__cause__ or error.trouble}"
             text = damage if isinstance(error, StoreDamagedError) else error.trouble
             if text not in self._mine.errors:
@@ -317,16 +318,16 @@ class Meeting:
     def _commit_once(self, connection: Connection) -> None:
         number = self._mine.acknowledged + 1
         with connection.transaction():
-            # A commit that failed may have arrived all the same, and is tried again.
+            # A failed commit may have arrived nevertheless, and is retried.
             connection.change(
                 "INSERT OR REPLACE INTO commits (token, number, filling) VALUES (?, ?, randomblob(?))",
                 (self._mine.token, number, FILLING),
             )
-        # Noted here and not in the database, whose own record would be lost together with the commit.
+        # Recorded here rather than in the database, where the record would be lost together with the commit.
         self._mine.acknowledged = number
 
     def _check_reads(self, connection: Connection) -> None:
-        """Note whether a read misses commits that were acknowledged before it."""
+        """Record whether a read misses commits that were acknowledged before it."""
         expected = {said.token: said.acknowledged for said in (self._mine, self._other)}
         found = dict(connection.rows("SELECT token, count(*) FROM commits GROUP BY token"))
         behind = max(number - found.get(token, 0) for token, number in expected.items())
@@ -344,7 +345,7 @@ class Meeting:
 
 
 def identify_computer(folder: Path) -> str:
-    """Return a text that names this kernel and the mount that holds the folder."""
+    """Return an identifier of this kernel and the mount that the folder is on."""
     device = os.stat(folder).st_dev
     try:
         return f"{owners.boot()} {device}"
@@ -353,7 +354,7 @@ def identify_computer(folder: Path) -> str:
 
 
 def read(file: Path) -> Announcement:
-    """Return what a computer announces in a file, with nothing unprintable in its texts; nobody's if it holds nothing.
+    """Read an announcement from a file, replacing unprintable characters; without one, return an empty announcement.
 
     >>> file = Path("announcement.json")
     >>> _ = file.write_text(json.dumps({"token": 7, "host": "a\\x1b[31mb"}))

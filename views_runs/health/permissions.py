@@ -14,7 +14,7 @@ from views_runs.files import companion
 from views_runs.pickles.permissions import list_places, open_to_everyone
 from views_runs.records import Finding
 
-#: The prefix of the file on which `chmod` is tried.
+#: The name prefix of the file on which `chmod` is tested.
 PROBE = ".views_runs-modes"
 
 _failure = partial(Finding, "permissions", "failure")
@@ -22,7 +22,7 @@ _warning = partial(Finding, "permissions", "warning")
 
 
 def check_permissions(path: Path) -> Iterator[Finding]:
-    """Find out who can write to a store, and whether that is what was meant."""
+    """Check who can write to a store, and whether this seems intended."""
     if not filesystems.has_modes(path):
         mount = filesystems.find_mount(path)
         text = f"on {mount.kind if mount else 'this system'}, mode bits do not show who can write"
@@ -39,13 +39,13 @@ def check_permissions(path: Path) -> Iterator[Finding]:
 
 
 def check_modes(path: Path) -> Iterator[Finding]:
-    """Show the modes of what makes up a store; a mode that lets everyone write is a failure."""
+    """Report the modes of a store's files and folder; a mode that lets everyone write is a failure."""
     opened = dict(open_to_everyone(path))
     danger = "everyone on this system can write to it, and so run code as anyone who fetches"
     if opened and not chmod_has_effect(Path(os.path.realpath(path)).parent):
         danger = "its mode lets everyone write to it, but chmod has no effect on this volume, so that may not be true"
         advice = "If only people you trust can write to it, set VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1"
-        opened = dict.fromkeys(opened, f"Ask the administrator of the volume. {advice}")
+        opened = dict.fromkeys(opened, f"Ask the volume's administrator. {advice}")
     for place in dict.fromkeys([*list_places(path), *opened]):
         what = "folder" if place.is_dir() else "journal" if place.name.endswith("-journal") else "file"
         text = f"{what} {place}: {describe(place)}"
@@ -56,39 +56,39 @@ def check_modes(path: Path) -> Iterator[Finding]:
 
 
 def check_journal(path: Path) -> Iterator[Finding]:
-    """Find what keeps the journal from those who can write to the file."""
+    """Check that those who can write to the file can also create or write to its journal."""
     file, journal = Path(os.path.realpath(path)), companion(path, "-journal")
     if not file.exists() or not file.stat().st_mode & stat.S_IWGRP:
         return
     if not journal.exists():
         if not file.parent.stat().st_mode & stat.S_IWGRP:
             text = f"the group can write to {file.name}, but cannot create its journal"
-            yield _failure(text, _run("chmod g+ws", file.parent))
+            yield _failure(text, _suggest("chmod g+ws", file.parent))
     elif not journal.stat().st_mode & stat.S_IWGRP:
         text = f"the group can write to {file.name}, but not to {journal.name}"
-        yield _failure(text, _run("chmod g+w", journal))
+        yield _failure(text, _suggest("chmod g+w", journal))
     elif journal.stat().st_gid != file.stat().st_gid:
-        text = f"{journal.name} belongs to another group than {file.name}"
-        yield _failure(text, _run(f"chgrp {_name(file.group, file.stat().st_gid)}", journal))
+        text = f"{journal.name} and {file.name} belong to different groups"
+        yield _failure(text, _suggest(f"chgrp {_look_up_name(file.group, file.stat().st_gid)}", journal))
 
 
 def check_group(path: Path) -> Iterator[Finding]:
-    """Find out whether files get the group of a folder that a group can write to."""
+    """Check that files created in a group-writable folder get the folder's group."""
     file, journal = Path(os.path.realpath(path)), companion(path, "-journal")
     folder = file.parent.stat()
     if not folder.st_mode & stat.S_IWGRP:
         return
     if not folder.st_mode & stat.S_ISGID:
         text = f"files created in {file.parent} get their creator's group, not the folder's"
-        yield _warning(text, _run("chmod g+s", file.parent))
+        yield _warning(text, _suggest("chmod g+s", file.parent))
     elif file.exists() and file.stat().st_gid != folder.st_gid:
-        group = _name(file.parent.group, folder.st_gid)
+        group = _look_up_name(file.parent.group, folder.st_gid)
         text = f"{file.name} does not belong to its folder's group, {group}"
-        yield _warning(text, _run(f"chgrp {group}", *filter(Path.exists, (file, journal))))
+        yield _warning(text, _suggest(f"chgrp {group}", *filter(Path.exists, (file, journal))))
 
 
 def chmod_has_effect(folder: Path) -> bool:
-    """Tell whether `chmod` changes modes in a folder; where no file can be created, assume that it does."""
+    """Return whether `chmod` changes modes in a folder; if no file can be created there, assume that it does."""
     with suppress(OSError), NamedTemporaryFile(prefix=PROBE, dir=folder) as file:
         for mode in (0o600, 0o640):
             os.chmod(file.name, mode)
@@ -98,20 +98,20 @@ def chmod_has_effect(folder: Path) -> bool:
 
 
 def describe(place: Path) -> str:
-    """Return mode bits, owner and group, as in ``-rw-rw-r-- ines:views``."""
+    """Return the mode, owner and group of a file, as in ``-rw-rw-r-- ines:views``."""
     status = place.stat()
-    owner, group = _name(place.owner, status.st_uid), _name(place.group, status.st_gid)
+    owner, group = _look_up_name(place.owner, status.st_uid), _look_up_name(place.group, status.st_gid)
     return f"{stat.filemode(status.st_mode)} {owner}:{group}"
 
 
-def _name(look_up: Callable[[], str], number: int) -> str:
-    """Return the name of a user or group, or its number if it has no name or none can be looked up."""
+def _look_up_name(look_up: Callable[[], str], number: int) -> str:
+    """Return the name of a user or group, or its number if no name can be looked up."""
     try:
         return look_up()
     except (KeyError, NotImplementedError):
         return str(number)
 
 
-def _run(command: str, *places: Path) -> str:
-    """Return the advice to run a command on files."""
+def _suggest(command: str, *places: Path) -> str:
+    """Return advice to run a command on files."""
     return f"Run `{command} {shlex.join(map(str, places))}`"

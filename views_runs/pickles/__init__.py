@@ -1,1 +1,1 @@
-"""Pickles: written, read, judged; nothing here knows of SQL."""
+"""Write, read and analyse pickles; nothing here uses SQL."""

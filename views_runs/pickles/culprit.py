@@ -1,4 +1,4 @@
-"""Find what keeps an object from being pickled."""
+"""Find the part of an object that prevents it from being pickled."""
 
 import pickle
 import reprlib
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-#: Seconds to search, at most.
+#: The maximum duration of the search, in seconds.
 LOOK = 10.0
 
-#: Levels of nesting to search.
+#: The maximum nesting depth of the search.
 DEEPEST = 50
 
 _LEAVES = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
@@ -20,28 +20,28 @@ _SHORT.maxstring = 100
 
 
 def find_culprit(model: Any) -> tuple[str, Any]:
-    """Return where in a model the object is that cannot be pickled, as Python would write it, and that object.
+    """Return the location in a model of the object that cannot be pickled, in Python notation, and that object.
 
-    The place is empty, and the object is the model, if no part of it is found to blame in time.
+    If no such part is found in time, return an empty location and the model itself.
 
     >>> find_culprit({"name": "forest", "steps": [1, lambda x: x]})[0]
     "['steps'][1]"
     """
     deadline = time.monotonic() + LOOK
     found = None
-    # Objects may do anything when they are pickled or looked at.
+    # Objects may run arbitrary code when they are pickled or inspected.
     with suppress(Exception):
         failed = _find_failure(model, deadline)
-        # If an iterator failed, nothing is wrong with the object that it returned before.
+        # If an iterator failed, the last object that it returned is not to blame.
         if failed is not None and _find_failure(failed, deadline) is failed:
             found = _search(model, failed, deadline, {})
     return found or ("", model)
 
 
 class _Trial(pickle.Pickler):
-    """Pickles to nowhere until a deadline, and notes the object that it has reached.
+    """Pickles and discards the output until a deadline, and records the object that it has reached.
 
-    `persistent_id` would be called for each number in a list too, and take twenty times as long.
+    `persistent_id` would be called even for each number in a list, and take twenty times as long.
     """
 
     def __init__(self, deadline: float) -> None:
@@ -60,7 +60,7 @@ class _Trial(pickle.Pickler):
 
 
 def _find_failure(value: Any, deadline: float) -> Any:
-    """Return the object at which pickling a value fails; None if it does not."""
+    """Return the object at which pickling a value fails, or None if it succeeds."""
     trial = _Trial(deadline)
     try:
         trial.dump(value)
@@ -70,7 +70,7 @@ def _find_failure(value: Any, deadline: float) -> Any:
 
 
 def _search(value: Any, wanted: Any, deadline: float, seen: dict[int, Any], depth: int = 0) -> tuple[str, Any] | None:
-    """Return where in a value an object is, or the first instance of a class, and what is there."""
+    """Return the location in a value of an object, or of the first instance of a class, and the object found."""
     if time.monotonic() > deadline:
         raise TimeoutError
     if value is wanted or type(value) is wanted:
@@ -80,14 +80,14 @@ def _search(value: Any, wanted: Any, deadline: float, seen: dict[int, Any], dept
     # Kept alive, so that no later object has the same id.
     seen[id(value)] = value
     with suppress(Exception):
-        for step, child in _children(value):
+        for step, child in _list_children(value):
             if found := _search(child, wanted, deadline, seen, depth + 1):
                 return step + found[0], found[1]
     return None
 
 
-def _children(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what an object is pickled with, each with how to get there from the object."""
+def _list_children(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the objects that are pickled with an object, each with its location relative to the object."""
     if isinstance(value, dict):
         yield from ((f"[{_SHORT.repr(key)}]", item) for key, item in value.items())
     elif isinstance(value, (list, tuple, set, frozenset)):

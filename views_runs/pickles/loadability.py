@@ -1,4 +1,4 @@
-"""Whether a pickle will load on this machine: compare what it needs with what is installed, and import nothing."""
+"""Predict whether a pickle will load on this machine: compare its needs with what is installed, importing nothing."""
 
 import re
 import sys
@@ -11,46 +11,46 @@ from typing import Any
 from views_runs.pickles import packages
 from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
 
-#: The verdicts, from good to bad.
+#: The verdicts, from best to worst.
 LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
 
-#: The distributions of the modules that most models are made with.
+#: The distributions that supply the modules most often used in models.
 _SAME_NAME = ("catboost", "joblib", "lightgbm", "numpy", "pandas", "scipy", "statsmodels", "torch", "xgboost")
 _WELL_KNOWN = {**{name: name for name in _SAME_NAME}, "sklearn": "scikit-learn"}
 
-#: What can be the name of a distribution, and its version, and means nothing else to a shell or to pip.
+#: Distribution names and versions that have no special meaning to a shell or to pip.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+_-]*")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a model will load here, and what to do if not."""
+    """Whether a model will load on this machine, and what to do if not."""
 
     #: ``loads``, ``may not load`` or ``will not load``.
     verdict: str
-    #: Why it may not, or will not.
+    #: The reasons why it may not or will not load.
     reasons: tuple[str, ...] = ()
-    #: A shell command that installs what the model was stored with; empty if there is none.
+    #: A shell command that installs what the model was stored with; empty if not applicable.
     fix: str = ""
 
     def __str__(self) -> str:
-        """Return all of it in one line."""
+        """Return everything in one line."""
         return "; ".join([self.verdict, *self.reasons, *filter(None, [self.fix])])
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What a pickle needs to be loaded.
+    """The requirements for loading a pickle.
 
     Args:
-        imports: what it imports.
-        troubles: why it may import more.
-        packages: the distributions that supplied the modules, and those that they require, with their versions.
+        imports: its imports.
+        troubles: the reasons why there may be further imports.
+        packages: the distributions that supplied its modules, and their direct requirements, with versions.
         suppliers: the distribution that supplied each top-level module.
-        python: the Python that stored it, as in ``CPython 3.11.7``; None if it is not known.
-        protocol: of the pickle; None if it is not known.
-        has_code: whether it contains code, which fits one version of Python.
+        python: the Python version that stored it, as in ``CPython 3.11.7``; None if unknown.
+        protocol: the pickle protocol; None if unknown.
+        has_code: whether it contains code, which works with one version of Python only.
     """
 
     imports: tuple[Import, ...]
@@ -63,9 +63,9 @@ class Needs:
 
     @classmethod
     def recorded(cls, imports: Iterable[str] | None = None, troubles: Iterable[str] = (), **known: Any) -> "Needs":
-        """Return what was recorded; early versions of this package did not record the imports."""
+        """Create an instance from recorded values; early versions of this package did not record imports."""
         if imports is None:
-            troubles = ["its imports were not recorded when it was stored; `inspect` reads them from its bytes"]
+            troubles = ["its imports were not recorded when it was stored; `inspect` reads them from the pickle"]
         return cls(
             imports=tuple(map(Import.parse, imports or ())),
             troubles=tuple(map(Trouble.parse, troubles)),
@@ -84,11 +84,11 @@ def verdict(needs: Needs) -> Verdict:
     findings = [*_check_bytes(needs), *_check_modules(modules, missing), *((MAY_NOT, text) for text in others.values())]
     worst = max((state for state, _ in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
     reasons = tuple(dict.fromkeys(reason for _, reason in findings))
-    return Verdict(worst, reasons, _pip([*suppliers(missing, needs), *others], needs))
+    return Verdict(worst, reasons, _format_command([*suppliers(missing, needs), *others], needs))
 
 
 def missing_modules(modules: Iterable[str]) -> list[str]:
-    """Return those of the top-level modules that cannot be found here.
+    """Return the top-level modules that cannot be found on this machine.
 
     >>> missing_modules(["json.decoder", "nowhere.to.be.found"])
     ['nowhere']
@@ -97,21 +97,21 @@ def missing_modules(modules: Iterable[str]) -> list[str]:
 
 
 def install(modules: Iterable[str], needs: Needs) -> str:
-    """Return the command that installs the distributions of top-level modules; empty if none is known."""
-    return _pip(suppliers(modules, needs), needs)
+    """Return a command that installs the distributions of top-level modules; empty if none is known."""
+    return _format_command(suppliers(modules, needs), needs)
 
 
 def suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
-    """Return the distributions of those modules of which they are known.
+    """Return the known distributions of top-level modules.
 
-    Never guess by a module's name: a colleague's own utils.py is not the package of that name on PyPI.
+    Never guess from a module's name: a colleague's own utils.py is not the package of that name on PyPI.
     """
     known = {**_WELL_KNOWN, **needs.suppliers}
     return [known[module] for module in modules if module in known]
 
 
-def _pip(names: Iterable[str], needs: Needs) -> str:
-    # The command is there to be pasted into a shell, and whoever can write to the store may have written the names.
+def _format_command(names: Iterable[str], needs: Needs) -> str:
+    # Users paste the command into a shell, and anyone who can write to the store may have chosen the names.
     pinned = []
     for name in dict.fromkeys(filter(_NAME.fullmatch, names)):
         version = needs.packages.get(name, "")
@@ -121,16 +121,16 @@ def _pip(names: Iterable[str], needs: Needs) -> str:
 
 def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
     if (needs.protocol or 0) > 5:
-        yield WILL_NOT, f"it is of pickle protocol {needs.protocol}, and this Python reads up to 5"
+        yield WILL_NOT, f"it uses pickle protocol {needs.protocol}, and this Python supports protocols up to 5"
     for trouble in needs.troubles:
         if trouble.kind in (TroubleKind.BROKEN, TroubleKind.DAMAGED):
             yield WILL_NOT, str(trouble)
         else:
-            yield MAY_NOT, f"it may import more than is known: {trouble}"
+            yield MAY_NOT, f"it may have imports that are not known: {trouble}"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
     stored_with = (needs.python or "").partition(" ")[2]
     if needs.has_code and not stored_with.startswith(f"{here}."):
-        yield MAY_NOT, f"it contains code of Python {stored_with or 'of an unknown version'}, and this is Python {here}"
+        yield MAY_NOT, f"it contains code for Python {stored_with or '(version unknown)'}, and this is Python {here}"
 
 
 def _check_modules(modules: list[str], missing: list[str]) -> Iterator[tuple[str, str]]:
@@ -138,29 +138,29 @@ def _check_modules(modules: list[str], missing: list[str]) -> Iterator[tuple[str
     for module in modules:
         if module == "__main__":
             yield MAY_NOT, (
-                "it needs what the script that stored it defines in __main__: move that to a module, and store the "
-                "model again"
+                "it needs something defined in the script that stored it (__main__): move that to a module, and store "
+                "the model again"
             )
         elif module.split(".")[0] not in missing and not _can_find(module):
-            # Its package may create it when it is imported.
+            # Importing its package may create it.
             yield MAY_NOT, f"the module {module} cannot be found"
 
 
 def _compare_versions(needs: Needs) -> Iterator[tuple[str, str]]:
-    """Yield each distribution that has another version here, or none, and what to say about it."""
+    """Yield each distribution that is missing here or has another version, with a description of the difference."""
     for name, stored in needs.packages.items():
-        # Folder names come first: reading a distribution's own file takes much longer.
+        # Check the folder names first: reading a distribution's metadata takes much longer.
         if packages.is_installed(name, stored) or (here := packages.version(name)) == stored:
             continue
         yield name, f"stored with {name} {stored}, {f'but {here} is installed' if here else 'which is not installed'}"
 
 
 def _can_find(module: str) -> bool:
-    """Tell whether a module can be found; `find_spec` would import the packages around it, and run their code."""
+    """Return whether a module can be found; `find_spec` would import its parent packages, and so run their code."""
     if module in sys.modules:
         return sys.modules[module] is not None
     name, *others = module.split(".")
-    # Finders that only look come first; that of setuptools imports setuptools to find distutils, if it is installed.
+    # Finders without side effects come first; the finder of setuptools, if installed, imports it to find distutils.
     looking = () if name in sys.modules else (BuiltinImporter, FrozenImporter, PathFinder)
     try:
         spec = next(filter(None, (finder.find_spec(name) for finder in looking)), None)
@@ -172,16 +172,16 @@ def _can_find(module: str) -> bool:
             spec = _find_in([*spec.submodule_search_locations], name)
         return spec is not None
     except Exception:
-        # Finders can be anyone's, and look on shares and in archives that may be damaged.
+        # Finders can be third-party code, and may search shares and damaged archives.
         return False
 
 
 def _find_in(locations: list[str], name: str) -> ModuleSpec | None:
-    """Find a module in its package without importing that."""
+    """Find a module in its package without importing the package."""
     try:
         return PathFinder.find_spec(name, locations)
     except KeyError:
-        # It is a folder without __init__, and PathFinder looks for its parent among the imported modules.
+        # The module is a folder without __init__, and PathFinder looks for its parent in the imported modules.
         from pkgutil import get_importer
 
         found = [finder.find_spec(name) for finder in map(get_importer, locations) if finder]

@@ -2,13 +2,13 @@
 
 A `Reader` follows the opcodes as the unpickler does, but keeps almost nothing: for the stack, which items are marks
 and which are strings that may be names; for the memo, only such strings. It never runs anything and never fails. What
-it cannot determine is listed in `Reading.troubles`; a pickle without troubles imports what `Reading.imports` says and
-nothing else, as far as the opcodes go. What the imported functions do when they are called, no reader can tell.
+it cannot determine is listed in `Reading.troubles`; a pickle without troubles imports what is in `Reading.imports` and
+nothing else, as far as its opcodes are concerned. What the imported functions do when called cannot be determined.
 
-It follows CPython's `_pickle.c`, and is stricter in two respects: an opcode that crosses the end of its frame is a
-trouble, because the unpickler reads it differently from a file and from memory; and so is a frame that begins inside
-another. It does not look at values: a number or a text that makes the unpickler fail passes here, and so does a call
-with the wrong arguments.
+It is modelled on CPython's `_pickle.c`, but is stricter in two respects: it reports an opcode that crosses the end of
+its frame, because the unpickler reads it differently from a file and from memory, and a frame that begins inside
+another. It does not check values: it accepts numbers and texts that make the unpickler fail, and calls with the wrong
+arguments.
 """
 
 import codecs
@@ -23,34 +23,35 @@ from typing import Any, NamedTuple
 
 from views_runs.records import MOST_IMPORTS
 
-#: Longer strings (in bytes) are not considered as names.
+#: The maximum length of a string, in bytes, that is considered as a name.
 NAME_BYTES = 500
 
-#: More different imports than an honest pickle has. Reading stops there, so that they do not fill the memory.
+#: More distinct imports than any legitimate pickle has. Reading stops there, to limit memory use.
 MAX_IMPORTS = 4096
 
-#: Different troubles that are noted for one pickle, at most.
+#: The maximum number of distinct troubles reported for a pickle.
 MAX_TROUBLES = 20
 
-#: Strings that may be names, in the memo or on the stack. Beyond this, the latest and those used as names are kept.
+#: The maximum number of possible names in the memo or on the stack. Beyond it, only the latest and those used as names
+#: are kept.
 MAX_NAMES = 20_000
 
-#: Entries in the memo that are out of order; honest pickles number them consecutively.
+#: The maximum number of memo entries out of order; legitimate pickles number them consecutively.
 MAX_OUT_OF_ORDER = 65536
 
-#: Bytes that are copied and read at a time.
+#: Bytes to copy and read at a time.
 CHUNK = 2**16
 
 _FOREVER = 2**70
 _HIGHEST_PROTOCOL = 5
 
-#: Items on the stack. Three marks lie under everything, so that the last three items can always be looked at.
+#: Items on the stack. Three marks are at its bottom, so that the last three items can always be examined.
 _OTHER, _STRING, _MARK = range(3)
 _BOTTOM = 3
 
 
 class Import(NamedTuple):
-    """Something that a pickle names: a module, and a name in it, which may have dots.
+    """An import of a pickle: a module, and a name in it, which may have dots.
 
     >>> str(Import("collections", "OrderedDict")), str(Import("shapes", "Circle.Style"))
     ('collections.OrderedDict', 'shapes:Circle.Style')
@@ -61,7 +62,7 @@ class Import(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Import":
-        """Parse an import from text: the module of ``a.b.c`` is ``a.b``; that of ``a:b.c`` is ``a``.
+        """Parse the text of an import: the module in ``a.b.c`` is ``a.b``, and in ``a:b.c`` it is ``a``.
 
         >>> Import.parse("shapes:Circle.Style")
         Import(module='shapes', name='Circle.Style')
@@ -70,9 +71,9 @@ class Import(NamedTuple):
         return cls(module, name)
 
     def __str__(self) -> str:
-        """Join both with a dot, or with a colon if the name has dots; escape what cannot be printed.
+        """Join the module and name with a dot, or with a colon if the name has dots; escape unprintable characters.
 
-        Colons and backslashes in them are escaped too: no two imports have the same text.
+        Colons and backslashes are escaped too, so that different imports never have the same text.
         """
         module, name = map(_escape, self)
         return f"{module}{':' if '.' in name else '.'}{name}"
@@ -85,13 +86,13 @@ def _escape(text: str) -> str:
 
 
 class TroubleKind(Enum):
-    """Why the imports of a pickle may not be all there are; each value begins the text of its troubles."""
+    """Why imports of a pickle may be missing; each value is the beginning of the text of its troubles."""
 
-    #: A STACK_GLOBAL of something else than two strings that the reader knows.
+    #: A STACK_GLOBAL of anything but two strings known to the reader.
     COMPUTED_NAME = "a name that is computed at load time"
-    #: A number that stands for whatever the process registered for it (`copyreg`).
+    #: A number that represents whatever the process has registered for it (`copyreg`).
     EXTENSION = "extension code"
-    #: Objects and buffers that are kept outside the pickle.
+    #: An object outside the pickle; BUFFER is data outside it.
     PERSISTENT = "a persistent id"
     BUFFER = "a buffer that is kept elsewhere"
     REST = "data after the end"
@@ -128,17 +129,17 @@ class Trouble(str):
 
 @dataclass(frozen=True)
 class Reading:
-    """What the bytes of a pickle say.
+    """The result of reading a pickle.
 
     Args:
-        imports: what it imports, under the names of Python 3.
-        asked: the same, as the unpickler passes it to `find_class`: up to protocol 2 these may be names of Python 2,
-            such as ``__builtin__.set``, which it maps itself.
-        troubles: what could not be determined, and at which byte it was first seen. Without troubles, the imports are
+        imports: its imports, under their Python 3 names.
+        asked: the same imports as the unpickler passes them to `find_class`: up to protocol 2, these may be Python 2
+            names such as ``__builtin__.set``, which it maps itself.
+        troubles: what could not be determined, and at which byte this was first seen. Without troubles, the imports are
             complete.
-        protocol: the highest that it declares; None if it declares none, as up to protocol 1.
-        size: in bytes.
-        is_whole: whether it was followed to its end, and its bytes end there.
+        protocol: the highest protocol declared; None if none is, as in protocols 0 and 1.
+        size: the size in bytes.
+        is_whole: whether the pickle was read to its end, with no data after it.
     """
 
     imports: frozenset[Import]
@@ -150,7 +151,7 @@ class Reading:
 
     @property
     def has_code(self) -> bool:
-        """Whether it holds code by value, as cloudpickle and dill write it, which fits a single version of Python."""
+        """Whether it contains code by value, as written by cloudpickle and dill, for a single version of Python."""
         return any(
             name in _CODE_TYPES.get(module, ()) or name in _CODE_MAKERS and module.rpartition(".")[2] in _CODE_PICKLERS
             for module, name in self.imports
@@ -165,7 +166,7 @@ _CODE_TYPES = {"types": ("CodeType", "FunctionType"), "marshal": ("load", "loads
 _CODE_PICKLERS = ("cloudpickle", "cloudpickle_fast", "_dill")
 _CODE_MAKERS = ("_make_function", "_make_skel_func", "_builtin_type", "_create_function", "_create_code")
 
-#: How compressed files of joblib begin, and those of its old versions; no pickle does.
+#: The first bytes of compressed files from joblib, including old versions; no pickle begins like this.
 _COMPRESSED = {
     b"\x78": "zlib",
     b"\x1f\x8b": "gzip",
@@ -178,7 +179,7 @@ _COMPRESSED = {
 
 
 def compression(start: bytes) -> str | None:
-    """Return how joblib compressed a file, from its first bytes; None if it is not compressed.
+    """Return the compression that joblib used for a file, given its first bytes; None if it is not compressed.
 
     >>> compression(bytes.fromhex("1f8b08")), compression(b"\\x80\\x05")
     ('gzip', None)
@@ -187,7 +188,7 @@ def compression(start: bytes) -> str | None:
 
 
 def is_joblib(reading: Reading) -> bool:
-    """Tell whether joblib wrote it. Then arrays lie between the opcodes, where no unpickler expects them."""
+    """Return whether joblib wrote the pickle, with raw arrays between the opcodes, which no plain unpickler expects."""
     return any(
         found.module.startswith("joblib.numpy_pickle") and found.name in ("NumpyArrayWrapper", "NDArrayWrapper")
         for found in reading.imports
@@ -195,7 +196,7 @@ def is_joblib(reading: Reading) -> bool:
 
 
 def imported(reading: Reading) -> dict[str, Any]:
-    """Return what is recorded of a pickle's imports."""
+    """Return the values to record about a pickle's imports."""
     found = sorted(map(str, reading.imports))
     more = (f"{TroubleKind.LIMIT.value}, {len(found):,} in all",) if len(found) > MOST_IMPORTS else ()
     return {
@@ -206,10 +207,10 @@ def imported(reading: Reading) -> dict[str, Any]:
 
 
 def read(pieces: Iterable[Any]) -> Reading:
-    """Return what the bytes of a pickle say.
+    """Read a pickle, and return the result.
 
     Args:
-        pieces: of the pickle, in order: bytes, or memory that may be overwritten when the next piece is asked for.
+        pieces: the pieces of the pickle in order: bytes, or memory that may be overwritten once the next is requested.
 
     >>> reading = read([b"cos\\nsystem\\n(S'ls'\\ntR."])
     >>> [str(found) for found in reading.imports], reading.troubles
@@ -238,18 +239,18 @@ class _Lost(_Over):
 
 
 class _Memo:
-    """What the unpickler remembers by number: which numbers are in use, and what may be names."""
+    """The unpickler's memo: which indices are in use, and which entries may be names."""
 
     def __init__(self) -> None:
-        #: All numbers below this one are in use, and the others.
+        #: All indices below this are in use, and so are the others.
         self.dense = 0
         self.others: set[int] = set()
         self.names: dict[int, bytes] = {}
-        #: Strings that were used as a name are not forgotten.
+        #: Strings that were used as names, which are not forgotten.
         self.used: set[bytes] = set()
 
     def put(self, index: int, name: bytes | None) -> None:
-        """Remember something, and its text if it may be a name."""
+        """Add an entry, with its text if it may be a name."""
         if index == self.dense:
             self.dense += 1
             while self.dense in self.others:
@@ -265,7 +266,7 @@ class _Memo:
             self.names[index] = name
 
     def forget_some(self) -> None:
-        """Keep the strings that were used as names, and the latest."""
+        """If there are too many strings, keep only the latest and those used as names."""
         if len(self.names) > MAX_NAMES:
             used = [item for item in self.names.items() if item[1] in self.used]
             last = list(self.names.items())[-MAX_NAMES // 4 :]
@@ -278,7 +279,7 @@ _GROUP = re.compile(rb"\((?:(?:%b%b)*+u|%b*+e)" % (_VALUE, _VALUE, _VALUE), re.D
 
 
 class Reader:
-    """Reads a pickle that is fed to it piece by piece.
+    """Reads a pickle, fed to it piece by piece.
 
     >>> reader = Reader()
     >>> reader.feed(b"cbuiltins\\n")
@@ -293,28 +294,28 @@ class Reader:
         self._troubles: dict[str, Trouble] = {}
         self._protocol = 0
         self._highest: int | None = None
-        #: Bytes that were fed; how many of them were read; where the current opcode begins after these.
+        #: The number of bytes fed; the offset up to which they are read; the current opcode's position after that.
         self._size = 0
         self._offset = 0
         self._at = 0
-        #: Bytes to skip, and whether to skip to the end of a line.
+        #: The number of bytes to skip, and whether to skip to the end of a line.
         self._skip = 0
         self._in_line = False
         #: The beginning of an opcode that continues in the next piece.
         self._rest = b""
         self._frame_end = _FOREVER
         self._has_stopped = False
-        #: Whether it is known by now that this is not a whole pickle.
+        #: Whether the data read so far is known not to be a complete pickle.
         self.is_broken = False
-        #: The stack: one byte per item, and the strings by position. A string is not removed with its item: it is
-        #: valid only while the item at its position is a _STRING.
+        #: The stack: one byte for each item, and the strings by position. A string remains after its item is popped,
+        #: until another replaces it, so it is valid only while the item at its position is a _STRING.
         self._stack = bytearray([_MARK] * _BOTTOM)
         self._strings: dict[int, bytes] = {}
         self._memo = _Memo()
         self._table = _make_table()
 
     def feed(self, piece: Any) -> None:
-        """Read some more bytes; no reference to them is kept."""
+        """Read more bytes; no reference to them is kept."""
         view = memoryview(piece).cast("B")
         self._size += len(view)
         at = 0
@@ -329,7 +330,7 @@ class Reader:
             self.is_broken = True
 
     def result(self) -> Reading:
-        """Return what was read; nothing may be fed after it."""
+        """Finish reading and return the result; nothing may be fed after this."""
         if not self._has_stopped and not self.is_broken:
             self._break(_Over("it ends too early"), self._size)
         elif self._has_stopped and self._size < self._frame_end < _FOREVER:
@@ -354,7 +355,7 @@ class Reader:
         self.is_broken = True
 
     def _advance(self, view: memoryview, at: int) -> int:
-        """Read on from a place in a piece; return the place that was reached."""
+        """Continue reading at a position in a piece; return the position reached."""
         self._at = 0
         if self._offset >= self._frame_end:
             self._frame_end = _FOREVER
@@ -375,7 +376,7 @@ class Reader:
         self._at = self._frame_end - self._offset
         reached = self._offset + self._skip + len(self._rest)
         if reached > self._frame_end or reached == self._frame_end and (self._in_line or self._rest):
-            raise _Lost("an opcode goes over the end of its frame")
+            raise _Lost("an opcode crosses the end of its frame")
         return at + (done or len(piece)) - rest
 
     def _follow(self, data: bytes) -> int:
@@ -486,7 +487,7 @@ class Reader:
         return data[start : start + number], start + number
 
     def _read_line(self, opcode: "_Opcode", data: bytes, pos: int) -> tuple[bytes | None, int]:
-        """Return a line, or None if it is too long for a name, and the place after it."""
+        """Return a line, or None if it is too long for a name, and the position after it."""
         end = data.find(b"\n", pos)
         if (end if end >= 0 else len(data)) - pos > NAME_BYTES:
             if opcode.argument == _NAMES:
@@ -499,8 +500,8 @@ class Reader:
             raise _Over("a line is empty")
         return data[pos:end], end + 1
 
-    # Effects of opcodes: each is called with the opcode's argument after the items on the stack were replaced, and
-    # returns the text of the item on top if that may be a name.
+    # The effects of opcodes beyond the number of items on the stack. Each is called, after the items have changed, with
+    # the opcode's argument, and returns the text of the top item if it may be a name.
 
     def _set_protocol(self, protocol: int) -> None:
         if protocol > _HIGHEST_PROTOCOL:
@@ -517,7 +518,7 @@ class Reader:
         self._frame_end = start + size
 
     def _look(self) -> bytes | None:
-        """Return the text of the item on top, None if it is not known."""
+        """Return the text of the top item, or None if it has none."""
         if self._stack[-1] == _MARK:
             raise _Over("an item is missing on its stack")
         return self._strings.get(len(self._stack) - 1) if self._stack[-1] == _STRING else None
@@ -533,13 +534,13 @@ class Reader:
         return name
 
     def _put(self, argument: int | bytes | None) -> None:
-        index = _index(argument)
+        index = _read_index(argument)
         if index < 0:
             raise _Over("a memo index is negative")
         self._memo.put(index, self._look())
 
     def _get(self, argument: int | bytes | None) -> bytes | None:
-        index = _index(argument)
+        index = _read_index(argument)
         if not 0 <= index < self._memo.dense and index not in self._memo.others:
             raise _Over("something is missing in its memo")
         return self._memo.names.get(index)
@@ -569,8 +570,8 @@ class Reader:
         self._imports.add(asked)
 
 
-def _index(argument: int | bytes | None) -> int:
-    """Return the index of a memo entry; in a line, the unpickler reads it up to the first zero byte."""
+def _read_index(argument: int | bytes | None) -> int:
+    """Return the index of a memo entry; if it is a line, the unpickler reads it up to the first zero byte."""
     if argument is None:
         raise _Lost("a memo index is too long")
     try:
@@ -587,7 +588,7 @@ def _decode_unicode(line: bytes) -> bytes | None:
         return None
 
 
-#: Escapes that every version of Python takes without a warning.
+#: A text with only those escapes that every version of Python accepts without a warning.
 _PLAIN = re.compile(rb"""(?:[^\\]|\\(?:[\\'"abfnrtv]|x[0-9a-fA-F]{2}|[0-3][0-7]{2}))*+""", re.DOTALL)
 
 
@@ -651,7 +652,7 @@ _OWN = ("POP", "DUP", "MEMOIZE", "STACK_GLOBAL")
 
 @cache
 def _make_table() -> dict[int, _Opcode]:
-    """Return what each opcode does, from `pickletools`, which is imported here because that takes 2 ms."""
+    """Return the opcodes by code, mostly from `pickletools`, whose import would add 2 ms to the start of a command."""
     from pickletools import markobject, opcodes
 
     table = {}

@@ -1,6 +1,6 @@
-"""The distributions that are installed here: which one supplies a module, its version, and what it requires.
+"""Look up installed distributions: which one supplies a module, their versions, and their requirements.
 
-What is installed may be damaged in any way; whatever goes wrong here, no model must be lost because of it.
+An installation may be damaged in any way; errors here must never cause the loss of a model.
 """
 
 import os
@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 
-# `importlib.metadata` is imported where it is needed: that takes a while, and most readers do without it.
+# `importlib.metadata` is imported where needed: the import takes a while, and reading a model rarely needs it.
 
 
 def suppliers(modules: Iterable[str]) -> dict[str, str]:
-    """Return the distribution that supplies each top-level module; none for a module of several, such as `google`.
+    """Return the distribution that supplies each top-level module; omit modules with several, such as `google`.
 
     >>> suppliers(["click", "json"])
     {'click': 'click'}
@@ -28,14 +28,14 @@ def suppliers(modules: Iterable[str]) -> dict[str, str]:
 
 
 def versions(distributions: Iterable[str]) -> dict[str, str]:
-    """Return the versions of distributions that are installed, and of those that they directly require.
+    """Return the installed versions of distributions and of their direct requirements.
 
     >>> sorted(versions(["rich"]))
     ['markdown-it-py', 'pygments', 'rich']
     """
     wanted = {*distributions}
     for needed, extra in [requirement for name in wanted for requirement in _requirements(name)]:
-        # An extra named after what it brings, such as xgboost[scikit-learn], is needed if that is in use.
+        # An extra named after its requirement, such as xgboost[scikit-learn], counts if the requirement is in use.
         if not extra or extra == needed and any(
             needed in names and module in sys.modules for module, names in _distributions().items()
         ):
@@ -44,7 +44,7 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def is_installed(distribution: str, version: str) -> bool:
-    """Tell from the .dist-info folder's name whether this version is installed; if False, ask `version`.
+    """Return whether there is a .dist-info folder for this version; if False, `version` gives the definite answer.
 
     >>> is_installed("rich", version("rich"))
     True
@@ -53,14 +53,14 @@ def is_installed(distribution: str, version: str) -> bool:
 
 
 def forget() -> None:
-    """Look again at what is installed when next asked for it."""
+    """Clear the caches, so that changes to the installed distributions are noticed."""
     version.cache_clear()
     _folders.cache_clear()
 
 
 @cache
 def _folders() -> dict[str, str]:
-    """Return the versions of distributions by the names of their folders; reading their files takes much longer."""
+    """Return the versions of distributions according to their folders' names; reading their files takes much longer."""
     found: dict[str, str] = {}
     for place in sys.path:
         with suppress(OSError, ValueError):
@@ -73,7 +73,7 @@ def _folders() -> dict[str, str]:
 
 @cache
 def version(distribution: str) -> str | None:
-    """Return the version of a distribution that is installed here; None if there is none."""
+    """Return the installed version of a distribution; None if it is not installed."""
     from importlib import metadata
 
     with suppress(Exception):
@@ -83,7 +83,7 @@ def version(distribution: str) -> str | None:
 
 @cache
 def _distributions() -> dict[str, list[str]]:
-    """Return the distributions of each top-level module; cached, because this looks at all that is installed."""
+    """Return the distributions of each top-level module; cached, because this reads all installed distributions."""
     from importlib import metadata
 
     with suppress(Exception):
@@ -94,7 +94,7 @@ def _distributions() -> dict[str, list[str]]:
 
 @cache
 def _requirements(distribution: str) -> list[tuple[str, str]]:
-    """Return the names of what a distribution directly requires, each with its extra, or an empty text."""
+    """Return the direct requirements of a distribution, each with its extra or an empty string."""
     from importlib import metadata
 
     lines: list[str] = []

@@ -1,8 +1,8 @@
-"""Objects to streams of parts, and parts back to the bytes of a pickle.
+"""Pickle objects to a series of parts, and turn verified parts back into the bytes of a pickle.
 
-A pickle of less than `PART_SIZE` bytes is one part; a longer one is cut into parts of at most that. A running SHA-256
-gives each part the digest of all bytes up to its end, so that the last part's digest is the whole pickle's, and a
-reader verifies each part before the unpickler sees it.
+A pickle of less than `PART_SIZE` bytes has one part; a longer one is split into parts of at most that size. Each part
+has the SHA-256 digest of all bytes up to its end, so that the last part's digest is that of the whole pickle, and a
+reader can verify each part before the unpickler sees it.
 """
 
 import hashlib
@@ -26,45 +26,45 @@ from views_runs.pickles import culprit, opcodes, packages
 
 log = logging.getLogger("views_runs")
 
-#: Every Python that runs this package reads protocol 5, and it hands on large arrays without a copy.
+#: All Python versions that can run this package support protocol 5, which passes on large arrays without copying them.
 PROTOCOL = 5
 
-#: Bytes in a part, at most: with the row's other columns just under 1 MiB, and 64 pages of the file.
+#: The maximum size of a part in bytes: including the row's other columns, just under 1 MiB, or 64 pages of the file.
 PART_SIZE = 63 * 16384
 
-#: Bytes in the first part of a pickle that has several. It lies beside the metadata, and is written again with it.
+#: Bytes in the first part of a pickle of several parts. It is in the same row as the metadata, and rewritten with it.
 FIRST_PART_SIZE = 4096
 
-#: The names of a script while it runs, and of a script in the processes that multiprocessing spawns.
+#: The module names of a running script, and of a script in the processes that multiprocessing spawns.
 MAIN = ("__main__", "__mp_main__")
 
 
 class Part(NamedTuple):
-    """A piece of a pickle, and the SHA-256 of the pickle up to its end."""
+    """A part of a pickle, and the SHA-256 digest of the pickle up to the end of the part."""
 
     data: bytes | bytearray
     digest: bytes
 
 
 class Pickled(NamedTuple):
-    """A pickle that was written: what its row has of it."""
+    """The properties of a pickle that was written, for the columns of its row."""
 
-    #: Of the whole, in bytes.
+    #: The size of the whole pickle, in bytes.
     size: int
-    #: Of the whole, in hexadecimal.
+    #: The digest of the whole pickle, in hexadecimal.
     sha256: str
-    #: The part that lies in the row.
+    #: The part that is stored in the row.
     first: Part
-    #: What is recorded of how it was made and what it needs: a JSON object.
+    #: How it was made and what it needs, as a JSON object.
     environment: str
 
 
 class PickleWriter:
-    """A file to write a pickle to: it hashes the bytes, cuts them into parts, and notes what they import.
+    """A file-like object to write a pickle to: hashes the bytes, splits them into parts, and records their imports.
 
     Args:
         sink: called with each part after the first, in order.
-        reader: follows what is written, to note the imports; None to note nothing.
+        reader: determines the imports from the bytes written; None to record nothing.
 
     >>> parts = []
     >>> writer = PickleWriter(parts.append)
@@ -86,7 +86,7 @@ class PickleWriter:
         self._made_here: dict[str, Any] = {}
 
     def write(self, data: Any) -> int:
-        """Take bytes, or anything with a buffer, of any size, without keeping a reference to it."""
+        """Write bytes, or any object with a buffer, of any size; no reference to it is kept."""
         view = pickle.PickleBuffer(data).raw()
         if self.reader is not None:
             self.reader.feed(view)
@@ -127,7 +127,7 @@ class PickleWriter:
         }
 
     def finish(self) -> Pickled:
-        """Hand on what is left, and return what is to be noted of the whole."""
+        """Pass on the remaining bytes, and return the properties of the whole pickle."""
         if self._used or self._first is None:
             del self._buffer[self._used :]
             self._hash.update(self._buffer)
@@ -139,7 +139,7 @@ class PickleWriter:
         return Pickled(self.size, self._hash.hexdigest(), self._first, json.dumps(self._describe()))
 
     def _describe(self) -> dict[str, Any]:
-        """Return what is recorded; of the type and the libraries of a pickle that was not made here nothing is known."""
+        """Return the environment to record; for a copied pickle, its type and libraries are not known."""
         if self.reader is None:
             return {}
         reading = self.reader.result()
@@ -147,13 +147,13 @@ class PickleWriter:
         names = ", ".join(sorted(found.name for found in reading.imports if found.module in MAIN))
         if not self._made_here:
             if names:
-                log.warning("the pickle needs %s of __main__: it can be fetched only where that is defined", names)
+                log.warning("the pickle needs %s from __main__: it can be fetched only where this is defined", names)
             return environment
         if names:
             warnings.warn(
-                f"the model needs {names}, defined in the running script: it can be fetched only where __main__ has the "
-                "same. Move it to a module that can be imported, and store the model again",
-                # The caller of Storage.store.
+                f"the model needs {names}, defined in the running script: it can be fetched only where __main__ "
+                "defines the same. Move it to a module that can be imported, and store the model again",
+                # Points to the caller of Storage.store.
                 stacklevel=5,
             )
         suppliers = packages.suppliers({found.module.split(".")[0] for found in reading.imports})
@@ -162,24 +162,24 @@ class PickleWriter:
 
 
 def _explain_failure(model: Any, error: Exception) -> ModelPickleError:
-    """Return the error that names what keeps an object from being pickled."""
-    # Of what is nested too deeply no single part is to blame.
+    """Return the error that names the part of an object that cannot be pickled."""
+    # If the object is nested too deeply, no single part is to blame.
     place, value = ("", model) if isinstance(error, RecursionError) else culprit.find_culprit(model)
     whose = f" because of {place}, a {type_name(value)}" if place else ""
-    # From Python 3.14 on the pickler itself says where it failed.
+    # From Python 3.14, the pickler itself adds notes on where it failed.
     notes = "".join(f"; {note}" for note in getattr(error, "__notes__", ()))
     return ModelPickleError(
         f"a {type_name(model)} cannot be pickled{whose}: {type(error).__name__}: {error}{notes}",
-        "Remove what cannot be pickled (a lambda, an open file, a lock, a database connection) and store it again; "
-        "nothing was stored",
+        "Remove what cannot be pickled (such as a lambda, an open file, a lock or a database connection) and store the "
+        "model again; nothing was stored",
     )
 
 
 class PickleReader:
-    """A file for an unpickler to read from, over the verified bytes of a pickle.
+    """A file-like object from which an unpickler reads the verified bytes of a pickle.
 
-    Since protocol 4 an unpickler asks for whole frames and whole arrays. An `io.BufferedReader` in between, which would
-    serve the single bytes that it asks for in older ones, costs a tenth of the time.
+    From protocol 4, an unpickler reads whole frames and whole arrays. Wrapping this in an `io.BufferedReader`, for the
+    single bytes that it reads in older protocols, would cost a tenth of the time.
     """
 
     def __init__(self, pieces: Iterator[memoryview]) -> None:
@@ -187,7 +187,7 @@ class PickleReader:
         self._rest = memoryview(b"")
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as there are bytes; return how many there were."""
+        """Fill a buffer as far as possible, and return the number of bytes read."""
         view, done = memoryview(buffer), 0
         while done < len(view):
             if not self._rest:
@@ -201,7 +201,7 @@ class PickleReader:
         return done
 
     def read(self, size: int) -> bytes:
-        """Return this many bytes, or all that are left."""
+        """Return this many bytes, or fewer at the end of the pickle."""
         if size <= len(self._rest):
             piece, self._rest = self._rest[:size], self._rest[size:]
             return bytes(piece)
@@ -210,7 +210,7 @@ class PickleReader:
         return bytes(memoryview(buffer)[:count])
 
     def readline(self) -> bytes:
-        """Return the bytes up to the end of a line, including it."""
+        """Return the bytes up to and including the next newline."""
         line = bytearray()
         while not line.endswith(b"\n") and (byte := self.read(1)):
             line += byte
@@ -218,28 +218,28 @@ class PickleReader:
 
 
 class StoredPart(NamedTuple):
-    """A part as it lies in the file: its digest, and how to read it into memory, which returns its size."""
+    """A stored part: its digest, and a function that reads it into memory and returns its size."""
 
     digest: Any
     read: Callable[[memoryview], int]
 
 
 def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[memoryview, None, None]:
-    """Yield the bytes of a pickle, each part after its digest was verified.
+    """Yield the bytes of a pickle part by part, each after verifying its digest.
 
-    A thread takes the digest of one part, which needs no interpreter, while the unpickler works with the part before.
-    Reading it from the file there too was slower: the two threads waited for each other.
+    A thread computes the digest of one part, without holding the GIL, while the unpickler processes the previous part.
+    Reading from the file in that thread too was slower: the two threads waited for each other.
 
     Args:
-        parts: in order, at least to the pickle's end.
-        size: of the whole pickle, in bytes.
-        sha256: of the whole pickle, in hexadecimal.
+        parts: the parts in order, at least up to the end of the pickle.
+        size: the size of the whole pickle, in bytes.
+        sha256: the digest of the whole pickle, in hexadecimal.
 
     Yields:
-        Memory that is used again: it holds these bytes until the next ones are asked for.
+        Memory that is reused: its content is valid until the next part is requested.
 
     Raises:
-        CorruptModelError: a part is not as it was stored.
+        CorruptModelError: a part is damaged.
     """
     if not isinstance(size, int) or size <= 0:
         raise damaged(f"its size is {size!r}")
@@ -249,7 +249,7 @@ def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[m
     waiting: Callable[[], memoryview] | None = None
     with ExitStack() as stack:
         thread = None
-        # While the interpreter shuts down, no thread can be started: each digest is then taken when it is waited for.
+        # During interpreter shutdown no thread can be started; each digest is then computed when it is needed.
         with suppress(RuntimeError):
             thread = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
         for number, part in enumerate(parts):
@@ -270,7 +270,7 @@ def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[m
         if done != size:
             raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
         if running.hexdigest() != sha256:
-            raise damaged("the digest of the whole is not that of its last part")
+            raise damaged("the digest of the whole pickle does not match that of its last part")
         yield last
 
 
@@ -282,10 +282,10 @@ def _verify(running: "hashlib._Hash", view: memoryview, digest: Any, number: int
 
 
 def verified_whole(data: Any, size: int, sha256: str) -> bytes:
-    """Return the bytes of a pickle of one part after they were verified.
+    """Verify a pickle of one part, and return its bytes.
 
     Raises:
-        CorruptModelError: it is not as it was stored.
+        CorruptModelError: it is damaged.
     """
     if not isinstance(data, bytes) or len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
         raise damaged("its pickle does not match its digest")

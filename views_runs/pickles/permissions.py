@@ -19,17 +19,17 @@ _MOVE = "Move the store to a folder of its own, for example with `viewser model 
 def refuse_open(path: Path) -> None:
     """Refuse a store that everyone on the system can write to.
 
-    Where mode bits do not show who can write, warn about that instead.
+    If mode bits do not show who can write, log a warning instead.
 
     Raises:
-        OpenPermissionsError: with what to do about it.
+        OpenPermissionsError: everyone can write to the store.
     """
     if not _check_modes(path):
         return
     for place, advice in open_to_everyone(path):
         mount = filesystems.find_mount(path)
         if not mount or mount.kind not in filesystems.WITH_MODES:
-            advice += ". If chmod has no effect there, ask the administrator of the volume who can write to it"
+            advice += ". If chmod has no effect there, ask the volume's administrator who can write to it"
         raise OpenPermissionsError(
             f"everyone on this system can write to {place}, and so run code as anyone who fetches; nothing was loaded",
             f"{advice}. Or pin the model with sha256=, or allow this with Storage(..., allow_open_permissions=True)",
@@ -38,43 +38,43 @@ def refuse_open(path: Path) -> None:
 
 @cache
 def _check_modes(path: Path) -> bool:
-    """Tell whether mode bits show who can write to a store; warn once if they do not."""
+    """Return whether mode bits show who can write to a store; if not, warn once."""
     if filesystems.has_modes(path):
         return True
-    log.warning("%s: mode bits do not show who can write here, and those who can run code as anyone who fetches", path)
+    log.warning("%s: mode bits do not show who can write here, and so run code as anyone who fetches", path)
     return False
 
 
 def open_to_everyone(path: Path, move: str = _MOVE) -> Iterator[tuple[Path, str]]:
-    """Yield each place of a store that everyone on the system can write to, and what to do about it.
+    """Yield each file or folder of a store that everyone on the system can write to, with advice.
 
     Args:
-        path: of the store, or of another file.
-        move: what to do when it is in a folder that others share, such as /tmp.
+        path: the store, or another file.
+        move: the advice if the file is in a shared folder such as /tmp.
     """
     if os.name != "posix":
         return
     own = [*list_places(path)]
     real = Path(os.path.realpath(path))
-    # Through a link, the folders that lead to the link count too.
+    # If the path is a link, the folders on the way to the link matter too.
     for place in dict.fromkeys([*own, *path.parents, *real.parents]):
         try:
             mode = place.stat().st_mode
         except OSError:
-            # The journal may be gone by now.
+            # The journal may have been removed by now.
             continue
         if not mode & stat.S_IWOTH:
             continue
         if not stat.S_ISDIR(mode) or not mode & stat.S_ISVTX:
             yield place, f"Run `chmod o-w {shlex.quote(str(place))}`"
         elif place in own:
-            # In a sticky folder, nobody can replace the folders and links of others, but everyone can put a journal
-            # beside the store, which SQLite plays back into it. Such a folder is shared on purpose, as /tmp is.
+            # In a sticky folder, nobody can replace the folders and links of others, but anyone can put a journal
+            # beside the store, which SQLite plays back into it. Such folders, like /tmp, are shared on purpose.
             yield place, f"{move}; do not change the mode of {place}, which others use"
 
 
 def list_places(path: Path) -> Iterator[Path]:
-    """Yield what makes up a store: its file, its journal, and the folder in which a journal can be created."""
+    """Yield the existing parts of a store: its file, its journal, and the folder in which a journal can be created."""
     real = os.path.realpath(path)
     for place in (real, f"{real}-journal", os.path.dirname(real)):
         if os.path.exists(place):

@@ -1,4 +1,4 @@
-"""Copy pickle files from elsewhere, and refuse files of other kinds."""
+"""Copy existing pickle files, and refuse files of other kinds."""
 
 import os
 import stat
@@ -9,10 +9,10 @@ from views_runs.pickles import opcodes
 from views_runs.pickles.opcodes import TroubleKind
 from views_runs.pickles.parts import PART_SIZE, PickleWriter
 
-#: Bytes read at once: what is not a pickle is refused before the first part is full, and so before anything is stored.
+#: Bytes to read at a time, so that other files are refused before the first part is full and anything is stored.
 _CHUNK = PART_SIZE // 16
 
-#: How files of other kinds begin that may hold models too, and what they are.
+#: The first bytes of other file formats that may contain models, with descriptions.
 _OTHERS = {
     b"PK\x03\x04": "a zip archive, such as torch and keras write",
     b"\x89HDF": "an HDF5 file",
@@ -23,10 +23,10 @@ _OTHERS = {
 
 
 def copy(file: str | os.PathLike[str], writer: PickleWriter) -> None:
-    """Write the bytes of a pickle file, which is read once, to a writer that has a reader.
+    """Copy a pickle file, in one pass, to a writer that has a reader.
 
     Raises:
-        UploadError: the file cannot be read, or is not one whole pickle.
+        UploadError: the file cannot be read, or is not a single complete pickle.
     """
     assert writer.reader is not None
     start = b""
@@ -39,7 +39,7 @@ def copy(file: str | os.PathLike[str], writer: PickleWriter) -> None:
                 start = start or piece[:16]
                 writer.write(piece)
     except StorageError:
-        # Some, such as that the store is busy, are OSErrors too.
+        # Some of these, such as StoreBusyError, are OSErrors too.
         raise
     except (OSError, ValueError, TypeError) as error:
         trouble = getattr(error, "strerror", None) or str(error)
@@ -47,17 +47,17 @@ def copy(file: str | os.PathLike[str], writer: PickleWriter) -> None:
     reading = writer.reader.result()
     compression = opcodes.compression(start)
     if trouble := _find_trouble(reading, start, compression):
-        loader = "joblib.load" if compression or opcodes.is_joblib(reading) else "what wrote it"
-        advice = f"Load it with {loader}, and store the object that you get; nothing was stored"
+        loader = "joblib.load" if compression or opcodes.is_joblib(reading) else "the library that wrote it"
+        advice = f"Load it with {loader}, and store the resulting object; nothing was stored"
         raise UploadError(trouble, advice).locate(path=path)
 
 
 def _find_trouble(reading: opcodes.Reading, start: bytes, compression: str | None) -> str:
-    """Return why a file is not one whole plain pickle; empty if it is one."""
+    """Return why a file is not a single complete, plain pickle; empty if it is."""
     if compression:
-        return f"it is not a plain pickle: it is compressed ({compression}), as joblib does it"
+        return f"it is not a plain pickle: it is compressed ({compression}), as joblib can do"
     if opcodes.is_joblib(reading):
-        return "it is not a plain pickle: joblib wrote it, with arrays in between"
+        return "it is not a plain pickle: joblib wrote it, with raw arrays between the opcodes"
     if rest := [trouble for trouble in reading.troubles if trouble.kind is TroubleKind.REST]:
         return f"it is not a single pickle: {rest[0]}"
     if reading.is_whole:

@@ -1,4 +1,4 @@
-"""The user's own list of what stored models may import: in the user's folder, never in the file that others write."""
+"""The user's own list of trusted imports: in the user's folder, never in the file that others can write to."""
 
 import os
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from views_runs.records import ModelRecord
 
 
 def path() -> Path:
-    """Return the file with the list.
+    """Return the path of the list.
 
     Raises:
         StorageError: there is no home folder.
@@ -27,50 +27,50 @@ def path() -> Path:
 
 
 def listed() -> frozenset[Import]:
-    """Return what is on the list; nothing if it does not exist.
+    """Return the imports on the list; none if the file does not exist.
 
     Raises:
-        StorageError: it cannot be read, or everyone on the system can change it.
+        StorageError: the list cannot be read, or everyone on the system can change it.
     """
     file = path()
     for place, advice in permissions.open_to_everyone(file, "Move the list to a folder of your own"):
         trouble = f"everyone on this system can write to {place}, and so change this list"
         raise StorageError(trouble, advice).locate(path=file)
     try:
-        return parsed(line.strip() for line in _lines(file) if line.strip() and not line.lstrip().startswith("#"))
+        return parsed(line.strip() for line in _read_lines(file) if line.strip() and not line.lstrip().startswith("#"))
     except (OSError, ValueError) as error:
         trouble = f"the list of trusted imports cannot be read: {getattr(error, 'strerror', None) or error}"
         raise StorageError(trouble, "Correct or remove this file").locate(path=file) from error
 
 
 def parsed(entries: Iterable[str]) -> frozenset[Import]:
-    """Return the imports that texts name, each ``module.name``, or ``module:name`` if the name has dots.
+    """Parse imports, each given as ``module.name``, or ``module:name`` if the name has dots.
 
     Raises:
-        ValueError: a text is not an import.
+        ValueError: an entry is not an import.
     """
     found = {entry: Import.parse(entry) for entry in ([entries] if isinstance(entries, str) else entries)}
     for entry, one in found.items():
         if not one.module or not one.name or "*" in entry:
             raise ValueError(
-                f"{entry!r} is not an import: write module.name, such as sklearn.svm._classes.SVC; wildcards are not "
+                f"{entry!r} is not an import: use module.name, as in sklearn.svm._classes.SVC; wildcards are not "
                 "supported"
             )
     return frozenset(found.values())
 
 
 def as_installed(record: ModelRecord) -> ModelRecord:
-    """Return a record with the distributions that supply its imports here, whatever the store says about them."""
+    """Return a record with the distributions that supply its imports on this machine instead of those recorded."""
     modules = {Import.parse(text).module.split(".")[0] for text in record.imports or ()}
     suppliers = packages.suppliers(modules)
     return replace(record, suppliers=suppliers, packages=packages.versions(suppliers.values()))
 
 
 def add_all(record: ModelRecord) -> list[Import]:
-    """Add what a model imports to the list, and return what was not on it.
+    """Add a model's imports to the list, and return those that are new.
 
     Args:
-        record: of `Storage.inspect`, which has read the pickle's bytes.
+        record: a record from `Storage.inspect`, which reads the imports from the pickle.
 
     Raises:
         UntrustedModelError: its imports cannot be determined.
@@ -86,10 +86,10 @@ def add_all(record: ModelRecord) -> list[Import]:
 
 
 def add(imports: Iterable[Import]) -> list[Import]:
-    """Add imports to the list, and return those that were not on it.
+    """Add imports to the list, and return those that are new.
 
     Raises:
-        StorageError: the list cannot be written, or one of them cannot be written to it.
+        StorageError: the list cannot be written, or an import cannot be represented in it.
     """
     file, operation = path(), "change the list of trusted imports"
     try:
@@ -100,7 +100,7 @@ def add(imports: Iterable[Import]) -> list[Import]:
                 raise StorageError(trouble, "Ask whoever stored the model")
         if new:
             file.parent.mkdir(parents=True, exist_ok=True)
-            lines = [*_lines(file), *map(str, new)]
+            lines = [*_read_lines(file), *map(str, new)]
             with files.written(file, StorageError, overwrite=True) as beside:
                 beside.write_text("\n".join(lines) + "\n", "utf-8")
     except StorageError as error:
@@ -111,7 +111,7 @@ def add(imports: Iterable[Import]) -> list[Import]:
 
 
 def _can_be_listed(one: Import) -> bool:
-    """Tell whether an import that is written as a line of the list is read from it as the same."""
+    """Return whether an import, written as a line of the list, would be read back unchanged."""
     line = str(one)
     try:
         return line == line.strip() and not line.startswith("#") and parsed([line]) == {one}
@@ -119,7 +119,7 @@ def _can_be_listed(one: Import) -> bool:
         return False
 
 
-def _lines(file: Path) -> list[str]:
+def _read_lines(file: Path) -> list[str]:
     try:
         return file.read_text("utf-8").splitlines()
     except FileNotFoundError:
@@ -127,5 +127,5 @@ def _lines(file: Path) -> list[str]:
 
 
 def is_asked_for(variable: str) -> bool:
-    """Tell whether an environment variable is set to something that does not mean no."""
+    """Return whether an environment variable is set to anything but a false value."""
     return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")

@@ -1,4 +1,4 @@
-"""Unpickling a stored model: what is refused before, and what is said when it fails."""
+"""Unpickle a stored model: check it first, and explain failures."""
 
 import hashlib
 import pickle
@@ -14,10 +14,10 @@ from views_runs.pickles.loadability import Needs
 from views_runs.pickles.opcodes import Import
 from views_runs.pickles.parts import PickleReader
 
-#: Untrusted imports that are named in a message, at most.
+#: The maximum number of untrusted imports named in a message.
 MOST_NAMED = 10
 
-#: Opens the verified bytes of a pickle, from their start.
+#: Opens the verified bytes of a pickle at the beginning.
 Opens = Callable[[], AbstractContextManager[Iterator[memoryview]]]
 
 
@@ -28,18 +28,18 @@ def load(
     sha256: str | None = None,
     trust_command: str = "",
 ) -> Any:
-    """Return the object that a pickle makes.
+    """Check a pickle, unpickle it, and return the object.
 
     Args:
-        opens: opens the pickle; called twice when it has to be read to its end first.
-        needs: what was recorded of what the pickle needs.
-        trusted: what it may import, and nothing else; None for anything.
-        sha256: what its digest must be, in hexadecimal; None for any.
-        trust_command: what to run to trust this model; for the message.
+        opens: opens the pickle; called twice if the whole pickle must be checked first.
+        needs: the recorded needs of the pickle.
+        trusted: the only imports it may make; None to allow all.
+        sha256: the expected digest, in hexadecimal; None to allow any.
+        trust_command: the command that trusts this model, for the message.
 
     Raises:
-        UntrustedModelError: it would import something else, or that cannot be determined; nothing was imported.
-        DigestMismatchError: its digest is another; nothing was imported.
+        UntrustedModelError: it would import something else, or its imports cannot be determined; nothing was imported.
+        DigestMismatchError: its digest differs; nothing was imported.
         ModelLoadError: a module is missing, and nothing was imported; or unpickling failed.
     """
     if trusted is None and sha256 is None:
@@ -47,7 +47,7 @@ def load(
         with opens() as pieces:
             return _unpickle(pieces, needs, None)
     reading, found, digests = _read_through(opens)
-    # What was read counts, and not what was recorded: an attacker could have written that.
+    # Use what was read, not what was recorded: an attacker could have forged the record.
     needs = replace(needs, imports=tuple(sorted(reading.imports)), troubles=reading.troubles)
     if sha256 is not None:
         _refuse_other_digest(found, sha256)
@@ -60,9 +60,9 @@ def load(
 
 
 def _read_through(opens: Opens) -> tuple[opcodes.Reading, str, list[bytes]]:
-    """Read a pickle to its end: what it imports, its digest, and that of each piece.
+    """Read a whole pickle; return its imports, its digest, and the digest of each piece.
 
-    The digests stored in the file are not enough: an attacker could have written them.
+    The digests stored in the file are not sufficient: an attacker could have forged them.
     """
     reader, whole, digests = opcodes.Reader(), hashlib.sha256(), []
     with opens() as pieces:
@@ -74,17 +74,17 @@ def _read_through(opens: Opens) -> tuple[opcodes.Reading, str, list[bytes]]:
 
 
 def _compare_digests(pieces: Iterator[memoryview], digests: list[bytes]) -> Iterator[memoryview]:
-    """Yield the pieces of a second pass, each after it was found to be as in the first."""
+    """Yield the pieces of the second pass, each after checking that it is the same as in the first."""
     for number, piece in enumerate(pieces):
         if digests[number : number + 1] != [hashlib.sha256(piece).digest()]:
             raise DigestMismatchError(
-                "the pickle was changed while it was read", "Ask who writes to this store, and why"
+                "the pickle changed while being read", "Find out who writes to this store, and why"
             )
         yield piece
 
 
 class _RestrictedUnpickler(pickle.Unpickler):
-    """Imports only what it may."""
+    """An unpickler that makes only the allowed imports."""
 
     def __init__(self, file: PickleReader, allowed: frozenset[Import]) -> None:
         super().__init__(file)
@@ -92,7 +92,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self._allowed:
-            raise UntrustedModelError(f"the pickle asks for {module}.{name}, which is not on the list")
+            raise UntrustedModelError(f"the pickle imports {module}.{name}, which is not on the list")
         return super().find_class(module, name)
 
 
@@ -105,7 +105,7 @@ def _unpickle(pieces: Iterator[memoryview], needs: Needs, allowed: frozenset[Imp
         raise
     except Exception as error:
         raise ModelLoadError(
-            f"its bytes are whole, but unpickling them failed: {type(error).__name__}: {error}", _advise(needs)
+            f"its bytes are intact, but unpickling them failed: {type(error).__name__}: {error}", _advise(needs)
         ) from error
 
 
@@ -114,7 +114,7 @@ def _advise(needs: Needs) -> str:
     packages.forget()
     verdict = loadability.verdict(needs)
     if not verdict.reasons:
-        return "As far as was recorded, this machine has what the model needs; ask whoever stored it"
+        return "This machine has everything that was recorded as needed; ask whoever stored the model"
     lines = [f"\n  {reason}" for reason in verdict.reasons]
     return f"Possible reasons:{''.join(lines)}" + (f"\nTry: {verdict.fix}" if verdict.fix else "")
 
@@ -130,7 +130,9 @@ def _refuse_missing(needs: Needs) -> None:
         advice.append(
             f"The package that provides {', '.join(unknown)} was not recorded; ask whoever stored the model"
         )
-    which = f"the module {missing[0]}, which is" if len(missing) == 1 else f"the modules {', '.join(missing)}, which are"
+    which = (
+        f"the module {missing[0]}, which is" if len(missing) == 1 else f"the modules {', '.join(missing)}, which are"
+    )
     raise ModelLoadError(f"it needs {which} not installed here; nothing was loaded", ". ".join(advice))
 
 
@@ -140,7 +142,7 @@ def _refuse_other_digest(found: str, sha256: str) -> None:
     if found != sha256.lower():
         raise DigestMismatchError(
             f"the SHA-256 of its bytes is {found}, not {sha256.lower()}; nothing was loaded",
-            "It is another model, or was changed: ask whoever stored it",
+            "It is a different model or was changed: ask whoever stored it",
         )
 
 
@@ -150,6 +152,6 @@ def _refuse_strangers(reading: opcodes.Reading, trusted: frozenset[Import], trus
     reasons = [*(reasons if strangers else []), *map(str, reading.troubles)]
     if reasons:
         raise UntrustedModelError(
-            f"{'; '.join(reasons)}, which is not on the list; nothing was loaded",
-            f"If you trust whoever stored it, see `{trust_command}`",
+            f"the list of trusted imports does not cover it: {'; '.join(reasons)}; nothing was loaded",
+            f"If you trust whoever stored it, run `{trust_command}`",
         )
