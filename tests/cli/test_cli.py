@@ -298,7 +298,7 @@ def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
     """The line says which file, and --help needs none."""
     result = run("--store", str(tmp_path / "gone.db"), "model", "list")
     assert (result.returncode, result.stdout) == (1, "")
-    trouble = f"cannot find models: {tmp_path / 'gone.db'}: the store does not exist yet. Check the path"
+    trouble = f"cannot list models: {tmp_path / 'gone.db'}: the store does not exist yet. Check the path"
     assert result.stderr.startswith(f"Error: {trouble}")
     assert run("--store", str(tmp_path / "gone.db"), "model", "list", "--help").returncode == 0
     assert not (tmp_path / "gone.db").exists()
