@@ -46,8 +46,10 @@ class StorageError(Exception):
         return f"{where}{self.trouble}" + (f". {self.advice}" if self.advice else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Process pools pickle exceptions; OSError's own __reduce__ would lose the attributes.
-        return type(self), (self.trouble,), self.__dict__
+        # Process pools pickle exceptions; OSError's own __reduce__ would lose the attributes. The model that
+        # `fetch_or_train` attaches stays behind: it may be large, or the reason for the error may be that it cannot be pickled.
+        state = {name: value for name, value in self.__dict__.items() if name != "model"}
+        return type(self), (self.trouble,), state
 
 
 class InvalidNameError(StorageError, ValueError):

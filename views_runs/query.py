@@ -14,7 +14,7 @@ from functools import lru_cache
 from types import NoneType
 from typing import Any, NoReturn
 
-from views_runs.exceptions import InvalidMetadataError, QueryError, StorageError
+from views_runs.exceptions import QueryError, StorageError
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TEXT, TIME, Kind, month_number, round_trip
 from views_runs.names import MAX_INTEGER
 

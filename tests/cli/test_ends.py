@@ -141,7 +141,12 @@ def test_a_limit_of_nothing(store: Storage, viewser: Viewser) -> None:
 
 @pytest.mark.parametrize(
     "arguments, operation",
-    [(["delete", "n"], "delete"), (["annotate", "n", "--author", "me"], "annotate"), (["diff", "n"], "compare")],
+    [
+        (["delete", "n"], "delete"),
+        (["annotate", "n", "--author", "me"], "annotate"),
+        (["diff", "n"], "compare"),
+        (["trust", "n"], "trust"),
+    ],
 )
 def test_a_missing_model_is_not_said_to_be_inspected(
     store: Storage, viewser: Viewser, arguments: list[str], operation: str

@@ -202,7 +202,11 @@ def test_a_process_that_is_hidden_is_not_gone(monkeypatch: pytest.MonkeyPatch) -
     """Where /proc shows only one's own processes, those of others are taken to run."""
     need(sys.platform == "linux", "only Linux tells which process had an id")
     owner = json.dumps({**json.loads(owners.this_process()), "pid": 1, "start": 5})
-    monkeypatch.setattr(owners, "start_time", lambda pid: None)
+
+    def hidden(pid: int) -> int:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(owners, "_read_start", hidden)
 
     def may_not(pid: int, number: int) -> None:
         raise PermissionError

@@ -13,7 +13,7 @@ from views_runs.database import uploads
 def test_the_size_adapts() -> None:
     """After short transactions the next are larger, after long ones smaller, within the bounds."""
     pace = uploads.Pace(count=4, most=10)
-    for took, expected in ((0.05, 8), (0.01, 10), (0.2, 5), (1.0, 1), (0.01, 10), (0.1, 10)):
+    for took, expected in ((0.035, 8), (0.01, 10), (0.14, 5), (1.0, 1), (0.01, 10), (0.07, 10)):
         pace.adapt(took)
         assert pace.count == expected
 
@@ -55,6 +55,6 @@ def test_a_wait_for_the_lock_is_not_work(monkeypatch: pytest.MonkeyPatch) -> Non
     pace = uploads.Pace(count=4, most=10)
     for _ in range(2):
         with pace.transaction(connection):
-            clock.now += 0.05
+            clock.now += 0.02
     assert pace.count == 10
     assert clock.slept == pytest.approx(uploads.PAUSE)

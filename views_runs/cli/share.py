@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from views_runs.cli.command import verb
+from views_runs.cli.command import restate, verb
 from views_runs.cli.options import MODEL_NAME, WORDS, yes_option
 from views_runs.rendering.values import Requirements, Trust
 
@@ -49,7 +49,8 @@ def trust(storage: "Storage", name: str, yes: bool) -> Trust:
     from views_runs.pickles import trust
     from views_runs.rendering.views import show_imports
 
-    record = storage.inspect(name)
+    with restate(f"trust {name!r}"):
+        record = storage.inspect(name)
     show_imports(trust.as_installed(record))
     if not yes and not record.troubles:
         click.confirm(f"Add these to {trust.path()}?", abort=True, err=True)

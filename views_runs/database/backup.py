@@ -20,6 +20,7 @@ from views_runs.exceptions import (
     BackupError,
     CorruptModelError,
     ModelNotFoundError,
+    StorageError,
     StoreDamagedError,
     StoreFullError,
 )
@@ -56,26 +57,31 @@ def back_up(source: Connection, target: Path, progress: Progress) -> Backup:
         # The copy of a private store is private from the first byte.
         mode &= beside.stat().st_mode
         beside.chmod(mode | 0o600)
-        with _as_backup_error(target), Connection(beside, 0) as copy:
+        with _as_backup_error(beside, target), Connection(beside, 0) as copy:
             copy.script(_HASTE)
             schema.lay_out(copy)
             deleted, damaged = _copy_all(source, copy, progress)
-        with _as_backup_error(target):
+        with _as_backup_error(beside, target):
             verified = _verify_copy(beside, progress)
         beside.chmod(mode)
     return Backup(target, verified.versions, verified.size, deleted, damaged)
 
 
 @contextmanager
-def _as_backup_error(target: Path) -> Iterator[None]:
-    """Attribute a full disk to the copy, not to the store."""
+def _as_backup_error(beside: Path, target: Path) -> Iterator[None]:
+    """Attribute the errors of the copy to its target, not to the store."""
     try:
         yield
-    except StoreFullError as error:
-        advice = "Free some space there, or give another file"
-        raise BackupError("the disk is full", advice).locate(path=target) from error
     except BackupError as error:
-        raise error.locate(path=target)
+        error.path = target
+        raise
+    except StorageError as error:
+        if error.path != beside:
+            raise
+        trouble, advice = error.trouble, "Give another file"
+        if isinstance(error, StoreFullError):
+            trouble, advice = "the disk is full", "Free some space there, or give another file"
+        raise BackupError(trouble, advice).locate(path=target) from error
 
 
 def _refuse_companions(target: Path) -> None:

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,32 +54,66 @@ FORK_PATIENCE = 10.0
 
 Parameters = tuple[Any, ...] | dict[str, Any]
 
-# Held while a thread is inside SQLite, from the first statement of a transaction to the last, and during `os.fork`. A
-# child process inherits SQLite's list of locks and the state of its mutexes: without this, it could wait for mutexes
-# that nobody will release, and read under locks that it does not hold. Not held while waiting for another process.
-_gate = threading.RLock()
+class Gate:
+    """Keeps `os.fork` out while another thread is inside SQLite, from the first statement of a transaction to the last.
+
+    A child process inherits SQLite's list of locks and the state of its mutexes: it could wait for mutexes that nobody
+    will release, and read under locks that it does not hold.
+
+    Any number of threads can be inside. An RLock would be shorter, but while one thread waits for another process with
+    a transaction open, all the others would wait for it, whatever their timeouts. There is no lock here that a signal
+    handler could leave held: an entry that is left behind delays a fork by `FORK_PATIENCE`, and nothing else.
+    """
+
+    def __init__(self) -> None:
+        #: How deep each thread is inside, and which threads are about to fork.
+        self._inside: dict[int, int] = {}
+        self._forking: set[int] = set()
+
+    def __enter__(self) -> None:
+        thread = threading.get_ident()
+        depth = self._inside.get(thread, 0)
+        # First this, and then the look; the forking thread does it in the same order, so one of them sees the other.
+        self._inside[thread] = depth + 1
+        while not depth and self._forking - {thread}:
+            del self._inside[thread]
+            time.sleep(0.001)
+            self._inside[thread] = 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        thread = threading.get_ident()
+        depth = self._inside.pop(thread, 1) - 1
+        if depth:
+            self._inside[thread] = depth
+
+    def close(self) -> None:
+        """Keep other threads out, and wait until they have left; not for ever, because one may hang on a dead share."""
+        thread = threading.get_ident()
+        self._forking.add(thread)
+        until = time.monotonic() + FORK_PATIENCE
+        while time.monotonic() < until:
+            alive = {other.ident for other in threading.enumerate()} - {thread}
+            if not alive & self._inside.keys():
+                return
+            time.sleep(0.001)
+
+    def open(self) -> None:
+        """Let other threads in again."""
+        self._forking.discard(threading.get_ident())
+
+    def forget_others(self) -> None:
+        """Forget, in a child process, the threads that it does not have; a thread that forked inside is still inside."""
+        thread = threading.get_ident()
+        self._inside = {thread: self._inside[thread]} if thread in self._inside else {}
+        self._forking = set()
 
 
-def _close_gate() -> None:
-    # With a time limit: a thread may be stuck in a system call on a share that has gone away.
-    _gate.acquire(timeout=FORK_PATIENCE)
-
-
-def _open_gate() -> None:
-    if _gate._is_owned():  # type: ignore[attr-defined]
-        _gate.release()
-
-
-def _open_gate_in_child() -> None:
-    if _gate._is_owned():  # type: ignore[attr-defined]
-        _gate.release()
-    else:
-        # The thread that holds it does not exist in the child.
-        _gate._at_fork_reinit()  # type: ignore[attr-defined]
-
+_gate = Gate()
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_close_gate, after_in_parent=_open_gate, after_in_child=_open_gate_in_child)
+    os.register_at_fork(before=_gate.close, after_in_parent=_gate.open, after_in_child=_gate.forget_others)
 
 
 class Wait:
@@ -247,7 +281,6 @@ class Connection:
     def _locked(self, begin: str, poll: tuple[float, float]) -> Iterator[None]:
         wait: Wait | None = None
         while True:
-            # A with block rather than acquire and release: a signal handler may raise between any two lines.
             with _gate:
                 try:
                     self._sqlite.execute(begin).fetchall()
@@ -271,7 +304,11 @@ class Connection:
             try:
                 with _gate:
                     result = action(*arguments)
-                    return (result.fetchall(), result.rowcount) if isinstance(result, sqlite3.Cursor) else result
+                    if not isinstance(result, sqlite3.Cursor):
+                        return result
+                    # A cursor that an error's traceback keeps alive would keep the file locked.
+                    with closing(result):
+                        return result.fetchall(), result.rowcount
             except UnicodeError as error:
                 # Either SQLite's own message about a damaged schema, or an unpaired surrogate in a parameter.
                 raise StorageError(f"a string is not valid Unicode: {error}") from error

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 
@@ -93,7 +94,8 @@ class Database:
     def _handle_missing(self) -> None:
         # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
         folder = Path(os.path.realpath(self.path)).parent
-        if not self._is_default and schema.get_status(folder) is None:
+        status = schema.get_status(folder)
+        if not self._is_default and (status is None or not stat.S_ISDIR(status.st_mode)):
             advice = "Check the path, and that the share is mounted"
             raise StoreNotFoundError("the folder does not exist", advice).locate(path=folder)
         if not self._create and not self._lenient:

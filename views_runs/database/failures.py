@@ -107,7 +107,7 @@ def explain(error: sqlite3.Error, path: Path) -> StorageError:
     """Return the exception that explains an SQLite error on this file to a user."""
     kind, trouble, advice = _find_meaning(error, path)
     name = getattr(error, "sqlite_errorname", type(error).__name__)
-    return kind(f"{trouble} ({name}: {error})", advice)
+    return kind(f"{trouble} ({name}: {error})", advice).locate(path=path)
 
 
 def _find_meaning(error: sqlite3.Error, path: Path) -> Meaning:

@@ -125,13 +125,14 @@ class Models:
             except StoreDamagedError:
                 # Read the rows one by one, to return those that can be read.
                 ids = self._connection.rows(f"SELECT id FROM {TABLE}{where}", parameters)
-                return [self._read(id) for (id,) in ids]
+                return [found for (id,) in ids if (found := self._read(id)) is not None]
 
-    def _read(self, id: int) -> ModelRecord | Damage:
+    def _read(self, id: int) -> ModelRecord | Damage | None:
         try:
-            (row,) = self._connection.rows(f"{SELECT} WHERE id = ?", (id,))
-            return _as_record_or_damage(row)
-        except (StoreDamagedError, ValueError) as error:
+            row = self._connection.row(f"{SELECT} WHERE id = ?", (id,))
+            # It may have been deleted meanwhile.
+            return None if row is None else _as_record_or_damage(row)
+        except StoreDamagedError as error:
             name = self._connection.value(f"SELECT CAST(name AS BLOB) FROM {TABLE} WHERE id = ?", (id,))
             shown = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else f"(row {id})"
             return Damage(shown, 0, str(error))
@@ -168,29 +169,29 @@ class Models:
             return
         # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
         select = "SELECT digest, rowid FROM model_parts WHERE upload = ? ORDER BY part"
-        read = self._connection.read_blob
+        explain, read = partial(self._explain, row), self._connection.read_blob
+        try:
+            listed = self._connection.rows(select, (row.upload,))
+        except StoreDamagedError as error:
+            raise explain(error) from error
         parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
-        for digest, rowid in self._connection.rows(select, (row.upload,)):
-            parts.append(StoredPart(digest, partial(read, "model_parts", "data", rowid)))
-        with closing(verified(parts, row.size, row.sha256)) as pieces:
-            try:
-                yield pieces
-            except StorageError as error:
-                if type(error) not in (StorageError, StoreDamagedError, CorruptModelError):
-                    raise
-                raise self._judge(row, error) from error
+        parts += [StoredPart(digest, partial(read, "model_parts", "data", rowid)) for digest, rowid in listed]
+        with closing(verified(parts, row.size, row.sha256, explain)) as pieces:
+            yield pieces
 
-    def _judge(self, row: Stored, error: StorageError) -> StorageError:
+    def _explain(self, row: Stored, error: StorageError) -> StorageError:
         """Return the error to raise if a part cannot be read or does not match its digest.
 
-        If the model has been deleted, parts of another model may have reused the rowids of its parts.
+        If the model has been deleted, the rowids of its parts may already be in use for parts of another model.
         """
+        if type(error) not in (StorageError, StoreDamagedError, CorruptModelError):
+            return error
         now = self._connection.row("SELECT upload FROM models NOT INDEXED WHERE id = ?", (row.id,))
         if now is None:
-            return ModelNotFoundError("the model was deleted while being read")
+            return ModelNotFoundError("the model was deleted while it was being read")
         if now[0] != row.upload:
-            return StorageError("the model was changed while being read", "Try again")
-        return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error}")
+            return StorageError("the model was changed while it was being read", "Try again")
+        return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error.trouble}")
 
     def refuse(self, entry: Entry) -> None:
         """Raise an error if an entry must not be stored.
@@ -298,10 +299,10 @@ class Models:
         if versions:
             return ModelNotFoundError(
                 f"the model {reference.name!r} has no version {reference.version}; "
-                f"its versions are {', '.join(versions)}"
+                f"its {'only version is' if len(versions) == 1 else 'versions are'} {', '.join(versions)}"
             )
         select = f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?"
-        others = [name for (name,) in self._connection.rows(select, (MAX_GUESSES,))]
+        others = [name for (name,) in self._connection.rows(select, (MAX_GUESSES,)) if isinstance(name, str)]
         return ModelNotFoundError(f"there is no model {reference.name!r}", names.suggest(reference.name, others))
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:

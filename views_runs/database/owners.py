@@ -56,30 +56,32 @@ def has_ended(owner: str) -> bool:
         if (pid, start) == (os.getpid(), start_time(os.getpid())):
             return process["token"] not in active_tokens
         return _is_gone(pid, start)
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return False
 
 
 def _is_gone(pid: int, start: int) -> bool:
-    found = start_time(pid)
-    if found is not None:
-        return found != start
     try:
-        # If /proc hides other users' processes, a hidden process exists, but signalling it is not permitted.
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
+        return _read_start(pid) != start
+    except FileNotFoundError:
+        # /proc may hide the processes of other users.
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:
+            pass
         return False
-    # A zombie.
-    return True
+    except OSError:
+        # It cannot be known, for example because this process has too many files open.
+        return False
 
 
 def is_own(owner: str) -> bool:
     """Return whether this process is writing the upload."""
     try:
         return json.loads(owner)["token"] in active_tokens
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return False
 
 
@@ -126,14 +128,22 @@ def boot() -> str:
 
 
 def start_time(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None if it does not exist."""
+    """Return when a process started, in clock ticks since boot; None if that is not known."""
+    try:
+        return _read_start(pid)
+    except OSError:
+        return None
+
+
+def _read_start(pid: int) -> int | None:
+    """Return when a process started; None if it has ended, and only its parent has not noticed."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
             # The name in parentheses may contain spaces and parentheses; the fields after it do not.
             fields = file.read().rpartition(")")[2].split()
-            return None if fields[0] in "ZX" else int(fields[19])
-    except (OSError, ValueError):
-        return None
+    except ProcessLookupError as error:
+        raise FileNotFoundError from error
+    return None if fields[0] in "ZX" else int(fields[19])
 
 
 def describe_writers(connection: Connection) -> list[str]:
@@ -159,5 +169,5 @@ def _describe(owner: str, started_at: str) -> str:
         process = json.loads(owner)
         since = datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M:%S UTC")
         return f"{process['user']} (process {process['pid']}) has been storing a model since {since}"
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return ""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from views_runs.pickles.parts import Part, Pickled
 
 #: Seconds that a transaction may take before the next is made smaller; readers may have to wait that long.
-SHORT = 0.1
+SHORT = 0.07
 
 #: Seconds between two transactions, so that others get a turn: longer than they sleep between two attempts.
 PAUSE = 0.012
@@ -92,6 +92,7 @@ class Upload:
         self._written = 0
         self._token = os.urandom(8).hex()
         self._owner = ""
+        self._process = os.getpid()
         self._pace = Pace(count=4, most=MOST_PARTS)
 
     def add(self, part: "Part") -> None:
@@ -148,7 +149,8 @@ class Upload:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None or self.id is None:
+        if kind is None or self.id is None or self._process != os.getpid():
+            # In a forked child, the upload is its parent's.
             owners.active_tokens.discard(self._token)
             return
         try:

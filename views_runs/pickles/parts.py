@@ -224,7 +224,12 @@ class StoredPart(NamedTuple):
     read: Callable[[memoryview], int]
 
 
-def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[memoryview, None, None]:
+def verified(
+    parts: Iterable[StoredPart],
+    size: int,
+    sha256: str,
+    explain: Callable[[StorageError], StorageError] = lambda error: error,
+) -> Generator[memoryview, None, None]:
     """Yield the bytes of a pickle part by part, each after verifying its digest.
 
     A thread computes the digest of one part, without holding the GIL, while the unpickler processes the previous part.
@@ -234,6 +239,7 @@ def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[m
         parts: the parts in order, at least up to the end of the pickle.
         size: the size of the whole pickle, in bytes.
         sha256: the digest of the whole pickle, in hexadecimal.
+        explain: returns the error to raise when a part is damaged, or cannot be read.
 
     Yields:
         Memory that is reused: its content is valid until the next part is requested.
@@ -241,42 +247,56 @@ def verified(parts: Iterable[StoredPart], size: int, sha256: str) -> Generator[m
     Raises:
         CorruptModelError: a part is damaged.
     """
-    if not isinstance(size, int) or size <= 0:
-        raise damaged(f"its size is {size!r}")
     running = hashlib.sha256()
     done = 0
     buffers = cycle([memoryview(bytearray(PART_SIZE)) for _ in range(2)])
-    waiting: Callable[[], memoryview] | None = None
-    with ExitStack() as stack:
-        thread = None
-        # During interpreter shutdown no thread can be started; each digest is then computed when it is needed.
-        with suppress(RuntimeError):
-            thread = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
-        for number, part in enumerate(parts):
-            memory = next(buffers)
-            view = memory[: part.read(memory)]
-            done += len(view)
-            if not view or done > size:
-                break
-            check: Callable[[], memoryview] = partial(_verify, running, view, part.digest, number)
+    waiting: tuple[int, memoryview, Callable[[], bool]] | None = None
+    try:
+        with ExitStack() as stack:
+            if not isinstance(size, int) or size <= 0:
+                raise damaged(f"its size is {size!r}")
+            thread = None
+            # During interpreter shutdown no thread can be started; each digest is then computed when it is needed.
             with suppress(RuntimeError):
-                check = thread.submit(check).result if thread else check
-            if waiting:
-                yield waiting()
-            waiting = check
-            if done == size:
-                break
-        last = waiting() if waiting else memoryview(b"")
-        if done != size:
-            raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
-        if running.hexdigest() != sha256:
-            raise damaged("the digest of the whole pickle does not match that of its last part")
-        yield last
+                executor = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
+                # The thread is started now or never: an executor that cannot start one keeps its work, and does it later.
+                executor.submit(int)
+                thread = executor
+            for number, part in enumerate(parts):
+                memory = next(buffers)
+                view = memory[: part.read(memory)]
+                done += len(view)
+                if not view or done > size:
+                    break
+                check: Callable[[], bool] = partial(_matches, running, view, part.digest)
+                with suppress(RuntimeError):
+                    check = thread.submit(check).result if thread else check
+                if waiting:
+                    yield _check(*waiting)
+                waiting = number, view, check
+                if done == size:
+                    break
+            last = _check(*waiting) if waiting else memoryview(b"")
+            if done != size:
+                raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
+            if running.hexdigest() != sha256:
+                raise damaged("the digest of the whole pickle does not match that of its last part")
+            yield last
+    except StorageError as error:
+        explained = explain(error)
+        if explained is error:
+            raise
+        raise explained from error
 
 
-def _verify(running: "hashlib._Hash", view: memoryview, digest: Any, number: int) -> memoryview:
+def _matches(running: "hashlib._Hash", view: memoryview, digest: Any) -> bool:
     running.update(view)
-    if running.digest() != digest:
+    return bool(running.digest() == digest)
+
+
+def _check(number: int, view: memoryview, check: Callable[[], bool]) -> memoryview:
+    # Raised here: an error that the thread's future holds would hold the future, and both the memory.
+    if not check():
         raise damaged(f"part {number} of its pickle does not match its digest")
     return view
 

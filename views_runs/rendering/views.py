@@ -377,6 +377,6 @@ def versions(count: int) -> str:
 def show_topic(page: values.Topic) -> None:
     """Print a page, without the marks and targets of its links; on a terminal, through a pager."""
     text = re.sub(r"(\n+\.\. _\w+: \S+)+\n*\Z", "\n", page.text)
-    # In a table, a space takes the place of the mark.
+    # The first column of a table keeps its width.
     text = re.sub(r"\b([a-z]+)_(?=  )", r"\1 ", text)
-    console.show_page(re.sub(r"\b([a-z]+)_(?![\w`])", r"\1", text))
+    console.show_page(re.sub(r"\b([a-z]+)_(?![\w`])", r"*\1*", text))
