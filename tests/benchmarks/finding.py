@@ -99,7 +99,8 @@ def fill(path: Path, count: int) -> None:
         for number in range(count):
             metadata = realistic(chance, number, count)
             connection.execute(
-                "INSERT INTO models (name, version, stored_at, stored_by, metadata, datetimes, environment, size, sha256,"
+                "INSERT INTO models "
+                "(name, version, stored_at, stored_by, metadata, datetimes, environment, size, sha256,"
                 " digest, pickle) VALUES (?, 1, ?, 'user@host', ?, '[[\"training_date\"]]', ?, ?, ?, ?, ?)",
                 (
                     f"{'rare' if number == count // 2 else 'fatalities'}_{number:06}",

@@ -119,7 +119,9 @@ def test_download_to_what_is_no_models_name(store: Storage, viewser: Viewser) ->
 
 
 @pytest.mark.parametrize("verb", [["list"], ["inspect", "m"], ["verify"], ["check", "--all"], ["backup", "copy.db"]])
-@pytest.mark.parametrize("path, trouble", [("gone.db", "the store does not exist yet"), ("share/gone.db", "the folder does not exist")])
+@pytest.mark.parametrize(
+    "path, trouble", [("gone.db", "the store does not exist yet"), ("share/gone.db", "the folder does not exist")]
+)
 def test_a_named_store_that_is_missing(viewser: Viewser, verb: list[str], path: str, trouble: str) -> None:
     """A store that the line or the environment names has to exist, and nothing is made."""
     assert trouble in viewser("--store", path, "model", *verb, exit_code=1).stderr

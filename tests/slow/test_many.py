@@ -325,7 +325,8 @@ def test_asleep_inside_a_transaction(
             with pytest.raises(StoreBusyError, match=r"waited \d") as caught:
                 operation(impatient)
             assert str(store.path) in str(caught.value)
-            assert [record.levelno for record in caplog.records if "is locked by" in record.message] == [logging.WARNING]
+            waits = [record.levelno for record in caplog.records if "is locked by" in record.message]
+            assert waits == [logging.WARNING]
         with ThreadPoolExecutor(len(operations)) as pool:
             patient = [pool.submit(operation, Storage(store.path)) for operation in operations.values()]
             time.sleep(0.3)

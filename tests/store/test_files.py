@@ -78,7 +78,8 @@ def test_a_newer_layout(store: Storage, sql: sqlite3.Connection) -> None:
     """The message names both layouts and says how to upgrade."""
     store.store("m", 1)
     sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    refused(store, NotAStoreError, f"layout {SCHEMA_VERSION + 1}, but this .* supports layout {SCHEMA_VERSION}. .*: upgrade views_runs")
+    said = f"layout {SCHEMA_VERSION + 1}, but this .* supports layout {SCHEMA_VERSION}. .*: upgrade views_runs"
+    refused(store, NotAStoreError, said)
 
 
 @pytest.mark.parametrize("size", [1, 50, 100, 5000, 16384, 40000])
@@ -436,7 +437,9 @@ def test_a_folder_that_is_closed(store: Storage) -> None:
         "UPDATE models SET environment = '[]'",
     ],
 )
-def test_rows_that_cannot_be_read(store: Storage, sql: sqlite3.Connection, change: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_rows_that_cannot_be_read(
+    store: Storage, sql: sqlite3.Connection, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """The error names the file and the model; where several are asked for, the others are returned."""
     store.store("m", 1)
     store.store("n", 2)

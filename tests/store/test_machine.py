@@ -168,9 +168,9 @@ class Machine(RuleBasedStateMachine):
         self.tokens = 0
 
     def teardown(self) -> None:
-        for row in self.rows:
-            assert self.store.fetch(row.name, row.version) == row.model
-        self.folder.cleanup()
+        with self.folder:
+            for row in self.rows:
+                assert self.store.fetch(row.name, row.version) == row.model
 
     # What is expected
 

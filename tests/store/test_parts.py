@@ -177,7 +177,7 @@ def test_deleted_while_it_is_read(store: Storage) -> None:
 
 
 def test_deleted_and_its_place_taken_while_it_is_read(store: Storage) -> None:
-    """The rows of its parts can become those of another model: that is not damage, and none of it is taken for the model."""
+    """The rows of its parts can become those of another model: that is no damage, and nothing of it is returned."""
     model = os.urandom(20 * PART_SIZE)
     store.store("m", model)
 

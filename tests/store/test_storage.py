@@ -194,7 +194,8 @@ def test_impossible_names(store: Storage, name: Any, said: str) -> None:
 
 def test_impossible_metadata(store: Storage) -> None:
     """The message names the model and the key, and neither model nor metadata is there."""
-    with pytest.raises(InvalidMetadataError, match="cannot store 'm': .*: metadata field seeds is of type tuple") as caught:
+    said = "cannot store 'm': .*: metadata field seeds is of type tuple"
+    with pytest.raises(InvalidMetadataError, match=said) as caught:
         store.store("m", 1, {"seeds": (1, 2)})
     assert caught.value.key == "seeds"
     assert not store.path.exists()
@@ -295,7 +296,7 @@ def test_default_store_that_is_not_there(own_home: Path) -> None:
 def test_given_store_that_does_not_exist_yet(
     store: Storage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Where only the file is missing, questions are answered as for an empty store, with a warning; the rest says why."""
+    """Where only the file is missing, questions are answered as for an empty store; a warning says so."""
     monkeypatch.setenv("VIEWS_RUNS_STORE", str(store.path))
     for given in (store, Storage()):
         answers = [given.list(), given.find(), given.exists("m"), given.exists_with_metadata("m", {})]

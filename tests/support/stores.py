@@ -48,10 +48,8 @@ def damage(sql: sqlite3.Connection, part: int) -> None:
 LENGTH = 60
 
 STORING = f"""
-import os, signal, sys
+import os, sys
 from views_runs import Storage
-# It is ignored in what a shell runs in the background.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 class Model(list):
     def __reduce__(self):
         def parts():
