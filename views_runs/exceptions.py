@@ -47,7 +47,7 @@ class StorageError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Process pools pickle exceptions; OSError's own __reduce__ would lose the attributes. The model that
-        # `fetch_or_train` attaches stays behind: it may be large, or the reason for the error may be that it cannot be pickled.
+        # `fetch_or_train` attaches stays behind: it may be large, or be what cannot be pickled.
         state = {name: value for name, value in self.__dict__.items() if name != "model"}
         return type(self), (self.trouble,), state
 

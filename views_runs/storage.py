@@ -845,7 +845,8 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
         # Deleted in the meantime: only the recorded imports are left.
         return record
     except CorruptModelError as error:
-        return replace(record, **{**opcodes.imported(reader.result()), "troubles": (f"damaged: {error}",)})
+        damage = f"damaged: {error.trouble.partition(': ')[2]}"
+        return replace(record, **{**opcodes.imported(reader.result()), "troubles": (damage,)})
     return replace(record, **opcodes.imported(reader.result()))
 
 

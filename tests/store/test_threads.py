@@ -1,4 +1,4 @@
-"""Several threads, few resources, and errors that are kept: nobody waits for another without need, and nothing is blamed."""
+"""Several threads, scarce resources, and errors that are kept: nobody waits or is blamed without need."""
 
 import os
 import pickle
@@ -57,7 +57,7 @@ def test_no_thread_can_be_started_for_a_moment(store: Storage, monkeypatch: pyte
 
 
 def test_an_error_that_is_kept_keeps_no_lock(store: Storage, sql: sqlite3.Connection) -> None:
-    """As long as an error lives, in a notebook for one, its traceback holds the cursor; others can write all the same."""
+    """The traceback of an error that is kept, as by a notebook, keeps the cursor; others can write all the same."""
     store.store("bad", 1)
     store.store("good", 2)
     sql.execute("UPDATE models SET stored_by = CAST(x'ff' AS TEXT) WHERE name = 'bad'")

@@ -73,7 +73,7 @@ class Gate:
     def __enter__(self) -> None:
         thread = threading.get_ident()
         depth = self._inside.get(thread, 0)
-        # First this, and then the look; the forking thread does it in the same order, so one of them sees the other.
+        # Enter first and look second. The forking thread does the same, so at least one of the two sees the other.
         self._inside[thread] = depth + 1
         while not depth and self._forking - {thread}:
             del self._inside[thread]
@@ -89,7 +89,7 @@ class Gate:
             self._inside[thread] = depth
 
     def close(self) -> None:
-        """Keep other threads out, and wait until they have left; not for ever, because one may hang on a dead share."""
+        """Keep other threads out and wait until they have left, within limits: one may hang on a share that is gone."""
         thread = threading.get_ident()
         self._forking.add(thread)
         until = time.monotonic() + FORK_PATIENCE
@@ -104,7 +104,7 @@ class Gate:
         self._forking.discard(threading.get_ident())
 
     def forget_others(self) -> None:
-        """Forget, in a child process, the threads that it does not have; a thread that forked inside is still inside."""
+        """In a child process, forget the threads that it lacks; one that forked while inside is still inside."""
         thread = threading.get_ident()
         self._inside = {thread: self._inside[thread]} if thread in self._inside else {}
         self._forking = set()

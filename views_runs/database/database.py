@@ -18,8 +18,8 @@ log = logging.getLogger("views_runs")
 class Database:
     """A store that is open for one operation; use it as a context manager.
 
-    A file that exists is opened when the block is entered. A new file is created by `open`, so that a model that cannot be
-    pickled does not leave an empty file. The operation and the path are added to any `StorageError` that leaves the
+    A file that exists is opened when the block is entered. A new file is created by `open`, so that a model that cannot
+    be pickled does not leave an empty file. The operation and the path are added to any `StorageError` that leaves the
     block, so that the message names both.
 
     Args:

@@ -259,7 +259,7 @@ def verified(
             # During interpreter shutdown no thread can be started; each digest is then computed when it is needed.
             with suppress(RuntimeError):
                 executor = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
-                # The thread is started now or never: an executor that cannot start one keeps its work, and does it later.
+                # Start the thread now or never: an executor that cannot start one keeps its work, and does it later.
                 executor.submit(int)
                 thread = executor
             for number, part in enumerate(parts):
