@@ -121,7 +121,7 @@ def test_a_version_number_is_never_given_again(store: Storage) -> None:
     assert store.store("m", "y", overwrite=True).version == 3
     assert store.delete("m") is None
     assert store.store("m", "z").version == 4
-    with pytest.raises(ModelNotFoundError, match="its versions are 4"):
+    with pytest.raises(ModelNotFoundError, match="its only version is 4"):
         store.fetch("m:3")
 
 
@@ -145,7 +145,7 @@ def test_versions_beyond_any(store: Storage) -> None:
     """A version that no file can hold is one that is not there."""
     store.store("m", 1)
     for name in ("m:0", "m:99999999999999999999999", "m:18446744073709551617"):
-        with pytest.raises(ModelNotFoundError, match="its versions are 1"):
+        with pytest.raises(ModelNotFoundError, match="its only version is 1"):
             store.fetch(name)
     with pytest.raises(ModelNotFoundError):
         store.fetch("m", version=1 << 70)

@@ -13,7 +13,7 @@ from views_runs.database import uploads
 def test_the_size_adapts() -> None:
     """After short transactions the next are larger, after long ones smaller, within the bounds."""
     pace = uploads.Pace(count=4, most=10)
-    for took, expected in ((0.035, 8), (0.01, 10), (0.14, 5), (1.0, 1), (0.01, 10), (0.07, 10)):
+    for took, expected in ((0.035, 8), (0.01, 10), (0.14, 5), (1.0, 1), (0.01, 7), (0.05, 9), (0.07, 9)):
         pace.adapt(took)
         assert pace.count == expected
 

@@ -188,9 +188,9 @@ class Models:
             return error
         now = self._connection.row("SELECT upload FROM models NOT INDEXED WHERE id = ?", (row.id,))
         if now is None:
-            return ModelNotFoundError("the model was deleted while it was being read")
+            return ModelNotFoundError("the model was deleted while being read")
         if now[0] != row.upload:
-            return StorageError("the model was changed while it was being read", "Try again")
+            return StorageError("the model was changed while being read", "Try again")
         return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error.trouble}")
 
     def refuse(self, entry: Entry) -> None:
