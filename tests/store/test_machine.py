@@ -32,7 +32,6 @@ from views_runs import (
     ModelPickleError,
     ModelRecord,
     Storage,
-    StoreNotFoundError,
 )
 
 
@@ -207,7 +206,7 @@ class Machine(RuleBasedStateMachine):
 
     def look(self, row: Row | None, action: Callable[[], Any]) -> Any:
         """Do what needs a model to be there."""
-        return self.attempt([(not self.is_made, StoreNotFoundError), (row is None, ModelNotFoundError)], action)
+        return self.attempt([(row is None, ModelNotFoundError)], action)
 
     def check(self, record: ModelRecord, row: Row) -> None:
         assert (record.name, record.version, record.current) == (row.name, row.version, self.is_current(row))
@@ -317,12 +316,9 @@ class Machine(RuleBasedStateMachine):
     def exists(self, name: str, version: int | None) -> None:
         row = self.row(name, version)
         reference = name if version is None else f"{name}:{version}"
-        missing: list[tuple[object, type[Exception]]] = [(not self.is_made, StoreNotFoundError)]
-        assert self.attempt(missing, lambda: self.store.exists(reference)) in (row is not None, None)
-        has_metadata = row is not None and row.metadata is not None
-        assert self.attempt(missing, lambda: self.store.has_metadata(reference)) in (has_metadata, None)
+        assert self.store.exists(reference) == (row is not None)
+        assert self.store.has_metadata(reference) == (row is not None and row.metadata is not None)
 
-    @precondition(lambda self: self.is_made)
     @rule(name=NAMES, wanted=fields())
     def exists_with_metadata(self, name: str, wanted: dict[str, Any]) -> None:
         if wanted.get("train_start", 0) > wanted.get("train_end", 999):
@@ -337,7 +333,6 @@ class Machine(RuleBasedStateMachine):
         row = self.row(name, version)
         metadata = self.attempt(
             [
-                (not self.is_made, StoreNotFoundError),
                 (row is None, ModelNotFoundError),
                 (row and row.metadata is None, MetadataNotFoundError),
             ],
@@ -355,7 +350,6 @@ class Machine(RuleBasedStateMachine):
             self.attempt(
                 [
                     (file.exists() and not overwrite, DownloadError),
-                    (not self.is_made, StoreNotFoundError),
                     (row is None, ModelNotFoundError),
                 ],
                 lambda: self.store.download(name, file, overwrite, version),
@@ -424,7 +418,6 @@ class Machine(RuleBasedStateMachine):
         record = self.attempt(
             [
                 (start is not None and end is not None and start > end, InvalidMetadataError),
-                (not self.is_made, StoreNotFoundError),
                 (row is None, ModelNotFoundError),
                 (row and row.metadata is not None and not overwrite, MetadataExistsError),
                 (self.refuses(expected), InvalidMetadataError),
@@ -449,7 +442,6 @@ class Machine(RuleBasedStateMachine):
         record = self.attempt(
             [
                 (is_wrong, InvalidMetadataError),
-                (not self.is_made, StoreNotFoundError),
                 (row is None, ModelNotFoundError),
                 (not unset <= before.keys() or self.refuses(after), InvalidMetadataError),
             ],
@@ -485,13 +477,11 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_store_is_the_dictionary(self) -> None:
-        assert self.store.path.exists() == self.is_made
-        if not self.is_made:
-            return
+        assert self.store.path.exists() == self.store.exists_file() == self.is_made
         for record, row in zip(self.store.find(all_versions=True), self.rows, strict=True):
             self.check(record, row)
         assert self.store.list() == [row.name for row in self.rows if self.is_current(row)]
-        assert leftovers(self.store) == NOTHING
+        assert not self.is_made or leftovers(self.store) == NOTHING
 
 
 def spelled(name: str, version: int | None, as_text: bool) -> tuple[Any, ...]:
