@@ -256,12 +256,15 @@ def test_older_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert caught[0].filename == __file__
     with pytest.warns(DeprecationWarning):
         store("m", 2, METADATA, overwrite=True)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match=r"use views_runs.Storage\(\).fetch\(\)"):
         assert retrieve("m") == Storage().retrieve("m") == 2
     with pytest.warns(DeprecationWarning):
         assert list() == ["m"]
     with pytest.warns(DeprecationWarning):
         assert fetch_metadata("m").training_date == METADATA["training_date"]
+    with pytest.warns(DeprecationWarning, match=r"use exists_with_metadata\(name, metadata\)") as caught:
+        answers = [Storage().exists("m", METADATA), Storage().exists("m", {**METADATA, "train_end": 1})]
+    assert answers == [True, False] and caught[0].filename == __file__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         storage_module.nothing
     assert (views_runs.storage, views_runs.Storage, views_runs.ModelMetadata) == (
