@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from tests.support.budgets import IN_FULL
 from tests.support.machine import need
@@ -61,6 +62,18 @@ def is_quick(config: pytest.Config) -> bool:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Run all quick tests on two to four processors, and chosen ones in pytest's own process."""
     return min(4, os.cpu_count() or 1) if is_quick(config) else 0
+
+
+class Scheduler(LoadFileScheduling):
+    """Gives each file's tests to one process, and all of the documentation's to one, which runs the examples once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "tests/docs" if nodeid.startswith("tests/docs/") else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling:
+    """Choose which process runs which tests."""
+    return Scheduler(config, log)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -10,7 +10,7 @@ A file begins with what it tries, and what comes of it:
 - ``troubles``: how each trouble begins that is read from its bytes.
 
 Then there is one opcode a line, under its name in `pickletools`, with its arguments as Python writes them. ``RAW`` is
-for bytes, ``TIMES n`` repeats an opcode (among the quick tests a bomb has a tenth), and ``COMMAND`` stands for the text
+for bytes, ``TIMES n`` repeats an opcode (among the quick tests a bomb is shorter), and ``COMMAND`` stands for the text
 that makes the canary.
 """
 
@@ -93,7 +93,7 @@ def _one(line: str) -> bytes:
     name, _, rest = line.strip().partition(" ")
     if name == "TIMES":
         count, _, rest = rest.partition(" ")
-        return _one(rest) * (int(count) if len(count) < 6 else budget(int(count)))
+        return _one(rest) * (int(count) if len(count) < 6 else budget(int(count), int(count) // 50))
     arguments = ast.literal_eval(f"({rest.replace('COMMAND', repr(COMMAND))},)") if rest else ()
     if name == "RAW":
         return b"".join(arguments)

@@ -25,7 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from tests.hostile import catalogue, extension
-from tests.support.budgets import IN_FULL
+from tests.support.budgets import IN_FULL, budget
 from tests.support.planted import lie, plant
 from tests.support.stores import NOTHING, leftovers
 from views_runs import (
@@ -379,12 +379,13 @@ def test_a_digest_that_the_file_claims(store: Storage, quiet: None) -> None:
         store.fetch("m", sha256=wanted)
 
 
-def large(hostile: bytes = b"", size: int = 20_000_000) -> bytes:
+def large(hostile: bytes = b"", size: int = budget(20_000_000, 10_000_000)) -> bytes:
     """Return an honest pickle of some parts, or one with something else at its end."""
     blocks = [bytes([number]) * 1_000_000 for number in range(size // 1_000_000)]
     return pickle.dumps(blocks, 5)[:-1] + hostile + b"."
 
 
+@pytest.mark.abridged
 def test_large_models(store: Storage, quiet: None) -> None:
     """Models of many parts are held to a list and a digest too; what is in their last part counts."""
     data = large()
@@ -453,7 +454,7 @@ def replant(store: Storage, name: str, data: bytes) -> None:
 def test_a_model_that_grows_or_is_gone_between_the_passes(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that was deleted between the passes, or whose parts were, is an error that says so."""
     read_through = unpickling._read_through
-    for statement in ("DELETE FROM models", "DELETE FROM model_parts WHERE part > 15"):
+    for statement in ("DELETE FROM models", "DELETE FROM model_parts WHERE part > 5"):
         plant(store, "m", large())
 
         def change(*arguments: Any) -> Any:

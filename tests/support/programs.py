@@ -55,7 +55,7 @@ def environment(folder: Path) -> dict[str, str]:
     """Return the environment of a user named ines whose home, and whose store, is in a folder."""
     own = {"LOGNAME": "ines", "HOME": str(folder), "XDG_DATA_HOME": str(folder), "PYTHONUTF8": "1"}
     unwanted = {"VIEWS_RUNS_STORE", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"}
-    smaller = {} if IN_FULL else {"EXAMPLE_COUNTRIES": "12", "OMP_NUM_THREADS": "1"}
+    smaller = {} if IN_FULL else {"EXAMPLE_COUNTRIES": "5", "OMP_NUM_THREADS": "1"}
     return {name: value for name, value in os.environ.items() if name not in unwanted} | own | smaller
 
 

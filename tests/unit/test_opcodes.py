@@ -372,7 +372,7 @@ def test_each_hostile_pickle_is_seen() -> None:
 
 
 #: What grows is this long, or several times as long; what has to pass a limit is as long among the quick tests.
-MANY = budget(100_000)
+MANY = budget(100_000, 5_000)
 
 
 def numbered(count: int, one: Callable[[int], bytes]) -> bytes:
