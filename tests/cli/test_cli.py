@@ -12,12 +12,12 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
-from click.testing import Result
+from click.testing import CliRunner, Result
 
 from tests.support.budgets import IN_FULL
 from tests.support.stores import damage
 from views_runs import Storage
-from views_runs.cli import FAMILIES
+from views_runs.cli import FAMILIES, main
 from views_runs.rendering import console
 from views_runs.version import __version__
 
@@ -38,14 +38,14 @@ METADATA = {
 }
 
 
-def run(*arguments: str, **options: object) -> "subprocess.CompletedProcess[str]":
-    """Run the command as a process."""
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "views_runs", *arguments],
-        capture_output=True,
-        text=True,
-        **options,  # type: ignore[call-overload]
-    )
+def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a process; among the quick tests in this one."""
+    command = ["viewser", *arguments]
+    if IN_FULL:
+        command = [sys.executable, "-W", "error", "-m", "views_runs", *arguments]
+        return subprocess.run(command, capture_output=True, text=True)
+    result = CliRunner().invoke(main, arguments)
+    return subprocess.CompletedProcess(command, result.exit_code, result.stdout, result.stderr)
 
 
 def test_list_shows_every_column(store: Storage, viewser: Viewser) -> None:
@@ -64,7 +64,8 @@ def test_list_shows_every_column(store: Storage, viewser: Viewser) -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("columns", [10, 40, 80, 140, 200])
+@pytest.mark.abridged
+@pytest.mark.parametrize("columns", [10, 40, 80, 140, 200] if IN_FULL else [10, 80, 200])
 def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
     """In a narrow terminal the name is whole, folded where it must be, and columns are left out."""
     import pty
@@ -266,6 +267,7 @@ def test_delete_of_a_missing_model_deletes_nothing(store: Storage, viewser: View
     assert store.list() == ["m"]
 
 
+@pytest.mark.abridged
 def test_options_stand_anywhere(store: Storage, tmp_path: Path) -> None:
     """--store and --json are taken before, between and after the commands."""
     store.store("m", 1)
@@ -279,6 +281,7 @@ def test_options_stand_anywhere(store: Storage, tmp_path: Path) -> None:
     assert [json.loads(result.stdout)[0]["name"] for result in results] == ["m"] * 3
 
 
+@pytest.mark.abridged
 def test_exit_codes_and_streams(store: Storage) -> None:
     """0 done, 1 an error of the store, 2 wrong usage; data on stdout, messages on stderr."""
     store.store("m", 1)
@@ -294,6 +297,7 @@ def test_exit_codes_and_streams(store: Storage) -> None:
         assert "Usage:" in result.stderr
 
 
+@pytest.mark.abridged
 def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
     """The line says which file, and --help needs none."""
     result = run("--store", str(tmp_path / "gone.db"), "model", "list")

@@ -57,6 +57,13 @@ def failures(store: Storage) -> list[Finding]:
 
 
 @pytest.fixture(autouse=True)
+def locks_work(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take it that locks work, unless the test is about them: to try them out starts two processes."""
+    if "lock" not in request.node.name and "well" not in request.node.name:
+        monkeypatch.setattr(locks, "find_trouble", lambda folder: None)
+
+
+@pytest.fixture(autouse=True)
 def a_private_folder(tmp_path: Path) -> None:
     """Keep the folder's mode out of it, whatever the umask is."""
     tmp_path.chmod(0o700)
@@ -341,8 +348,6 @@ def test_file_systems(
     store: Storage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, system: str, state: str, text: str
 ) -> None:
     """What is known about each is reported with its mount options, and only a network share asks for a peer."""
-    # Two processes are started to try locks out, which is not what is tried here.
-    monkeypatch.setattr(locks, "find_trouble", lambda folder: None)
     folder = tmp_path / "a share"
     folder.mkdir(mode=0o700)
     mounted(monkeypatch, folder, "ext4 /dev/sdc rw", system)

@@ -12,6 +12,7 @@ import sys
 import threading
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from click.testing import Result
 from sklearn.ensemble import RandomForestRegressor
 
 from tests.hostile import catalogue
-from tests.support.budgets import budget
+from tests.support.budgets import IN_FULL, budget
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import (
@@ -40,6 +41,7 @@ from views_runs.pickles.parts import FIRST_PART_SIZE, PART_SIZE, PickleWriter
 Viewser = Callable[..., Result]
 
 
+@cache
 def forest() -> Any:
     """Return a fitted model."""
     data = np.random.default_rng(1).random((40, 3))
@@ -354,7 +356,10 @@ def test_errors_of_the_store_are_its_own(store: Storage, file: Path, monkeypatch
 # Joblib.
 
 
-@pytest.mark.parametrize("compress", [0, 3, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("lzma", 3), ("xz", 3)])
+@pytest.mark.abridged
+@pytest.mark.parametrize(
+    "compress", [0, 3, ("zlib", 3), ("gzip", 3), ("bz2", 3), ("lzma", 3), ("xz", 3)] if IN_FULL else [0, 3, ("xz", 3)]
+)
 @pytest.mark.parametrize("model", ["forest", "large array", "plain"])
 def test_joblib(store: Storage, file: Path, compress: Any, model: str, viewser: Viewser) -> None:
     """A file of joblib is recognised and explained, unless it is a plain pickle."""

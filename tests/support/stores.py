@@ -83,7 +83,7 @@ def store_some(store: Storage, worker: int) -> list[str]:
     done = []
     for number in range(6):
         name = f"{worker}-{number}"
-        store.store(name, bytes([worker]) * (10 if number % 2 else 2_500_000), {"worker": worker})
+        store.store(name, bytes([worker]) * (10 if number % 2 else 1_500_000), {"worker": worker})
         assert store.fetch(name)[0] == worker
         done.append(name)
         if number == 3:
