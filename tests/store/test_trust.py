@@ -301,7 +301,7 @@ def test_an_extension_code_is_not_an_import(store: Storage, name: str, quiet: No
         ("after_the_end", "data after the end"),
         ("newline_after_the_end", "data after the end"),
         ("frame_in_frame", "a frame begins inside another"),
-        ("frame_straddled", "over the end of its frame"),
+        ("frame_straddled", "crosses the end of its frame"),
         ("broken_tail", "broken after byte"),
         ("no_end", "it ends too early"),
         ("computed", "computed at load time"),
@@ -424,7 +424,7 @@ def test_bytes_that_are_swapped_between_the_passes(
         {"sha256": hashlib.sha256(before).hexdigest()} if pinned else {"trusted": ["os.system", *needed()]}
     )
     # In the last group the digest of the whole, which was read before, does not fit; that is seen first.
-    with pytest.raises(StorageError, match="changed while it was read|is damaged") as caught:
+    with pytest.raises(StorageError, match="changed while being read|is damaged") as caught:
         store.fetch("m", **options)
     assert type(caught.value) is DigestMismatchError or place > 0.7
 
@@ -557,7 +557,7 @@ def test_the_line_that_trusts_can_be_pasted(
     store.store(name, Ridge())
     with pytest.raises(UntrustedModelError) as caught:
         store.fetch(name, trusted=[])
-    line = str(caught.value).partition("see `")[2][:-1]
+    line = str(caught.value).partition("run `")[2][:-1]
     words = subprocess.run(
         ["sh", "-c", f"viewser() {{ printf '%s\\0' \"$@\"; }}; {line}"], capture_output=True, text=True, check=True
     ).stdout.split("\0")[:-1]
