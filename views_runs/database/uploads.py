@@ -168,7 +168,7 @@ class Upload:
 
 def _explain_loss() -> UploadLostError:
     return UploadLostError(
-        "storing made no progress for so long that another process assumed it had died and removed its parts",
+        "storing made no progress for so long that another computer assumed it had died and removed its parts",
         "Store the model again; nothing was stored",
     )
 
