@@ -81,7 +81,7 @@ def start_storing(store: Storage) -> "subprocess.Popen[str]":
 def store_some(store: Storage, worker: int) -> list[str]:
     """Store models of one and of several parts, in a thread or a process; return the names that were acknowledged."""
     done = []
-    for number in range(6):
+    for number in range(4):
         name = f"{worker}-{number}"
         store.store(name, bytes([worker]) * (10 if number % 2 else 1_500_000), {"worker": worker})
         assert store.fetch(name)[0] == worker
