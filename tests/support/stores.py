@@ -45,7 +45,7 @@ def damage(sql: sqlite3.Connection, part: int) -> None:
 
 
 #: How many megabytes a store has that `start_storing` starts.
-LENGTH = 60
+LENGTH = 40
 
 STORING = f"""
 import os, sys
