@@ -331,8 +331,8 @@ def test_a_terminal_without_the_characters(store: Storage, encoding: str) -> Non
         result = subprocess.run(command, capture_output=True, env=environment)
         assert (result.returncode, result.stderr) == (0, b"")
         assert ("日本" if encoding == "utf-8" else r"\u65e5\u672c") in result.stdout.decode(encoding)
-        data = subprocess.run([*command, "--json"], capture_output=True, env=environment).stdout
         if "-q" not in arguments:
+            data = subprocess.run([*command, "--json"], capture_output=True, env=environment).stdout
             shown = json.loads(data.decode(encoding))
             assert (shown[0] if arguments[0] == "list" else shown)["name"] == "日本"
 

@@ -164,7 +164,7 @@ def test_rows_that_do_not_fit(store: Storage, sql: sqlite3.Connection, change: s
 
 def test_deleted_while_it_is_read(store: Storage) -> None:
     """The reader is told that the model is gone, and does not call it damaged."""
-    store.store("m", os.urandom(40 * PART_SIZE))
+    store.store("m", os.urandom(24 * PART_SIZE))
 
     class Deleting(io.BytesIO):
         def write(self, data: Any) -> int:
@@ -196,7 +196,7 @@ def test_deleted_and_its_place_taken_while_it_is_read(store: Storage) -> None:
 
 def test_overwritten_while_it_is_read(store: Storage) -> None:
     """The reader gets the version that it began with."""
-    model = os.urandom(40 * PART_SIZE)
+    model = os.urandom(24 * PART_SIZE)
     first = store.store("m", model)
 
     class Overwriting(io.BytesIO):

@@ -142,17 +142,17 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 @pytest.mark.abridged
 def test_memory(store: Storage, tmp_path: Path) -> None:
-    """A file of 300 MB, or of 60 among the quick tests, is uploaded in little memory."""
+    """A file of 300 MB, or of 40 among the quick tests, is uploaded in little memory."""
     need(sys.platform == "linux", "memory is measured as Linux counts it")
     path = tmp_path / "large.pickle"
     with path.open("wb") as stream:
-        pickle.dump([os.urandom(1_000_000) * 10 for _ in range(budget(30, 6))], stream, 5)
+        pickle.dump([os.urandom(1_000_000) * 10 for _ in range(budget(30, 4))], stream, 5)
     root = Path(__file__).parents[2]
     command = [sys.executable, "-c", MEMORY, path, store.path]
     done = subprocess.run(command, env={"PYTHONPATH": str(root)}, capture_output=True, text=True, check=True)
     path.unlink()
     assert int(done.stdout) < 24 * 1024
-    assert store.inspect("large").size > 10_000_000 * budget(30, 6)
+    assert store.inspect("large").size > 10_000_000 * budget(30, 4)
 
 
 # What is refused.

@@ -45,7 +45,7 @@ def damage(sql: sqlite3.Connection, part: int) -> None:
 
 
 #: How many megabytes a store has that `start_storing` starts.
-LENGTH = 60
+LENGTH = 40
 
 STORING = f"""
 import os, sys
@@ -81,7 +81,7 @@ def start_storing(store: Storage) -> "subprocess.Popen[str]":
 def store_some(store: Storage, worker: int) -> list[str]:
     """Store models of one and of several parts, in a thread or a process; return the names that were acknowledged."""
     done = []
-    for number in range(6):
+    for number in range(4):
         name = f"{worker}-{number}"
         store.store(name, bytes([worker]) * (10 if number % 2 else 1_500_000), {"worker": worker})
         assert store.fetch(name)[0] == worker

@@ -729,7 +729,7 @@ EDITS = st.lists(
 )
 
 
-@settings(max_examples=budget(1500, 100), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=budget(1500, 60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(seed=st.sampled_from(SEEDS), edits=EDITS, size=st.sampled_from([1, 7, 100, 10**6]))
 @example(seed=b"c" + b"a" * 600 + b"\nb\n.", edits=[], size=100)
 def test_changed_pickles(unpicklers: Unpicklers, seed: bytes, edits: list[Edit], size: int) -> None:
@@ -737,7 +737,7 @@ def test_changed_pickles(unpicklers: Unpicklers, seed: bytes, edits: list[Edit],
     check(unpicklers, edit(seed, edits), size)
 
 
-@settings(max_examples=budget(700, 50), deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=budget(700, 30), deadline=None, suppress_health_check=list(HealthCheck))
 @given(parts=st.lists(st.sampled_from(SNIPPETS) | st.binary(max_size=3), max_size=40))
 def test_pickles_of_any_opcodes(unpicklers: Unpicklers, parts: list[bytes]) -> None:
     """The same for opcodes that are put together blindly."""
