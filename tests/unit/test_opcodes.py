@@ -751,6 +751,7 @@ def test_unpicklers_agree_on_hostile_pickles(unpicklers: Unpicklers) -> None:
             check(unpicklers, entry.data, 1000)
 
 
+@pytest.mark.abridged
 def test_changes_leave_something_to_compare(unpicklers: Unpicklers) -> None:
     """Some of the changed pickles load, and some import something else than before: the fuzzing is not idle."""
     chance = random.Random(1)
@@ -761,4 +762,5 @@ def test_changes_leave_something_to_compare(unpicklers: Unpicklers) -> None:
         reading, answers = check(unpicklers, edit(seed, edits), 100)
         loaded += answers[0][1] is None
         changed += bool(answers[0][0]) and answers[0][0] != read([seed]).asked
-    assert loaded > 3 and changed > 3, (loaded, changed)
+    enough = budget(20, 3)
+    assert loaded > enough and changed > enough, (loaded, changed)
