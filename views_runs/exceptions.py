@@ -15,7 +15,7 @@ class StorageError(Exception):
         trouble: what is wrong, as a clause without a full stop.
         advice: what to do next, as sentences without the final full stop; empty if there is no advice.
 
-    `Storage` fills in the operation and the file, with `locate`, in the one place where it opens the file.
+    An open store fills in the operation and the file, with `locate`, when an exception leaves it.
 
     >>> error = StoreFullError("the disk is full", "Free some space and try again")
     >>> print(error.locate("store 'forest'", "models.db"))
