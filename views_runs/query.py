@@ -6,8 +6,7 @@ always passed as a parameter, never as SQL.
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
@@ -272,17 +271,9 @@ class Condition:
         return SQL(f"{value.text} {self.operator} ?", (last if self.operator in ("<=", ">") else first,))
 
 
-@contextmanager
-def refuse_beyond_limits() -> Iterator[None]:
-    """Raise a `QueryError` if a statement in the block exceeds a limit of SQLite.
-
-    The block must raise a `StorageError` whose cause is SQLite's error.
-    """
-    try:
-        yield
-    except StorageError as error:
-        if _LIMIT.search(str(error.__cause__)) is None:
-            raise
+def refuse_beyond_limits(error: StorageError) -> None:
+    """Raise a `QueryError` if the cause of an error is that a statement exceeded a limit of SQLite."""
+    if _LIMIT.search(str(error.__cause__)):
         trouble = f"the conditions exceed a limit of SQLite ({error.__cause__})"
         raise QueryError(trouble, advice="Search in several steps") from error
 

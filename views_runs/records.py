@@ -4,7 +4,7 @@ Those in the public API are frozen dataclasses; the others are named tuples, whi
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -79,7 +79,8 @@ class Entry(NamedTuple):
             InvalidNameError: the name is not valid.
             InvalidMetadataError: the metadata is invalid, or would not compare equal when fetched.
         """
-        return cls(names.check_new_name(name), *encode(metadata), overwrite, unless_equivalent)
+        columns, fetched = encode(metadata)
+        return cls(names.check_new_name(name), columns, fetched, overwrite, unless_equivalent)
 
     def may_follow(self, current: "ModelRecord") -> bool:
         """Return whether this entry may be added as the version after the current one."""
@@ -150,22 +151,14 @@ class ModelRecord:
         """
         name, version, current, stored_at, stored_by, size, sha256, text, datetimes, environment = row
         try:
-            metadata = None if text is None else codec.decode(text, datetimes)
-        except InvalidMetadataError:
-            # Another program wrote JSON that is not an object: it has no fields.
-            metadata = None
-        try:
-            return cls(
-                name=name,
-                version=version,
-                current=bool(current),
-                stored_at=datetime.fromisoformat(stored_at),
-                stored_by=stored_by,
-                size=size,
-                sha256=sha256,
-                metadata=metadata,
-                **read_environment(environment),
-            )
+            fields = read_environment(environment)
+            fields["stored_at"] = datetime.fromisoformat(stored_at)
+            try:
+                fields["metadata"] = None if text is None else codec.decode(text, datetimes)
+            except InvalidMetadataError:
+                # Another program wrote JSON that is not an object: it has no fields.
+                fields["metadata"] = None
+            return cls(name, version, bool(current), stored_by=stored_by, size=size, sha256=sha256, **fields)
         except (ValueError, TypeError) as error:
             raise StoreDamagedError(
                 f"the row of the model {name!r}, version {version!r}, cannot be read: {type(error).__name__}: {error}",
@@ -263,6 +256,17 @@ class Damage:
     version: int
     #: What is wrong with it.
     trouble: str
+
+
+def as_records(rows: Iterable[tuple[Any, ...]]) -> list[ModelRecord | Damage]:
+    """Return the records for rows of the table ``models``, with a `Damage` for each row that cannot be read."""
+    found: list[ModelRecord | Damage] = []
+    for row in rows:
+        try:
+            found.append(ModelRecord.from_row(row))
+        except StoreDamagedError as error:
+            found.append(Damage(str(row[0]), row[1] if isinstance(row[1], int) else 0, str(error)))
+    return found
 
 
 class Decided(StrEnum):

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from views_runs import files, names
-from views_runs.database import schema, uploads
-from views_runs.database.database import Database
+from views_runs.database.database import Database, find_default_path, get_status
+from views_runs.database.uploads import Upload
 from views_runs.exceptions import (
     BackupError,
     CorruptModelError,
@@ -86,7 +86,7 @@ class Storage:
     ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
         #: The file, as an absolute path.
-        self.path = schema.find_default_path() if given is None else _make_absolute(given)
+        self.path = find_default_path() if given is None else _make_absolute(given)
         #: Seconds that an operation waits for a lock.
         self.timeout = timeout
         #: Whether every fetch is restricted to the user's own list.
@@ -166,8 +166,7 @@ class Storage:
             if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
-                uploads.clear_leftovers(database.connection)
-            with uploads.Upload(database) as upload:
+            with Upload(database) as upload:
                 writer = PickleWriter(upload.add, opcodes.Reader())
                 fill(writer)
                 return upload.publish(entry, writer.finish())
@@ -278,26 +277,16 @@ class Storage:
         [4]
         """
         reference = Reference.of(name, version)
-        with self._open(f"fetch {str(reference)!r}") as database:
-            allowed = self._find_trusted(trusted)
+        with self._open("fetch", reference) as database:
+            if trusted is None and self.trusted:
+                trusted = True
+            allowed = None if trusted is None else trust.find_allowed(trusted, self.trusted)
             row = database.models.row(reference)
             if sha256 is None and not self._allows_open_permissions:
                 permissions.refuse_open(self.path)
             # The store's writers choose the name, and users may paste this line into a shell.
             line = ["viewser", "model", "--store", str(self.path), "trust", "--", f"{row.name}:{row.version}"]
             return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shlex.join(line))
-
-    def _find_trusted(self, trusted: Iterable[str] | Literal[True] | None) -> frozenset[opcodes.Import] | None:
-        """Return the imports that a fetch is restricted to, or None for no restriction."""
-        own = trust.listed() if self.trusted or trusted is True else None
-        if trusted is None or trusted is True:
-            return own
-        try:
-            listed = trust.parsed(trusted)
-        except (ValueError, TypeError, AttributeError) as error:
-            raise UntrustedModelError(f"the list of trusted imports is invalid: {error}") from error
-        # If every fetch is restricted to the user's own list, this argument can only restrict it further.
-        return listed if own is None else listed & own
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
         """Return a stored model; an older name for `fetch`."""
@@ -317,7 +306,7 @@ class Storage:
         True
         """
         reference = Reference.of(name, version)
-        with self._open(f"inspect {str(reference)!r}") as database:
+        with self._open("inspect", reference) as database:
             return _inspect(database, database.models.record(reference))
 
     def check(
@@ -410,7 +399,7 @@ class Storage:
         [(2, True), (1, False)]
         """
         reference = Reference.of(name)
-        with self._open(f"list the versions of {name!r}") as database:
+        with self._open("list the versions of", reference) as database:
             return database.models.versions(reference)
 
     def exists(self, name: str, metadata: Any = None) -> bool:
@@ -467,7 +456,7 @@ class Storage:
         {'author': 'testuser'}
         """
         reference = Reference.of(name, version)
-        with self._open(f"fetch the metadata of {str(reference)!r}") as database:
+        with self._open("fetch the metadata of", reference) as database:
             record = database.models.record(reference)
             if record.metadata is None:
                 raise MetadataNotFoundError(
@@ -497,7 +486,7 @@ class Storage:
         {'author': 'testuser'}
         """
         reference = Reference.of(name, version)
-        with self._open(f"store the metadata of {str(reference)!r}") as database:
+        with self._open("store the metadata of", reference) as database:
             columns, fields = encode(metadata)
             with database.connection.transaction():
                 record = database.models.record(reference)
@@ -538,7 +527,7 @@ class Storage:
         {'version': '2 of the paper'}
         """
         reference = Reference.of(name, version)
-        with self._open(f"annotate {str(reference)!r}") as database:
+        with self._open("annotate", reference) as database:
             encode(fields)
             with database.connection.transaction():
                 record = database.models.record(reference)
@@ -605,7 +594,7 @@ class Storage:
         [{'train_end': 480}, {'train_end': 492}]
         """
         reference = Reference.of(name)
-        with self._open(f"compare {name!r}") as database:
+        with self._open("compare", reference) as database:
             record = database.models.record(reference)
             if other is not None:
                 return record, database.models.record(Reference.of(other))
@@ -634,7 +623,7 @@ class Storage:
         >>> store.delete("forest")
         """
         reference = Reference.of(name, version)
-        with self._open(f"delete {str(reference)!r}") as database:
+        with self._open("delete", reference) as database:
             database.delete(reference)
             return database.models.find(Reference(reference.name))
 
@@ -653,7 +642,7 @@ class Storage:
         True
         """
         reference = Reference.of(name, version)
-        with self._open(f"download {str(reference)!r}") as database:
+        with self._open("download", reference) as database:
             return _write_pickle(database, reference, file)
 
     def download(
@@ -681,7 +670,7 @@ class Storage:
         'forest.pickle'
         """
         reference = Reference.of(name, version)
-        with self._open(f"download {str(reference)!r}") as database:
+        with self._open("download", reference) as database:
             target = files.choose_target(file, names.file_name(str(reference)), self.path, DownloadError, overwrite)
             with files.written(target, DownloadError, overwrite) as beside, beside.open("wb") as stream:
                 _write_pickle(database, reference, stream)
@@ -779,14 +768,17 @@ class Storage:
         >>> Storage("nothing.db").exists_file()
         False
         """
-        return schema.get_status(self.path) is not None
+        return get_status(self.path) is not None
 
-    def _open(self, operation: str, create: bool = False, lenient: bool = False) -> Database:
+    def _open(
+        self, operation: str, reference: Reference | None = None, *, create: bool = False, lenient: bool = False
+    ) -> Database:
         """Return a context manager that opens the store for one operation."""
         return Database(
             self.path,
             self.timeout,
             operation,
+            reference,
             create=create,
             lenient=lenient and not self._must_exist,
             is_default=self._is_default,
@@ -795,7 +787,7 @@ class Storage:
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:
         """Return the record of a model if it exists and its metadata is equivalent."""
         reference = Reference.of(name)
-        with self._open(f"look up {name!r}", lenient=True) as database:
+        with self._open("look up", reference, lenient=True) as database:
             wanted = encode(metadata)[1]
             record = database.models.find(reference) if database.exists else None
             return record if record is None or wanted is None or is_equivalent(record.metadata, wanted) else None

@@ -249,14 +249,14 @@ def test_questions_too_large_for_sqlite(models: Storage, where: list[str], optio
 )
 def test_limits_of_sqlite(limit: int | None, sql: str, parameters: Any) -> None:
     """Each of them makes a question too large."""
-    with pytest.raises(QueryError, match="exceed a limit of SQLite"), refuse_beyond_limits():
+    with pytest.raises(QueryError, match="exceed a limit of SQLite"):
         execute(sql, parameters, limit)
 
 
 @pytest.mark.parametrize("sql", ["SELECT nothing", "SELECT * FROM nothing", "SELECT '", "SELECT json('[')"])
 def test_mistakes_in_sql_stay_as_they_are(sql: str) -> None:
     """Their code is the same as for the limits, but the question is not to blame."""
-    with pytest.raises(StorageError, match="^SQLite failed$"), refuse_beyond_limits():
+    with pytest.raises(StorageError, match="^SQLite failed$"):
         execute(sql)
 
 
@@ -268,7 +268,10 @@ def execute(sql: str, parameters: Any = (), limit: int | None = None) -> None:
     try:
         connection.execute(sql, parameters)
     except sqlite3.Error as error:
-        raise StorageError("SQLite failed") from error
+        failure = StorageError("SQLite failed")
+        failure.__cause__ = error
+        refuse_beyond_limits(failure)
+        raise failure
 
 
 def test_metadata_of_other_programs(models: Storage, sql: sqlite3.Connection) -> None:

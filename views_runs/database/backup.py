@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from views_runs import files
-from views_runs.database import owners, schema
+from views_runs.database import database, owners, schema
 from views_runs.database.connection import Connection
 from views_runs.database.models import TABLE, Models
 from views_runs.database.verification import Progress, select_models, verify
@@ -180,7 +180,7 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
 
 def _verify_copy(path: Path, progress: Progress) -> Verification:
     """Read the copy back, and raise an error if it differs from what was written."""
-    with schema.connect(path, 0) as copy:
+    with database.connect(path, 0) as copy:
         verification = verify(copy, select_models(copy, ()), progress)
         found = copy.value("PRAGMA integrity_check")
         if verification.damaged or found != "ok":

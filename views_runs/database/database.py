@@ -1,15 +1,26 @@
-"""An open store: a connection and the models."""
+"""An open store: a connection and the models. Opens the file, creates it, and refuses what cannot be one."""
 
 import logging
 import os
+import sqlite3
 import stat
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 from views_runs.database import schema, uploads
-from views_runs.database.connection import Connection
+from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
 from views_runs.database.models import Models
-from views_runs.exceptions import ModelNotFoundError, StorageError, StoreNotFoundError
+from views_runs.exceptions import (
+    InvalidPathError,
+    ModelNotFoundError,
+    NotAStoreError,
+    StorageError,
+    StoreAccessError,
+    StoreNotFoundError,
+    StoreReadOnlyError,
+)
+from views_runs.files import companion
 from views_runs.records import Reference
 
 log = logging.getLogger("views_runs")
@@ -25,7 +36,8 @@ class Database:
     Args:
         path: the file, as an absolute path.
         timeout: seconds to wait for a lock.
-        operation: the operation, as in ``fetch 'my-model'``.
+        operation: what is done, as in ``fetch``, for messages.
+        reference: the model it is done to, if it is one.
         create: create the file if it does not exist.
         lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
@@ -40,13 +52,15 @@ class Database:
         path: Path,
         timeout: float,
         operation: str,
+        reference: Reference | None = None,
         *,
         create: bool = False,
         lenient: bool = False,
         is_default: bool = False,
     ) -> None:
         self.path = path
-        self.operation = operation
+        self._operation = operation
+        self._reference = reference
         self._timeout = timeout
         self._create = create
         self._lenient = lenient
@@ -57,7 +71,7 @@ class Database:
 
     def __enter__(self) -> "Database":
         try:
-            status = schema.get_status(self.path)
+            status = get_status(self.path)
             self.exists = status is not None
             self.has_content = status is not None and status.st_size > 0
             if not self.exists:
@@ -65,7 +79,7 @@ class Database:
             elif self.has_content or not self._create:
                 self.open()
         except StorageError as error:
-            error.locate(self.operation, self.path)
+            self._locate(error)
             raise
         return self
 
@@ -75,7 +89,11 @@ class Database:
         if self.is_open:
             self.connection.close()
         if isinstance(error, StorageError):
-            error.locate(self.operation, self.path)
+            self._locate(error)
+
+    def _locate(self, error: StorageError) -> None:
+        subject = "" if self._reference is None else f" {str(self._reference)!r}"
+        error.locate(self._operation + subject, self.path)
 
     def open(self) -> None:
         """Open the file, and create it if need be, unless it is open.
@@ -86,15 +104,15 @@ class Database:
         if self.is_open:
             return
         if self._create and self._is_default:
-            schema.create_folder(self.path.parent)
-        self.connection = schema.connect(self.path, self._timeout, self._create)
+            _create_folder(self.path.parent)
+        self.connection = connect(self.path, self._timeout, self._create)
         self.models = Models(self.connection)
         self.is_open = True
 
     def _handle_missing(self) -> None:
         # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
         folder = Path(os.path.realpath(self.path)).parent
-        status = schema.get_status(folder)
+        status = get_status(folder)
         if not self._is_default and (status is None or not stat.S_ISDIR(status.st_mode)):
             advice = "Check the path, and that the share is mounted"
             raise StoreNotFoundError("the folder does not exist", advice).locate(path=folder)
@@ -116,3 +134,161 @@ class Database:
         except StorageError as error:
             # The models are gone; the next store or delete removes what is left of them.
             log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
+
+
+def connect(path: Path, timeout: float, create: bool = False) -> Connection:
+    """Open the store at this absolute path.
+
+    Args:
+        path: the file.
+        timeout: seconds to wait for a lock.
+        create: create the store if the file does not exist or is empty; the folder must exist.
+
+    Raises:
+        StoreNotFoundError: the file or its folder does not exist.
+        NotAStoreError: the file is not a store, or has a newer layout.
+        StorageError: the file cannot be opened.
+    """
+    # Until SQLite has the file open, only `os.stat` is used: closing the file would drop the locks SQLite holds on it.
+    status = get_status(path)
+    if status is not None:
+        refuse_unusable(status)
+    elif not create:
+        raise StoreNotFoundError("the file does not exist", "Check the path, and that the share is mounted")
+    if sqlite3.sqlite_version_info < (3, 38):
+        raise StorageError(
+            f"views_runs needs SQLite 3.38 or later, but this Python has {sqlite3.sqlite_version}", "Use a newer Python"
+        )
+    refuse_foreign_wal(path, timeout)
+    connection = Connection(path, timeout, "rwc" if create else "rw")
+    try:
+        with connection.snapshot():
+            application = connection.value("PRAGMA application_id")
+            version = connection.value("PRAGMA user_version")
+            is_store = (application, version) == (schema.APPLICATION_ID, schema.SCHEMA_VERSION)
+            if is_store:
+                # Have SQLite read the schema now, under the same lock; the settings would take another lock for it.
+                connection.value("SELECT 1 FROM sqlite_schema LIMIT 1")
+            else:
+                schema.refuse_other(connection, application, version)
+        if not is_store and not create:
+            raise NotAStoreError(
+                "the file is empty (0 bytes): an incomplete copy, or a store that was never finished",
+                "Restore it from a backup, or store a model to start a new store",
+            )
+        # Only now that the file is known to be a store: another program's file keeps its own journal mode.
+        connection.script(SETTINGS)
+        if not is_store:
+            if status is None:
+                share_with_group(path)
+            schema.lay_out(connection)
+            log.info("created a new store, %s", path)
+        if create:
+            _reserve_journal(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def get_status(path: Path) -> os.stat_result | None:
+    """Return the result of `os.stat` for a path, or None if the path does not exist.
+
+    Raises:
+        StoreAccessError: this cannot be determined.
+    """
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise StoreAccessError(
+            str(getattr(error, "strerror", None) or error), "Check the path and the permissions of its folders"
+        ) from error
+
+
+def refuse_unusable(status: os.stat_result) -> None:
+    """Refuse what cannot be a store.
+
+    Raises:
+        InvalidPathError: it is not a regular file, or has several hard links.
+    """
+    if stat.S_ISDIR(status.st_mode):
+        raise InvalidPathError("this is a folder", "Give a file in it, such as models.db")
+    if not stat.S_ISREG(status.st_mode):
+        raise InvalidPathError("this is not a regular file", "Give another path")
+    if status.st_nlink > 1:
+        # The journal is named after one of the links; a program that opens the file by another does not find it.
+        raise InvalidPathError(
+            "the file has several hard links, which SQLite cannot use safely", "Keep one of them, or make a copy"
+        )
+
+
+def refuse_foreign_wal(path: Path, timeout: float) -> None:
+    """Refuse another program's database in WAL mode without touching it: opening and closing it could change it.
+
+    Raises:
+        NotAStoreError: the file is such a database.
+    """
+    if companion(path, "-wal").exists():
+        with Connection(path, timeout, "ro&immutable=1") as connection:
+            application = connection.value("PRAGMA application_id")
+            if application != schema.APPLICATION_ID:
+                schema.refuse_other(connection, application, 0)
+
+
+def share_with_group(path: Path) -> None:
+    """Make a file group-writable if its folder is; the journal gets the file's mode."""
+    with suppress(OSError):
+        if path.parent.stat().st_mode & stat.S_IWGRP:
+            path.chmod(path.stat().st_mode | stat.S_IRGRP | stat.S_IWGRP)
+
+
+def _reserve_journal(connection: Connection) -> None:
+    """Allocate the journal, which may have been removed, so that it can still be written when the disk is full."""
+    journal = companion(connection.path, "-journal")
+    with suppress(OSError, StorageError):
+        if journal.exists() and journal.stat().st_size >= JOURNAL_SIZE:
+            return
+        # In this transaction nobody else writes to the journal, and SQLite reads only the bytes that it wrote itself.
+        with connection.transaction(), journal.open("ab") as file:
+            with suppress(OSError):
+                journal.chmod(connection.path.stat().st_mode & 0o666)
+            file.write(bytes(max(0, JOURNAL_SIZE - file.tell())))
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def find_default_path() -> Path:
+    """Return the path of the default store.
+
+    Raises:
+        StorageError: there is no home folder.
+    """
+    from platformdirs import user_data_path
+
+    try:
+        path = user_data_path("views_runs", appauthor=False) / "models.db"
+    except RuntimeError:
+        path = Path("~")
+    if not path.is_absolute():
+        raise StorageError(
+            "there is no home folder for the default store",
+            "Give a path, as in Storage('models.db') or --store models.db, or set VIEWS_RUNS_STORE",
+        )
+    return path
+
+
+def _create_folder(folder: Path) -> None:
+    """Create the folder of the default store.
+
+    Raises:
+        StoreReadOnlyError: it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreReadOnlyError(
+            f"the folder cannot be created ({error.strerror})",
+            "Give another path, as in Storage('models.db') or --store models.db, or set VIEWS_RUNS_STORE",
+        ).locate(path=folder) from error

@@ -1,7 +1,7 @@
 """The tables ``models`` and ``model_parts``: read rows as records and verified pickles, and add or delete them."""
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +22,7 @@ from views_runs.metadata import Metadata, missing_fields
 from views_runs.pickles.loadability import Needs
 from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
 from views_runs.query import CURRENT, Question, compare_time, refuse_beyond_limits
-from views_runs.records import Damage, Entry, ModelRecord, Reference, read_environment
+from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 
 #: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
@@ -119,19 +119,22 @@ class Models:
         self._connection.add_function(compare_time, 3)
         where = f" WHERE {question.where.text} ORDER BY {question.order.text} LIMIT ?"
         parameters = (*question.where.parameters, *question.order.parameters, question.limit)
-        with refuse_beyond_limits():
-            try:
-                return [_as_record_or_damage(row) for row in self._connection.rows(f"{SELECT}{where}", parameters)]
-            except StoreDamagedError:
-                # Read the rows one by one, to return those that can be read.
-                ids = self._connection.rows(f"SELECT id FROM {TABLE}{where}", parameters)
-                return [found for (id,) in ids if (found := self._read(id)) is not None]
+        try:
+            rows = self._connection.rows(f"{SELECT}{where}", parameters)
+        except StorageError as error:
+            refuse_beyond_limits(error)
+            if not isinstance(error, StoreDamagedError):
+                raise
+            # Read the rows one by one, to return those that can be read.
+            ids = self._connection.rows(f"SELECT id FROM {TABLE}{where}", parameters)
+            return [found for (id,) in ids if (found := self._read(id)) is not None]
+        return as_records(rows)
 
     def _read(self, id: int) -> ModelRecord | Damage | None:
         try:
             row = self._connection.row(f"{SELECT} WHERE id = ?", (id,))
             # It may have been deleted meanwhile.
-            return None if row is None else _as_record_or_damage(row)
+            return None if row is None else as_records([row])[0]
         except StoreDamagedError as error:
             name = self._connection.value(f"SELECT CAST(name AS BLOB) FROM {TABLE} WHERE id = ?", (id,))
             shown = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else f"(row {id})"
@@ -156,17 +159,17 @@ class Models:
         row = self._connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
-    @contextmanager
-    def pieces(self, row: Stored) -> Iterator[Iterator[memoryview]]:
-        """Yield an iterator over the verified pieces of a pickle; no lock is held between two of them.
+    def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
+        """Return a context manager for an iterator over the verified pieces of a pickle.
+
+        No lock is held between two pieces.
 
         Raises:
             ModelNotFoundError: the model was deleted while being read.
             CorruptModelError: a part is damaged.
         """
         if row.upload is None:
-            yield iter([memoryview(verified_whole(row.whole, row.size, row.sha256))])
-            return
+            return nullcontext(iter([memoryview(verified_whole(row.whole, row.size, row.sha256))]))
         # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
         select = "SELECT digest, rowid FROM model_parts WHERE upload = ? ORDER BY part"
         explain, read = partial(self._explain, row), self._connection.read_blob
@@ -175,9 +178,9 @@ class Models:
         except StoreDamagedError as error:
             raise explain(error) from error
         parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
-        parts += [StoredPart(digest, partial(read, "model_parts", "data", rowid)) for digest, rowid in listed]
-        with closing(verified(parts, row.size, row.sha256, explain)) as pieces:
-            yield pieces
+        for digest, rowid in listed:
+            parts.append(StoredPart(digest, partial(read, "model_parts", "data", rowid)))
+        return closing(verified(parts, row.size, row.sha256, explain))
 
     def _explain(self, row: Stored, error: StorageError) -> StorageError:
         """Return the error to raise if a part cannot be read or does not match its digest.
@@ -226,13 +229,13 @@ class Models:
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
+        now, user = datetime.now(UTC).isoformat(timespec="microseconds"), owners.this_user()
         version = self._connection.value(
             "INSERT INTO names (name, versions) VALUES (?, 1) "
             "ON CONFLICT (name) DO UPDATE SET versions = versions + 1 RETURNING versions",
             (entry.name,),
         )
-        now = datetime.now(UTC).isoformat(timespec="microseconds")
-        columns = (entry.name, version, now, owners.this_user(), *entry.columns, pickled.environment)
+        columns = (entry.name, version, now, user, *entry.columns, pickled.environment)
         pickle = (pickled.size, pickled.sha256, pickled.first.digest, upload, pickled.first.data)
         (row,) = self._connection.rows(
             "INSERT INTO models (name, version, stored_at, stored_by, metadata, datetimes, environment, "
@@ -312,10 +315,3 @@ class Models:
                 f"an index of the file is damaged: it leads from {str(reference)!r} to another model",
                 "Restore the file from a backup, or run REINDEX on it with sqlite3",
             )
-
-
-def _as_record_or_damage(row: tuple[Any, ...]) -> ModelRecord | Damage:
-    try:
-        return ModelRecord.from_row(row)
-    except StoreDamagedError as error:
-        return Damage(str(row[0]), row[1] if isinstance(row[1], int) else 0, str(error))

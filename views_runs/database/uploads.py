@@ -78,7 +78,8 @@ class Pace:
 class Upload:
     """Writes the parts of one pickle after the first to the file.
 
-    Used as a context manager, it deletes what it has written if the block raises.
+    Used as a context manager, it first clears what others have left, and deletes what it has written if the block
+    raises.
 
     Args:
         database: the store. It is opened when the first parts are written.
@@ -144,6 +145,8 @@ class Upload:
         self._written += len(self._waiting)
 
     def __enter__(self) -> "Upload":
+        if self._database.is_open:
+            clear_leftovers(self._database.connection)
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from views_runs import filesystems
-from views_runs.database import locks, owners, schema
+from views_runs.database import database, locks, owners, schema
 from views_runs.database.connection import SQLITE_VERSION, Connection
 from views_runs.exceptions import InvalidPathError, StorageError, StoreBusyError
 from views_runs.files import TEMPORARY, companion
@@ -66,7 +66,7 @@ def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
     text = f"{path} ({decided_by}), views_runs {__version__}, SQLite {SQLITE_VERSION}"
     if path.exists():
         try:
-            schema.refuse_unusable(path.stat())
+            database.refuse_unusable(path.stat())
         except InvalidPathError as error:
             yield Finding("store", "failure", f"{text}: {error.trouble}", error.advice)
             return
@@ -88,7 +88,7 @@ def check_database(path: Path) -> Iterator[Finding]:
     if not os.path.isfile(path) or not os.path.getsize(path):
         return
     yield check_journal(path)
-    with schema.connect(path, TIMEOUT) as connection:
+    with database.connect(path, TIMEOUT) as connection:
         names, versions, pickles = connection.rows(
             "SELECT count(DISTINCT name), count(*), ifnull(sum(size), 0) FROM models INDEXED BY models_record"
         )[0]
@@ -126,10 +126,10 @@ def check_backups(path: Path) -> Iterator[Finding]:
 
 def check_journal(path: Path) -> Finding:
     """Report the file's journal mode, and the state of its journal."""
-    schema.refuse_foreign_wal(path, TIMEOUT)
+    database.refuse_foreign_wal(path, TIMEOUT)
     journal = companion(path, "-journal")
     was_hot = is_hot(journal)
-    # Not `schema.connect`, which sets the mode.
+    # Not `database.connect`, which sets the mode.
     with Connection(path, TIMEOUT) as connection:
         mode = connection.value("PRAGMA journal_mode")
     if mode in ("wal", "off", "memory"):

@@ -19,7 +19,8 @@ from pathlib import Path
 
 from views_runs.database import owners, uploads
 from views_runs.database.connection import SETTINGS, Connection
-from views_runs.database.schema import NEW_FILE, share_with_group
+from views_runs.database.database import share_with_group
+from views_runs.database.schema import NEW_FILE
 from views_runs.exceptions import StorageError, StoreAccessError, StoreDamagedError
 from views_runs.files import COMPANIONS
 from views_runs.records import Encounter

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from views_runs import files
 from views_runs.exceptions import StorageError, UntrustedModelError
@@ -57,6 +58,26 @@ def parsed(entries: Iterable[str]) -> frozenset[Import]:
                 "supported"
             )
     return frozenset(found.values())
+
+
+def find_allowed(trusted: Iterable[str] | Literal[True], only_own: bool) -> frozenset[Import]:
+    """Return the imports that a fetch may make.
+
+    Args:
+        trusted: imports, or True for the user's own list.
+        only_own: restrict it to the user's own list too.
+
+    Raises:
+        UntrustedModelError: one of the imports is invalid.
+        StorageError: the list cannot be read.
+    """
+    if trusted is True:
+        return listed()
+    try:
+        allowed = parsed(trusted)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise UntrustedModelError(f"the list of trusted imports is invalid: {error}") from error
+    return allowed & listed() if only_own else allowed
 
 
 def as_installed(record: ModelRecord) -> ModelRecord:
