@@ -37,6 +37,9 @@ SELECT = f"SELECT {COLUMNS.format(CURRENT)} FROM {TABLE}"
 #: The id and number of the requested or the highest version, according to the index of names and versions.
 FOUND = """(SELECT id AS found_id, version AS found_version FROM models
     WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1)"""
+FIND = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN {TABLE} ON id = found_id"
+
+REQUIRED = "SELECT field FROM required_fields ORDER BY field"
 
 
 class Stored(NamedTuple):
@@ -77,12 +80,12 @@ class Models:
 
     def find(self, reference: Reference) -> ModelRecord | None:
         """Return the record of a version, by default the current one, or None if it does not exist."""
-        select = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN {TABLE} ON id = found_id"
-        row = self._connection.row(select, (reference.name, reference.version))
-        if row is None:
-            return None
+        row = self._connection.row(FIND, reference)
+        return None if row is None else self._read_found(reference.name, row)
+
+    def _read_found(self, name: str, row: tuple[Any, ...]) -> ModelRecord:
         *columns, version = row
-        self._refuse_other(Reference(reference.name, version), *columns[:2])
+        self._refuse_other(Reference(name, version), *columns[:2])
         return ModelRecord.from_row(tuple(columns))
 
     def record(self, reference: Reference) -> ModelRecord:
@@ -104,7 +107,7 @@ class Models:
         """
         found = self._connection.rows(
             f"{SELECT} WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC",
-            (reference.name, reference.version),
+            reference,
         )
         if not found:
             raise self.not_found(reference)
@@ -147,7 +150,7 @@ class Models:
             ModelNotFoundError: the model does not exist.
         """
         select = f"SELECT {_STORED}, found_version FROM {FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
-        row = self._connection.row(select, (reference.name, reference.version))
+        row = self._connection.row(select, reference)
         if row is None:
             raise self.not_found(reference)
         *columns, version = row
@@ -203,8 +206,11 @@ class Models:
             InvalidMetadataError: its metadata lacks a required field.
             ModelExistsError: a model with this name exists, and the entry does not allow another version.
         """
-        self.refuse_incomplete(entry.metadata)
-        current = self.find(Reference(entry.name))
+        required = self._connection.rows(REQUIRED)
+        row = self._connection.row(FIND, Reference(entry.name))
+        if required:
+            _refuse_incomplete(entry.metadata, required)
+        current = None if row is None else self._read_found(entry.name, row)
         if current is not None and not entry.may_follow(current):
             raise ModelExistsError(
                 f"the model already exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC "
@@ -218,14 +224,7 @@ class Models:
         Raises:
             InvalidMetadataError: a required field is missing.
         """
-        required = self.required()
-        lacking = missing_fields(required, metadata) if required else []
-        if lacking:
-            raise InvalidMetadataError(
-                f"this store requires {' and '.join(required)} in the metadata; missing: {', '.join(lacking)}",
-                lacking[0],
-                "Add what is missing; nothing was changed",
-            )
+        _refuse_incomplete(metadata, self._connection.rows(REQUIRED))
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
@@ -240,10 +239,10 @@ class Models:
         (row,) = self._connection.rows(
             "INSERT INTO models (name, version, stored_at, stored_by, metadata, datetimes, environment, "
             "size, sha256, digest, upload, pickle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            f"RETURNING {COLUMNS.format('true')}",
+            "RETURNING name, version, true, stored_at, stored_by, size, sha256, NULL, NULL, environment",
             columns + pickle,
         )
-        return ModelRecord.from_row(row)
+        return replace(ModelRecord.from_row(row), metadata=entry.metadata)
 
     def has_metadata(self, record: ModelRecord) -> bool:
         """Return whether the column is not NULL; another program may have written JSON that is not an object."""
@@ -261,7 +260,7 @@ class Models:
 
     def required(self) -> list[str]:
         """Return the metadata fields that this store requires."""
-        return [field for (field,) in self._connection.rows("SELECT field FROM required_fields ORDER BY field")]
+        return [field for (field,) in self._connection.rows(REQUIRED)]
 
     def require(self, fields: tuple[str, ...]) -> None:
         """Replace the list of required fields."""
@@ -277,7 +276,7 @@ class Models:
             ModelNotFoundError: the model or version does not exist.
         """
         select = "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
-        found = self._connection.rows(select, (reference.name, reference.version))
+        found = self._connection.rows(select, reference)
         if not found:
             raise self.not_found(reference)
         for id, version in found:
@@ -315,3 +314,14 @@ class Models:
                 f"an index of the file is damaged: it leads from {str(reference)!r} to another model",
                 "Restore the file from a backup, or run REINDEX on it with sqlite3",
             )
+
+
+def _refuse_incomplete(metadata: Metadata | None, rows: list[tuple[Any, ...]]) -> None:
+    required = [field for (field,) in rows]
+    lacking = missing_fields(required, metadata)
+    if lacking:
+        raise InvalidMetadataError(
+            f"this store requires {' and '.join(required)} in the metadata; missing: {', '.join(lacking)}",
+            lacking[0],
+            "Add what is missing; nothing was changed",
+        )

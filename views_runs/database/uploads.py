@@ -100,7 +100,8 @@ class Upload:
         """Add the next part, which may stay in memory for a while."""
         self._waiting.append(part)
         if len(self._waiting) >= self._pace.count:
-            self._database.open()
+            if not self._database.is_open:
+                self._database.open()
             with self._pace.transaction(self._database.connection):
                 self._write(self._database.connection)
             self._waiting.clear()
@@ -115,7 +116,8 @@ class Upload:
             UploadLostError: another process took this upload for a leftover.
             StorageError: as for `Models.refuse`.
         """
-        self._database.open()
+        if not self._database.is_open:
+            self._database.open()
         connection, models = self._database.connection, self._database.models
         with self._pace.transaction(connection) if self._waiting else connection.transaction():
             models.refuse(entry)

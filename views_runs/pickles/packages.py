@@ -14,13 +14,13 @@ from functools import cache
 
 
 def suppliers(modules: Iterable[str]) -> dict[str, str]:
-    """Return the distribution that supplies each top-level module; omit modules with several, such as `google`.
+    """Return the distributions of modules by top-level module; omit those with several distributions, such as `google`.
 
     >>> suppliers(["click", "json"])
     {'click': 'click'}
     """
     found = {}
-    for module in sorted({*modules} - sys.stdlib_module_names):
+    for module in sorted({module.partition(".")[0] for module in modules} - sys.stdlib_module_names):
         names = _distributions().get(module, [])
         if len(names) == 1 or normal(module) in names:
             found[module] = names[0] if len(names) == 1 else normal(module)

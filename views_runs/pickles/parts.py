@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import cycle
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from views_runs.exceptions import CorruptModelError, ModelPickleError, StorageError
@@ -36,7 +37,7 @@ PART_SIZE = 63 * 16384
 FIRST_PART_SIZE = 4096
 
 #: The module names of a running script, and of a script in the processes that multiprocessing spawns.
-MAIN = ("__main__", "__mp_main__")
+MAIN = {"__main__", "__mp_main__"}
 
 
 class Part(NamedTuple):
@@ -144,21 +145,26 @@ class PickleWriter:
             return {}
         reading = self.reader.result()
         environment = {"protocol": reading.protocol or 0, **opcodes.imported(reading)}
-        names = ", ".join(sorted(found.name for found in reading.imports if found.module in MAIN))
+        modules = {*map(attrgetter("module"), reading.imports)}
+        if modules & MAIN:
+            self._warn_of_main(sorted(found.name for found in reading.imports if found.module in MAIN))
         if not self._made_here:
-            if names:
-                log.warning("the pickle needs %s from __main__: it can be fetched only where this is defined", names)
             return environment
-        if names:
-            warnings.warn(
-                f"the model needs {names}, defined in the running script: it can be fetched only where __main__ "
-                "defines the same. Move it to a module that can be imported, and store the model again",
-                # Points to the caller of Storage.store.
-                stacklevel=5,
-            )
-        suppliers = packages.suppliers({found.module.split(".")[0] for found in reading.imports})
+        suppliers = packages.suppliers(modules)
         made = {"packages": packages.versions(suppliers.values()), "suppliers": suppliers}
         return {**self._made_here, **environment, **made}
+
+    def _warn_of_main(self, names: list[str]) -> None:
+        needed = ", ".join(names)
+        if not self._made_here:
+            log.warning("the pickle needs %s from __main__: it can be fetched only where this is defined", needed)
+            return
+        warnings.warn(
+            f"the model needs {needed}, defined in the running script: it can be fetched only where __main__ defines "
+            "the same. Move it to a module that can be imported, and store the model again",
+            # Points to the caller of Storage.store.
+            stacklevel=6,
+        )
 
 
 def _explain_failure(model: Any, error: Exception) -> ModelPickleError:

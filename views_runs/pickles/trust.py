@@ -82,8 +82,7 @@ def find_allowed(trusted: Iterable[str] | Literal[True], only_own: bool) -> froz
 
 def as_installed(record: ModelRecord) -> ModelRecord:
     """Return a record with the distributions that supply its imports on this machine instead of those recorded."""
-    modules = {Import.parse(text).module.split(".")[0] for text in record.imports or ()}
-    suppliers = packages.suppliers(modules)
+    suppliers = packages.suppliers(Import.parse(text).module for text in record.imports or ())
     return replace(record, suppliers=suppliers, packages=packages.versions(suppliers.values()))
 
 
