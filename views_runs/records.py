@@ -49,9 +49,6 @@ class Reference(NamedTuple):
     def of(cls, name: str, version: int | None = None) -> "Reference":
         """Parse ``NAME`` or ``NAME:VERSION``.
 
-        Raises:
-            InvalidNameError: the name is not valid, or two different versions are given.
-
         >>> Reference.of("my-model:2") == Reference.of("my-model", 2)
         True
         """
@@ -73,12 +70,7 @@ class Entry(NamedTuple):
 
     @classmethod
     def of(cls, name: str, metadata: Any, overwrite: bool = False, unless_equivalent: bool = False) -> "Entry":
-        """Check a new name and encode metadata.
-
-        Raises:
-            InvalidNameError: the name is not valid.
-            InvalidMetadataError: the metadata is invalid, or would not compare equal when fetched.
-        """
+        """Check a new name and encode metadata."""
         columns, fetched = encode(metadata)
         return cls(names.check_new_name(name), columns, fetched, overwrite, unless_equivalent)
 
@@ -90,11 +82,7 @@ class Entry(NamedTuple):
 
 
 def encode(metadata: Any) -> tuple[tuple[str | None, str | None], Metadata | None]:
-    """Return metadata both as stored in the file and as it will be fetched.
-
-    Raises:
-        InvalidMetadataError: it is invalid, or would not compare equal when fetched.
-    """
+    """Return metadata both as stored in the file and as it will be fetched; refuse what would not compare equal."""
     if metadata is None:
         return (None, None), None
     text, datetimes = codec.encode(metadata)
@@ -144,11 +132,7 @@ class ModelRecord:
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> "ModelRecord":
-        """Return the record for a row of the table ``models``, with the columns of `database.models.COLUMNS`.
-
-        Raises:
-            StoreDamagedError: the row cannot be read.
-        """
+        """Return the record for a row of the table ``models``, with the columns of `database.models.COLUMNS`."""
         name, version, current, stored_at, stored_by, size, sha256, text, datetimes, environment = row
         try:
             fields = read_environment(environment)
@@ -211,9 +195,6 @@ def read_environment(text: str) -> dict[str, Any]:
 
     Later versions of this package may record more and earlier ones recorded less, and any program may have written to
     the file. Values that have the wrong type, are not printable, or are far too large are treated as not recorded.
-
-    Raises:
-        ValueError: it is not a JSON object.
     """
     try:
         known = json.loads(text) if len(text) <= MOST_RECORDED else {}
@@ -342,12 +323,7 @@ class Encounter:
 
 
 def compared(one: ModelRecord, other: ModelRecord, everything: bool = False) -> list[tuple[Any, ...]]:
-    """Return (field, value in one, value in the other) for each field that differs, metadata fields first.
-
-    Args:
-        one, other: the records.
-        everything: include equal fields.
-    """
+    """Return (field, value in one, value in the other) for each field that differs, or for all; metadata first."""
     rows = [(field, getattr(one, field), getattr(other, field)) for field in RECORDED]
     recorded = [row for row in rows if everything or row[1] != row[2]]
     # As in conditions, `size` is the record's field, and `metadata.size` is the user's.

@@ -39,16 +39,7 @@ _HASTE = "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;"
 
 
 def back_up(source: Connection, target: Path, progress: Progress) -> Backup:
-    """Copy a store to a new file, and verify the copy.
-
-    Args:
-        source: the store.
-        target: the new file.
-        progress: called with the number of bytes just copied or read back.
-
-    Raises:
-        BackupError: the copy cannot be written.
-    """
+    """Copy a store to a new file, and verify the copy; report the bytes just copied or read back."""
     # Read now: the path may be gone by the time the copy is complete.
     mode = source.path.stat().st_mode & 0o777
     _refuse_companions(target)

@@ -126,12 +126,7 @@ class Wait:
         self._has_probed = self._has_logged = False
 
     def sleep(self, error: sqlite3.Error) -> None:
-        """Sleep until the next attempt.
-
-        Raises:
-            StoreBusyError: the timeout has expired.
-            StorageError: the error does not mean that the file is locked, or the file system does not support locks.
-        """
+        """Sleep until the next attempt, or raise an error: the timeout has expired, or waiting would not help."""
         if primary_code(error) != sqlite3.SQLITE_BUSY:
             raise explain(error, self._connection.path) from error
         waited, timeout = time.monotonic() - self._started, self._connection.timeout
@@ -175,13 +170,7 @@ class Wait:
 class Connection:
     """One connection, for one operation; close it, or use it as a context manager.
 
-    Args:
-        path: the file, as an absolute path.
-        timeout: seconds to wait for a lock.
-        mode: the mode parameter of SQLite's URI.
-
-    Raises:
-        StorageError: the file cannot be opened.
+    `mode` is the mode parameter of SQLite's URI.
     """
 
     def __init__(self, path: Path, timeout: float, mode: str = "rw") -> None:
@@ -242,21 +231,14 @@ class Connection:
         self._sqlite.create_function(function.__name__, parameters, function, deterministic=True)
 
     def read_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
-        """Read a BLOB into memory, and return its size in bytes.
-
-        A SELECT would allocate twice its size each time.
-
-        Raises:
-            StorageError: the row does not exist, its value is not a BLOB, or it is larger than the memory.
-        """
+        """Read a BLOB into memory, and return its size in bytes; a SELECT would allocate twice its size each time."""
         return int(self._wait_for(self._copy_blob, table, column, rowid, memory))
 
     @contextmanager
     def transaction(self, bulk: bool = False) -> Iterator[None]:
         """Execute the block in a write transaction: commit at the end, or roll back if the block raises.
 
-        Args:
-            bulk: this is one of many transactions in a row, and gives way to other processes.
+        If it is one of many in a row (`bulk`), it gives way to other processes.
         """
         # A deferred transaction cannot wait: its first write fails at once if the file is locked, whatever the timeout.
         with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):

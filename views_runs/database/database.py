@@ -36,8 +36,7 @@ class Database:
     Args:
         path: the file, as an absolute path.
         timeout: seconds to wait for a lock.
-        operation: what is done, as in ``fetch``, for messages.
-        reference: the model it is done to, if it is one.
+        operation, reference: what is done, as in ``fetch``, and to which model, for messages.
         create: create the file if it does not exist.
         lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
@@ -96,11 +95,7 @@ class Database:
         error.locate(self._operation + subject, self.path)
 
     def open(self) -> None:
-        """Open the file, and create it if need be, unless it is open.
-
-        Raises:
-            StorageError: the file cannot be opened, or is not a store.
-        """
+        """Open the file, and create it if need be, unless it is open."""
         if self.is_open:
             return
         if self._create and self._is_default:
@@ -122,11 +117,7 @@ class Database:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
     def delete(self, reference: Reference) -> None:
-        """Delete a model with all its versions, or one version, and return the space to the disk.
-
-        Raises:
-            ModelNotFoundError: the model does not exist.
-        """
+        """Delete a model with all its versions, or one version, and return the space to the disk."""
         self.models.delete(reference)
         try:
             uploads.clear_leftovers(self.connection)
@@ -137,18 +128,7 @@ class Database:
 
 
 def connect(path: Path, timeout: float, create: bool = False) -> Connection:
-    """Open the store at this absolute path.
-
-    Args:
-        path: the file.
-        timeout: seconds to wait for a lock.
-        create: create the store if the file does not exist or is empty; the folder must exist.
-
-    Raises:
-        StoreNotFoundError: the file or its folder does not exist.
-        NotAStoreError: the file is not a store, or has a newer layout.
-        StorageError: the file cannot be opened.
-    """
+    """Open the store at this absolute path; with `create`, a missing or empty file becomes a store."""
     # Until SQLite has the file open, only `os.stat` is used: closing the file would drop the locks SQLite holds on it.
     status = get_status(path)
     if status is not None:
@@ -192,11 +172,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
 
 
 def get_status(path: Path) -> os.stat_result | None:
-    """Return the result of `os.stat` for a path, or None if the path does not exist.
-
-    Raises:
-        StoreAccessError: this cannot be determined.
-    """
+    """Return the result of `os.stat` for a path, or None if the path does not exist."""
     try:
         return path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -208,11 +184,7 @@ def get_status(path: Path) -> os.stat_result | None:
 
 
 def refuse_unusable(status: os.stat_result) -> None:
-    """Refuse what cannot be a store.
-
-    Raises:
-        InvalidPathError: it is not a regular file, or has several hard links.
-    """
+    """Refuse what cannot be a store: anything but a regular file with one hard link."""
     if stat.S_ISDIR(status.st_mode):
         raise InvalidPathError("this is a folder", "Give a file in it, such as models.db")
     if not stat.S_ISREG(status.st_mode):
@@ -225,11 +197,7 @@ def refuse_unusable(status: os.stat_result) -> None:
 
 
 def refuse_foreign_wal(path: Path, timeout: float) -> None:
-    """Refuse another program's database in WAL mode without touching it: opening and closing it could change it.
-
-    Raises:
-        NotAStoreError: the file is such a database.
-    """
+    """Refuse another program's database in WAL mode without touching it: opening and closing it could change it."""
     if companion(path, "-wal").exists():
         with Connection(path, timeout, "ro&immutable=1") as connection:
             application = connection.value("PRAGMA application_id")
@@ -260,11 +228,7 @@ def _reserve_journal(connection: Connection) -> None:
 
 
 def find_default_path() -> Path:
-    """Return the path of the default store.
-
-    Raises:
-        StorageError: there is no home folder.
-    """
+    """Return the path of the default store."""
     from platformdirs import user_data_path
 
     try:
@@ -280,11 +244,7 @@ def find_default_path() -> Path:
 
 
 def _create_folder(folder: Path) -> None:
-    """Create the folder of the default store.
-
-    Raises:
-        StoreReadOnlyError: it cannot be created.
-    """
+    """Create the folder of the default store."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

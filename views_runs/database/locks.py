@@ -35,12 +35,8 @@ with open(sys.argv[1], "r+b") as file:
 def find_trouble(folder: Path, processes: int = 2) -> str | None:
     """Describe what is wrong with the locks of a folder's file system; return None if nothing is.
 
-    Args:
-        folder: the store's folder.
-        processes: 1 to test whether locks are refused; 2 to test also whether a lock keeps a second process out.
-
-    Raises:
-        OSError: the test is not possible: no file can be created in the folder, or a request is not answered.
+    With one process, this tests whether locks are refused; with two, also whether a lock keeps a second process out.
+    An OSError means that the test is not possible.
     """
     # In a frozen program, sys.executable is the program itself, which must not be started again.
     if sys.platform == "win32" or not sys.executable or getattr(sys, "frozen", False):

@@ -69,11 +69,7 @@ _STORED = "id, name, version, size, sha256, digest, upload, environment, CASE WH
 
 
 class Models:
-    """The models of an open store.
-
-    Args:
-        connection: a connection to the store.
-    """
+    """The models of an open store. A missing model is a `ModelNotFoundError`, unless `find` is asked for it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -89,22 +85,14 @@ class Models:
         return ModelRecord.from_row(tuple(columns))
 
     def record(self, reference: Reference) -> ModelRecord:
-        """Return the record of a version, by default the current one.
-
-        Raises:
-            ModelNotFoundError: the version does not exist.
-        """
+        """Return the record of a version, by default the current one."""
         found = self.find(reference)
         if found is None:
             raise self.not_found(reference)
         return found
 
     def versions(self, reference: Reference) -> list[ModelRecord]:
-        """Return the records of all versions of a model, or of one version, highest version first.
-
-        Raises:
-            ModelNotFoundError: the model or version does not exist.
-        """
+        """Return the records of all versions of a model, or of one version, highest version first."""
         found = self._connection.rows(
             f"{SELECT} WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC",
             reference,
@@ -114,11 +102,7 @@ class Models:
         return [ModelRecord.from_row(row) for row in found]
 
     def search(self, question: Question) -> list[ModelRecord | Damage]:
-        """Return the results of a question, in its order, with a `Damage` for each row that cannot be read.
-
-        Raises:
-            QueryError: the question exceeds a limit of SQLite.
-        """
+        """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
         self._connection.add_function(compare_time, 3)
         where = f" WHERE {question.where.text} ORDER BY {question.order.text} LIMIT ?"
         parameters = (*question.where.parameters, *question.order.parameters, question.limit)
@@ -144,11 +128,7 @@ class Models:
             return Damage(shown, 0, str(error))
 
     def row(self, reference: Reference) -> Stored:
-        """Return what is needed to read a model's pickle.
-
-        Raises:
-            ModelNotFoundError: the model does not exist.
-        """
+        """Return what is needed to read a model's pickle."""
         select = f"SELECT {_STORED}, found_version FROM {FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
         row = self._connection.row(select, reference)
         if row is None:
@@ -163,14 +143,7 @@ class Models:
         return None if row is None else Stored(*row)
 
     def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
-        """Return a context manager for an iterator over the verified pieces of a pickle.
-
-        No lock is held between two pieces.
-
-        Raises:
-            ModelNotFoundError: the model was deleted while being read.
-            CorruptModelError: a part is damaged.
-        """
+        """Return a context manager for the verified pieces of a pickle; no lock is held between two of them."""
         if row.upload is None:
             return nullcontext(iter([memoryview(verified_whole(row.whole, row.size, row.sha256))]))
         # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
@@ -186,10 +159,8 @@ class Models:
         return closing(verified(parts, row.size, row.sha256, explain))
 
     def _explain(self, row: Stored, error: StorageError) -> StorageError:
-        """Return the error to raise if a part cannot be read or does not match its digest.
-
-        If the model has been deleted, the rowids of its parts may already be in use for parts of another model.
-        """
+        """Return the error to raise if a part cannot be read or does not match its digest."""
+        # If the model has been deleted, the rowids of its parts may already be in use for parts of another model.
         if type(error) not in (StorageError, StoreDamagedError, CorruptModelError):
             return error
         now = self._connection.row("SELECT upload FROM models NOT INDEXED WHERE id = ?", (row.id,))
@@ -200,12 +171,7 @@ class Models:
         return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error.trouble}")
 
     def refuse(self, entry: Entry) -> None:
-        """Raise an error if an entry must not be stored.
-
-        Raises:
-            InvalidMetadataError: its metadata lacks a required field.
-            ModelExistsError: a model with this name exists, and the entry does not allow another version.
-        """
+        """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
         required = self._connection.rows(REQUIRED)
         row = self._connection.row(FIND, Reference(entry.name))
         if required:
@@ -219,11 +185,7 @@ class Models:
             )
 
     def refuse_incomplete(self, metadata: Metadata | None) -> None:
-        """Raise an error if metadata lacks a required field.
-
-        Raises:
-            InvalidMetadataError: a required field is missing.
-        """
+        """Raise an error if metadata lacks a required field."""
         _refuse_incomplete(metadata, self._connection.rows(REQUIRED))
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
@@ -270,11 +232,7 @@ class Models:
                 self._connection.change("INSERT INTO required_fields (field) VALUES (?)", (field,))
 
     def delete(self, reference: Reference) -> None:
-        """Delete the rows of a model, oldest version first, or of one version.
-
-        Raises:
-            ModelNotFoundError: the model or version does not exist.
-        """
+        """Delete the rows of a model, oldest version first, or of one version."""
         select = "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
         found = self._connection.rows(select, reference)
         if not found:

@@ -32,11 +32,7 @@ def this_host() -> str:
 
 
 def this_process(token: str = "") -> str:
-    """Return the identity of this process as JSON: user and host, process id and, on Linux, what makes it unique.
-
-    Args:
-        token: identifies one of its uploads.
-    """
+    """Return the identity of this process, and of one of its uploads, as JSON."""
     pid = os.getpid()
     process = {"user": this_user(), "pid": pid, "kernel": kernel(), "start": start_time(pid), "token": token}
     return json.dumps(process)
@@ -45,8 +41,7 @@ def this_process(token: str = "") -> str:
 def has_ended(owner: str) -> bool:
     """Return whether a process is known to have ended: it ran on this kernel, in this pid namespace, and is gone.
 
-    This process counts as ended for an upload that it is no longer writing. For processes elsewhere, and on systems
-    that cannot identify processes, return False.
+    This process counts as ended for an upload that it is no longer writing.
     """
     try:
         process: dict[str, Any] = json.loads(owner)
@@ -118,11 +113,7 @@ def kernel() -> str | None:
 
 
 def boot() -> str:
-    """Return an identifier of this boot of the kernel, the same in all containers.
-
-    Raises:
-        OSError: the system has none.
-    """
+    """Return an identifier of this boot of the kernel, the same in all containers."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return file.read().strip()
 

@@ -100,15 +100,7 @@ def lay_out(connection: Connection) -> None:
 
 
 def refuse_other(connection: Connection, application: int, version: int) -> None:
-    """Refuse a file that is neither empty nor a store with this layout.
-
-    Args:
-        connection: a connection to the file, in a snapshot.
-        application, version: the values of ``PRAGMA application_id`` and ``PRAGMA user_version``.
-
-    Raises:
-        NotAStoreError: the file belongs to another program, or has a newer layout.
-    """
+    """Refuse a file that is neither empty nor a store with this layout; call this in a snapshot."""
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
         raise NotAStoreError(
             f"the file has layout {version}, but this version of views_runs supports layout {SCHEMA_VERSION}",

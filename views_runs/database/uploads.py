@@ -42,12 +42,7 @@ STALE = 600.0
 
 
 class Pace:
-    """Chooses the size of transactions, so that each stays short, and pauses between them.
-
-    Args:
-        count: the number of parts or pages in the first transaction.
-        most, fewest: the limits for later transactions.
-    """
+    """Chooses the size of transactions, in parts or pages, so that each stays short, and pauses between them."""
 
     def __init__(self, count: int, most: int, fewest: int = 1) -> None:
         self.count, self.most, self.fewest = count, most, fewest
@@ -76,13 +71,10 @@ class Pace:
 
 
 class Upload:
-    """Writes the parts of one pickle after the first to the file.
+    """Writes the parts of one pickle after the first to the file, which is opened when the first are written.
 
     Used as a context manager, it first clears what others have left, and deletes what it has written if the block
     raises.
-
-    Args:
-        database: the store. It is opened when the first parts are written.
     """
 
     def __init__(self, database: "Database") -> None:
@@ -107,15 +99,7 @@ class Upload:
             self._waiting.clear()
 
     def publish(self, entry: Entry, pickled: "Pickled") -> ModelRecord:
-        """Write the remaining parts, pass the fence, and add the model's row, in one small transaction.
-
-        Returns:
-            The model's record.
-
-        Raises:
-            UploadLostError: another process took this upload for a leftover.
-            StorageError: as for `Models.refuse`.
-        """
+        """Write the remaining parts, pass the fence, and add the model's row, in one small transaction."""
         if not self._database.is_open:
             self._database.open()
         connection, models = self._database.connection, self._database.models

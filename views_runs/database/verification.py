@@ -21,15 +21,7 @@ _RESTORE = "Restore the file from a backup"
 
 
 def select_models(connection: Connection, references: Sequence[Reference]) -> Selection:
-    """Return the existing versions of these models, or of all models, even if the rest of their rows is unreadable.
-
-    Args:
-        connection: a connection to the store.
-        references: models (all their versions) or versions; empty for the whole store.
-
-    Raises:
-        ModelNotFoundError: a model or version does not exist.
-    """
+    """Return the versions of these models, or of all models, even if the rest of their rows is unreadable."""
     models = dict(_walk(connection, TABLE))
     try:
         models |= dict(_walk(connection, "models NOT INDEXED"))
@@ -80,10 +72,7 @@ def find_damaged_tables(connection: Connection) -> list[Damage]:
 
 
 def verify(connection: Connection, selection: Selection, progress: Progress) -> Verification:
-    """Read the pickles of these models, and verify them against their digests.
-
-    Each part is read separately, so that nobody has to wait for this.
-    """
+    """Read the pickles of these models part by part, and verify them against their digests."""
     versions = size = 0
     damaged = []
     for id, (name, version, _) in sorted(selection.items()):

@@ -110,11 +110,7 @@ class PickleWriter:
         return len(view)
 
     def dump(self, model: Any) -> None:
-        """Pickle an object.
-
-        Raises:
-            ModelPickleError: the object cannot be pickled; the sink may have received some parts.
-        """
+        """Pickle an object; if that fails, the sink may have received some parts."""
         try:
             pickle.Pickler(self, PROTOCOL).dump(model)
         except StorageError:
@@ -184,8 +180,7 @@ def _explain_failure(model: Any, error: Exception) -> ModelPickleError:
 class PickleReader:
     """A file-like object from which an unpickler reads the verified bytes of a pickle.
 
-    From protocol 4, an unpickler reads whole frames and whole arrays. Wrapping this in an `io.BufferedReader`, for the
-    single bytes that it reads in older protocols, would cost a tenth of the time.
+    An `io.BufferedReader` around it, for the single bytes read in older protocols, would cost a tenth of the time.
     """
 
     def __init__(self, pieces: Iterator[memoryview]) -> None:
@@ -243,15 +238,11 @@ def verified(
 
     Args:
         parts: the parts in order, at least up to the end of the pickle.
-        size: the size of the whole pickle, in bytes.
-        sha256: the digest of the whole pickle, in hexadecimal.
+        size, sha256: the size of the whole pickle in bytes, and its digest in hexadecimal.
         explain: returns the error to raise when a part is damaged, or cannot be read.
 
     Yields:
         Memory that is reused: its content is valid until the next part is requested.
-
-    Raises:
-        CorruptModelError: a part is damaged.
     """
     running = hashlib.sha256()
     done = 0
@@ -308,11 +299,7 @@ def _check(number: int, view: memoryview, check: Callable[[], bool]) -> memoryvi
 
 
 def verified_whole(data: Any, size: int, sha256: str) -> bytes:
-    """Verify a pickle of one part, and return its bytes.
-
-    Raises:
-        CorruptModelError: it is damaged.
-    """
+    """Verify a pickle of one part, and return its bytes."""
     if not isinstance(data, bytes) or len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
         raise damaged("its pickle does not match its digest")
     return data
