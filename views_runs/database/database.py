@@ -146,11 +146,11 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
             application = connection.value("PRAGMA application_id")
             version = connection.value("PRAGMA user_version")
             is_store = (application, version) == (schema.APPLICATION_ID, schema.SCHEMA_VERSION)
-            if is_store:
-                # Have SQLite read the schema now, under the same lock; the settings would take another lock for it.
-                connection.value("SELECT 1 FROM sqlite_schema LIMIT 1")
-            else:
+            if not is_store:
                 schema.refuse_other(connection, application, version)
+            # This also has SQLite read the schema under the same lock; the settings would take another lock for it.
+            elif (found := connection.rows(schema.LAYOUT)) != schema.TABLES:
+                schema.refuse_odd_tables(found)
         if not is_store and not create:
             raise NotAStoreError(
                 "the file is empty (0 bytes): an incomplete copy, or a store that was never finished",

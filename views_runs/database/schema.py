@@ -1,9 +1,10 @@
 """The layout of the store file: create it, and refuse other files."""
 
 import os
+from typing import Any
 
 from views_runs.database.connection import Connection
-from views_runs.exceptions import NotAStoreError
+from views_runs.exceptions import NotAStoreError, StoreDamagedError
 
 #: ``PRAGMA application_id``: "VwRn" in ASCII.
 APPLICATION_ID = 0x5677526E
@@ -87,6 +88,45 @@ CREATE TABLE IF NOT EXISTS names (
 ) WITHOUT ROWID;
 COMMIT;
 """
+
+
+#: What `LAYOUT` returns for a store: the name, type and columns of each table.
+TABLES = [
+    ("model_parts", "table", "upload part digest data"),
+    (
+        "models",
+        "table",
+        "id name version stored_at stored_by metadata datetimes environment size sha256 digest upload pickle",
+    ),
+    ("names", "table", "name versions"),
+    ("required_fields", "table", "field"),
+    ("sqlite_sequence", "table", "name seq"),
+    ("uploads", "table", "id owner started_at beat condemned"),
+    ("watches", "table", "upload host beat since"),
+]
+
+# A view or a generated column in the place of one of these can run for ever and fill the memory, and a trigger can
+# change what a statement does. What else is in the file is not ours, and is never read.
+LAYOUT = f"""
+SELECT s.name, iif(s.type = 'table' AND s.rootpage = 0, 'virtual table', s.type),
+    (SELECT group_concat(c.name || iif(c.hidden, ' (generated)', ''), ' ') FROM pragma_table_xinfo(s.name) AS c)
+FROM sqlite_schema AS s
+WHERE lower(iif(s.type = 'trigger', s.tbl_name, s.name)) IN {tuple(name for name, *_ in TABLES)} ORDER BY s.name
+"""
+
+
+def refuse_odd_tables(found: list[tuple[Any, ...]]) -> None:
+    """Refuse a store whose tables are not as this package creates them, according to the result of `LAYOUT`."""
+    odd = next((row for row in found if row not in TABLES), None)
+    if odd is None:
+        lost = next(name for name, *_ in TABLES if name not in {name for name, *_ in found})
+        raise StoreDamagedError(f"the file lacks the table {lost!r}", "Restore the file from a backup")
+    name, type, columns = odd
+    what = f"a table has the columns {columns}" if type == "table" else f"there is a {type}"
+    raise StoreDamagedError(
+        f"the tables are not as views_runs creates them: {what} with the name {name!r}",
+        "Another program changed the file, perhaps to do harm. Restore the file from a backup",
+    )
 
 
 def lay_out(connection: Connection) -> None:
