@@ -6,7 +6,7 @@ Those in the public API are frozen dataclasses; the others are named tuples, whi
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -135,8 +135,11 @@ class ModelRecord:
         """Return the record for a row of the table ``models``, with the columns of `database.models.COLUMNS`."""
         name, version, current, stored_at, stored_by, size, sha256, text, datetimes, environment = row
         try:
+            for value, kind in (name, str), (version, int), (stored_by, str), (size, int), (sha256, str):
+                if not isinstance(value, kind):
+                    raise TypeError(f"{value!r:.60} is not of the type {kind.__name__}")
             fields = read_environment(environment)
-            fields["stored_at"] = datetime.fromisoformat(stored_at)
+            fields["stored_at"] = _read_time(stored_at)
             try:
                 fields["metadata"] = None if text is None else codec.decode(text, datetimes)
             except InvalidMetadataError:
@@ -188,6 +191,15 @@ class ModelRecord:
         fields["troubles"] = [*self.troubles]
         fields["metadata"] = None if self.metadata is None else to_jsonable(self.metadata)
         return fields
+
+
+def _read_time(text: str) -> datetime:
+    """Parse the column ``stored_at``. Far from the present, a time cannot be converted to local time."""
+    time = datetime.fromisoformat(text)
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    if not 1900 < time.year < 9000:
+        raise ValueError(f"the time {text!r} is out of range")
+    return time
 
 
 def read_environment(text: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +48,9 @@ BULK_POLL = (0.010, 0.020)
 #: Seconds of waiting after which the cause is investigated, and after which the wait is logged.
 SUSPICION = 1.0
 PATIENCE = 3.0
+
+#: Steps of SQLite's virtual machine, some milliseconds, after which a long statement lets signal handlers run.
+STEPS = 100_000
 
 #: Seconds that `os.fork` waits for another thread to leave SQLite.
 FORK_PATIENCE = 10.0
@@ -116,6 +119,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_gate.close, after_in_parent=_gate.open, after_in_child=_gate.forget_others)
 
 
+def _watch_signals(raised: list[BaseException]) -> Generator[int, None, None]:
+    """Yield 1 to interrupt a long statement if a signal handler has raised an exception, and otherwise 0.
+
+    SQLite calls this as a progress handler. A handler for signals runs when the generator is resumed, inside the `try`;
+    it would run before the first line of a function, and `sqlite3` would discard what it raised.
+    """
+    while True:
+        try:
+            yield len(raised)
+        except GeneratorExit:
+            return
+        except BaseException as error:
+            raised.append(error)
+
+
 class Wait:
     """Waits for a lock: enforces the timeout, investigates the cause, and logs long waits."""
 
@@ -127,6 +145,8 @@ class Wait:
 
     def sleep(self, error: sqlite3.Error) -> None:
         """Sleep until the next attempt, or raise an error: the timeout has expired, or waiting would not help."""
+        if self._connection.raised:
+            raise self._connection.raised.pop() from None
         if primary_code(error) != sqlite3.SQLITE_BUSY:
             raise explain(error, self._connection.path) from error
         waited, timeout = time.monotonic() - self._started, self._connection.timeout
@@ -176,10 +196,15 @@ class Connection:
     def __init__(self, path: Path, timeout: float, mode: str = "rw") -> None:
         self.path = path
         self.timeout = timeout
+        #: What signal handlers raised during the current statement.
+        self.raised: list[BaseException] = []
+        watch = _watch_signals(self.raised)
+        next(watch)
         try:
             with _gate:
                 uri = f"{path.as_uri()}?mode={mode}"
                 self._sqlite = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+                self._sqlite.set_progress_handler(watch.__next__, STEPS)
         except sqlite3.Error as error:
             raise explain(error, path) from error
 
@@ -224,6 +249,8 @@ class Connection:
             with _gate:
                 return self._sqlite.execute(sql).fetchall()
         except sqlite3.Error:
+            if self.raised:
+                raise self.raised.pop() from None
             return []
 
     def add_function(self, function: Callable[..., Any], parameters: int) -> None:

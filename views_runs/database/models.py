@@ -39,7 +39,7 @@ FOUND = """(SELECT id AS found_id, version AS found_version FROM models
     WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1)"""
 FIND = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN {TABLE} ON id = found_id"
 
-REQUIRED = "SELECT field FROM required_fields ORDER BY field"
+REQUIRED = "SELECT CAST(field AS TEXT) FROM required_fields ORDER BY field"
 
 
 class Stored(NamedTuple):

@@ -184,7 +184,7 @@ def clear_leftovers(connection: Connection) -> None:
 def _is_stale(connection: Connection, upload: int, beat: int) -> bool:
     """Return whether this host has seen the same beat for `STALE` seconds by its own clock; if not, record the beat."""
     host, now = owners.this_host(), time.time()
-    seen = connection.row("SELECT beat, since FROM watches WHERE upload = ? AND host = ?", (upload, host))
+    seen = connection.row("SELECT beat, CAST(since AS REAL) FROM watches WHERE upload = ? AND host = ?", (upload, host))
     if seen and seen[0] == beat and seen[1] <= now:
         return bool(now - seen[1] >= STALE)
     connection.change(

@@ -22,6 +22,7 @@ from itertools import cycle
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from views_runs import signals
 from views_runs.exceptions import CorruptModelError, ModelPickleError, StorageError
 from views_runs.pickles import culprit, opcodes, packages
 
@@ -116,6 +117,7 @@ class PickleWriter:
         except StorageError:
             raise
         except Exception as error:
+            signals.let_through(error)
             raise _explain_failure(model, error) from error
         self._made_here = {
             "type": type_name(model),

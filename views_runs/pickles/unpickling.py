@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
+from views_runs import signals
 from views_runs.exceptions import DigestMismatchError, ModelLoadError, StorageError, UntrustedModelError
 from views_runs.pickles import loadability, opcodes, packages
 from views_runs.pickles.loadability import Needs
@@ -104,6 +105,7 @@ def _unpickle(pieces: Iterator[memoryview], needs: Needs, allowed: frozenset[Imp
     except StorageError:
         raise
     except Exception as error:
+        signals.let_through(error)
         raise ModelLoadError(
             f"its bytes are intact, but unpickling them failed: {type(error).__name__}: {error}", _advise(needs)
         ) from error

@@ -1,0 +1,108 @@
+"""What a signal handler raises interrupts the operation and comes out as itself; the store stays usable."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers
+from views_runs import Storage
+from views_runs.database.connection import Connection
+
+ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r"
+
+
+class Alarm(Exception):
+    """Raised by the handlers."""
+
+
+def ring(number: int, frame: FrameType | None) -> None:
+    raise Alarm("time is up")
+
+
+class Bell:
+    """An object that can be a handler, and has a method that can."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        raise Alarm("time is up")
+
+    def ring(self, number: int, frame: FrameType | None) -> None:
+        raise Alarm("time is up")
+
+
+@pytest.fixture(params=[ring, Bell(), Bell().ring, partial(ring)], ids=["function", "object", "method", "partial"])
+def handler(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A handler of SIGALRM, for the test."""
+    need(hasattr(signal, "SIGALRM"), "this system has no SIGALRM")
+    before = signal.signal(signal.SIGALRM, request.param)
+    try:
+        yield request.param
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class Slow:
+    """The signal comes while it is pickled or unpickled."""
+
+    def __init__(self, when: str) -> None:
+        self.when = when
+
+    def __getstate__(self) -> dict[str, str]:
+        send(self.when == "pickled")
+        return {"when": self.when}
+
+    def __setstate__(self, state: dict[str, str]) -> None:
+        send(state["when"] == "unpickled")
+
+
+def send(due: bool) -> None:
+    """Send the signal, if it is due."""
+    if due:
+        os.kill(os.getpid(), signal.SIGALRM)
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_long_statement(store: Storage) -> None:
+    """A statement that never ends is interrupted, and the connection goes on."""
+    store.store("m", 1)
+    with Connection(store.path, 1) as connection:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Alarm, match="time is up") as caught:
+            connection.rows(ENDLESS)
+        assert caught.value.__cause__ is None
+        assert connection.value("SELECT name FROM models") == "m"
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_long_statement_in_a_transaction(store: Storage) -> None:
+    """The transaction is rolled back."""
+    store.store("m", 1)
+    with Connection(store.path, 1) as connection:
+        with pytest.raises(Alarm), connection.transaction():
+            connection.change("DELETE FROM models")
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            connection.rows(ENDLESS)
+    assert store.fetch("m") == 1
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_it_is_pickled(store: Storage) -> None:
+    """It is not taken for an object that cannot be pickled, and nothing is stored."""
+    with pytest.raises(Alarm, match="time is up"):
+        store.store("m", [os.urandom(9_000_000), Slow("pickled")])
+    assert store.list() == [] and leftovers(store) == NOTHING
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_it_is_unpickled(store: Storage) -> None:
+    """It is not taken for a model that cannot be loaded."""
+    store.store("m", Slow("unpickled"))
+    with pytest.raises(Alarm, match="time is up"):
+        store.fetch("m")
