@@ -117,14 +117,13 @@ class Models:
             QueryError: the question exceeds a limit of SQLite.
         """
         self._connection.add_function(compare_time, 3)
-        where = f" WHERE {question.where.text} ORDER BY {question.order.text} LIMIT ?"
-        parameters = (*question.where.parameters, *question.order.parameters, question.limit)
+        sql, parameters = question
         with refuse_beyond_limits():
             try:
-                return [_as_record_or_damage(row) for row in self._connection.rows(f"{SELECT}{where}", parameters)]
+                return [_as_record_or_damage(row) for row in self._connection.rows(f"{SELECT} {sql}", parameters)]
             except StoreDamagedError:
                 # Read the rows one by one, to return those that can be read.
-                ids = self._connection.rows(f"SELECT id FROM {TABLE}{where}", parameters)
+                ids = self._connection.rows(f"SELECT id FROM {TABLE} {sql}", parameters)
                 return [found for (id,) in ids if (found := self._read(id)) is not None]
 
     def _read(self, id: int) -> ModelRecord | Damage | None:
