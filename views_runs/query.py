@@ -316,11 +316,8 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
 @lru_cache(maxsize=1024)
 def _find_span(wanted: str) -> tuple[datetime, datetime]:
     """Return the first and last moments of a date, or a datetime twice."""
-    if _DATE.fullmatch(wanted):
-        day = date.fromisoformat(wanted)
-        return datetime.combine(day, time.min), datetime.combine(day, time.max)
-    moment = datetime.fromisoformat(wanted)
-    return moment, moment
+    first = datetime.fromisoformat(wanted)
+    return first, datetime.combine(first, time.max) if _DATE.fullmatch(wanted) else first
 
 
 def _convert_to_utc(moment: datetime) -> str:
