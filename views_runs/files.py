@@ -20,11 +20,7 @@ def companion(path: Path, ending: str) -> Path:
 
 
 def choose_target(
-    file: str | os.PathLike[str] | None,
-    name: str,
-    store: Path,
-    kind: type[StorageError],
-    overwrite: bool | None = None,
+    file: str | os.PathLike[str] | None, name: str, store: Path, kind: type[StorageError], overwrite: bool | None = None
 ) -> Path:
     """Return the path of a file to write: `name`, if a folder or nothing is given.
 
@@ -49,10 +45,10 @@ def choose_target(
             trouble = "the file already exists and was not changed"
             replace = "Remove it first" if overwrite is None else "Replace it with overwrite=True (--force)"
             advice = f"{replace}, or give another file"
+        if trouble:
+            raise kind(trouble, advice).locate(path=path.absolute())
     except (OSError, ValueError, TypeError) as error:
-        raise kind(f"{file!r}: {getattr(error, 'strerror', None) or error}", advice) from error
-    if trouble:
-        raise kind(trouble, advice).locate(path=path.absolute())
+        raise kind(f"{file!r}: {getattr(error, 'strerror', None) or error}", "Give another file") from error
     return path
 
 

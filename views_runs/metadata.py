@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
@@ -58,7 +57,7 @@ def known(kind: Kind, help: str, option: str | None = None, column: str | None =
     return dataclasses.field(default=None, metadata={"kind": kind, "help": help, "option": option, "column": column})
 
 
-@dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class ModelMetadata:
     """The metadata fields known for every ViEWS model. All are optional; use a dict for additional fields.
 
@@ -69,23 +68,19 @@ class ModelMetadata:
     """
 
     # To add a field, add a line here: the type checks, the command line and the columns of `list` use this table.
-    author: str | None = known(TEXT, "who trained the model", option="--author", column="author")
-    run_id: str | None = known(TEXT, "the run that trained it, as in 2026-11", option="--run-id", column="run")
-    queryset_name: str | None = known(TEXT, "the queryset of the training data", option="--queryset")
+    author: str | None = known(TEXT, "who trained the model", "--author", "author")
+    run_id: str | None = known(TEXT, "the run that trained it, as in 2026-11", "--run-id", "run")
+    queryset_name: str | None = known(TEXT, "the queryset of the training data", "--queryset")
     level_of_analysis: str | None = known(
-        TEXT, "what a row of the data is, as in country_month", option="--loa", column="level of analysis"
+        TEXT, "what a row of the data is, as in country_month", "--loa", "level of analysis"
     )
-    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", option="--outcome")
-    train_start: int | None = known(
-        MONTH, "the first month of the training data", option="--train-start", column="training period"
-    )
-    train_end: int | None = known(
-        MONTH, "the last month of the training data", option="--train-end", column="training period"
-    )
+    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", "--outcome")
+    train_start: int | None = known(MONTH, "the first month of the training data", "--train-start", "training period")
+    train_end: int | None = known(MONTH, "the last month of the training data", "--train-end", "training period")
     training_date: datetime | date | str | None = known(
-        TIME, "when the model was trained", option="--training-date", column="trained"
+        TIME, "when the model was trained", "--training-date", "trained"
     )
-    steps: list[int] | None = known(MONTHS, "how many months ahead the model predicts", option="--step")
+    steps: list[int] | None = known(MONTHS, "how many months ahead the model predicts", "--step")
 
 
 #: The known fields by name, in display order.
@@ -127,8 +122,6 @@ class Metadata(dict[str, Any]):
 
     def __ne__(self, other: object) -> bool:
         return not self == other
-
-    __hash__ = None
 
 
 def encode(metadata: Any) -> tuple[str | None, str | None]:
@@ -187,13 +180,7 @@ def round_trip(metadata: Any) -> Metadata:
 
 
 def check(metadata: Mapping[str, Any]) -> None:
-    """Check the values of the known fields that are not None, and that the training data does not end before it starts.
-
-    >>> check({"train_end": "480"})
-    Traceback (most recent call last):
-    views_runs.exceptions.InvalidMetadataError: metadata field train_end must be a views month (an integer; 1 is \
-January 1980), not '480'
-    """
+    """Check the known fields that are not None, and that the training data does not end before it starts."""
     given = {name: value for name, value in metadata.items() if value is not None and name in KNOWN_FIELDS}
     for name, value in given.items():
         expected, accepts = KNOWN_FIELDS[name].kind
@@ -208,15 +195,10 @@ January 1980), not '480'
 def differences(
     old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, everything: bool = False
 ) -> list[tuple[str, Any, Any]]:
-    """Return (field, old value, new value) for each field that differs, or for all, known fields first.
-
-    >>> differences({"author": "me", "train_end": 480}, {"author": "me", "train_end": 492})
-    [('train_end', 480, 492)]
-    """
+    """Return (field, old value, new value) for each field that differs, or for all, known fields first."""
     old, new = old or {}, new or {}
-    present = old.keys() | new.keys()
-    fields = [*(name for name in KNOWN_FIELDS if name in present), *sorted(present - KNOWN_FIELDS.keys())]
-    pairs = [(field, old.get(field), new.get(field)) for field in fields]
+    fields = [*KNOWN_FIELDS, *sorted((old.keys() | new.keys()) - KNOWN_FIELDS.keys())]
+    pairs = [(field, old.get(field), new.get(field)) for field in fields if field in old or field in new]
     return [pair for pair in pairs if everything or not _are_same(*pair[1:])]
 
 
@@ -250,21 +232,13 @@ def to_jsonable(value: Any) -> Any:
 
 
 def month_name(month: int) -> str:
-    """Return the calendar month of a views month; 1 is January 1980.
-
-    >>> month_name(480)
-    'Dec 2019'
-    """
+    """Return the calendar month of a views month, as in ``Dec 2019`` for 480."""
     years, months = divmod(month - 1, 12)
     return f"{MONTH_NAMES[months]} {1980 + years}"
 
 
 def month_number(text: str) -> int:
-    """Return the views month of a calendar month; raise a ValueError if it is not one.
-
-    >>> month_number("2019-12")
-    480
-    """
+    """Return the views month of a calendar month such as ``2019-12``; raise a ValueError if it is not one."""
     match = re.fullmatch(r"(\d{4})-(\d{1,2})", text)
     if match is None:
         raise ValueError("expected a month, as in 480 or 2019-12")

@@ -48,11 +48,7 @@ def check_name(name: str) -> str:
 
 
 def reference(name: str, version: int | None) -> tuple[str, int | None]:
-    """Split ``NAME`` or ``NAME:VERSION``; it is an error if `version` is another version.
-
-    >>> reference("my-model:2", None), reference("my-model", None)
-    (('my-model', 2), ('my-model', None))
-    """
+    """Split ``NAME`` or ``NAME:VERSION``; it is an error if `version` is another version."""
     if isinstance(name, str) and (match := _VERSIONED.fullmatch(str.__str__(name))):
         name, named = match[1], int(match[2]) if len(match[2]) < 19 else MAX_INTEGER
         if version not in (None, named):
