@@ -33,8 +33,8 @@ def choose_target(
             raise ValueError("the file name is empty")
         path = Path("." if file is None else os.path.expanduser(file))
         path = path / name if path.is_dir() else path
-        own = {os.path.realpath(store), *(str(companion(store, ending)) for ending in COMPANIONS)}
-        if os.path.realpath(path) in own or is_same(path, store):
+        own = {companion(store, ending) for ending in ("", *COMPANIONS)}
+        if Path(os.path.realpath(path)) in own or is_same(path, store):
             trouble = "this is the store itself"
         elif path.exists() and not path.is_file():
             trouble = "this is not a regular file"

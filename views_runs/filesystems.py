@@ -65,13 +65,11 @@ class Mount(NamedTuple):
         Mount(kind='ext4', source='/dev/sda1', point='/a share', options=('rw', 'noatime', 'errors=continue'))
         """
         mount, _, system = line.partition(" - ")
+        _, _, _, _, point, options, *_ = mount.split(" ")
         kind, source, own = (*system.split(), "", "")[:3]
-        fields = mount.split(" ")
-        options = dict.fromkeys([*fields[5].split(","), *own.split(",")])
-        source, point = (
-            re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text) for text in (source, fields[4])
-        )
-        return cls(kind, source, point, tuple(filter(None, options)))
+        source, point = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text) for text in (source, point))
+        distinct = dict.fromkeys(f"{options},{own}".split(","))
+        return cls(kind, source, point, tuple(filter(None, distinct)))
 
 
 def find_mount(path: Path) -> Mount | None:
@@ -80,7 +78,7 @@ def find_mount(path: Path) -> Mount | None:
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
             mounts = [Mount.parse(line) for line in file]
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return None
     above = [mount for mount in mounts if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
     # Of two mounts at the same point, the later hides the earlier.

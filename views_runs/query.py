@@ -110,11 +110,11 @@ class Field(NamedTuple):
     own: bool = False
 
     @property
-    def kind(self) -> Kind | None:
-        """The kind of its values; None if any are valid."""
+    def kind(self) -> Kind:
+        """The kind of its values."""
         if self.own:
             return OWN_FIELDS[self.path[0]][0]
-        return KNOWN_FIELDS[self.path[0]].kind if len(self.path) == 1 and self.path[0] in KNOWN_FIELDS else None
+        return KNOWN_FIELDS[self.path[0]].kind if len(self.path) == 1 and self.path[0] in KNOWN_FIELDS else COMPARABLE
 
     def __str__(self) -> str:
         return ".".join(self.path)
@@ -166,7 +166,7 @@ class Field(NamedTuple):
                 taken = [self.read(value) if isinstance(value, str) else value for value in taken]
         except ValueError as error:
             raise QueryError(f"{self} cannot be compared: {error}") from error
-        kind = OWN_FIELDS[self.path[0]][0] if self.own else COMPARABLE
+        kind = self.kind if self.own else COMPARABLE
         for value in taken:
             if not kind.accepts(value):
                 raise QueryError(f"{self} cannot be compared with {value!r}: expected {kind.expected}")
@@ -259,9 +259,8 @@ def parse_value(name: str, text: str) -> Any:
     ('007', 7, '7')
     """
     field = Field((name,))
-    is_string = field.kind is TEXT or not text.strip()
     # A text that begins but does not end with a quote, such as 'tis, is a string too.
-    if is_string or (text[0] in "\"'" and text[-1] != text[0]):
+    if field.kind is TEXT or not text.strip() or (text[0] in "\"'" and text[-1] != text[0]):
         return text
     return _Parser(text, f"value of {name}").value(field)
 
