@@ -24,9 +24,7 @@ class StorageError(Exception):
 
     def __init__(self, trouble: str = "", advice: str = "") -> None:
         super().__init__(trouble)
-        #: What is wrong.
         self.trouble = trouble
-        #: What to do next.
         self.advice = advice
         #: The operation that failed, as in ``store 'forest'``; empty until known.
         self.operation = ""
@@ -66,7 +64,6 @@ class InvalidMetadataError(StorageError, ValueError):
 
     def __init__(self, trouble: str = "", key: str = "", advice: str = "") -> None:
         super().__init__(trouble, advice)
-        #: The location of the problem in the metadata.
         self.key = key
 
 
@@ -81,9 +78,7 @@ class QueryError(StorageError, ValueError):
 
     def __init__(self, trouble: str = "", condition: str = "", place: int = 0, advice: str = "") -> None:
         super().__init__(trouble, advice)
-        #: The text of the condition.
         self.condition = condition
-        #: The index in it of the offending character.
         self.place = place
 
 

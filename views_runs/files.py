@@ -20,53 +20,36 @@ def companion(path: Path, ending: str) -> Path:
 
 
 def choose_target(
-    file: str | os.PathLike[str] | None,
-    name: str,
-    store: Path,
-    kind: type[StorageError],
-    overwrite: bool | None = None,
+    file: str | os.PathLike[str] | None, name: str, store: Path, kind: type[StorageError], overwrite: bool | None = None
 ) -> Path:
-    """Return the path at which to write a file.
+    """Return the path of a file to write: `name`, if a folder or nothing is given.
 
-    Args:
-        file: the file, or a folder to create it in; None for the current folder.
-        name: the name of the file if a folder is given.
-        store: the store, which must not be overwritten.
-        kind: the exception class to raise.
-        overwrite: replace an existing file; None if the caller does not offer this.
-
-    Raises:
-        StorageError: of class `kind`; no file may be written there.
+    It must not be one of the store's own files. If the caller offers to replace files, `overwrite` is not None. Errors
+    are of class `kind`.
     """
+    trouble, advice = "", "Give another file"
     try:
         if file is not None and not os.fspath(file):
             raise ValueError("the file name is empty")
         path = Path("." if file is None else os.path.expanduser(file))
         path = path / name if path.is_dir() else path
-        _refuse_target(path, store, kind, overwrite)
+        own = {companion(store, ending) for ending in ("", *COMPANIONS)}
+        if Path(os.path.realpath(path)) in own or is_same(path, store):
+            trouble = "this is the store itself"
+        elif path.exists() and not path.is_file():
+            trouble = "this is not a regular file"
+        elif path.is_symlink():
+            # Replacing the link would leave the file it points to, and that file's journal, in place.
+            trouble, advice = f"this is a link to {os.path.realpath(path)}", "Give that file itself, or another one"
+        elif path.exists() and not overwrite:
+            trouble = "the file already exists and was not changed"
+            replace = "Remove it first" if overwrite is None else "Replace it with overwrite=True (--force)"
+            advice = f"{replace}, or give another file"
+        if trouble:
+            raise kind(trouble, advice).locate(path=path.absolute())
     except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, StorageError):
-            raise
         raise kind(f"{file!r}: {getattr(error, 'strerror', None) or error}", "Give another file") from error
     return path
-
-
-def _refuse_target(target: Path, store: Path, kind: type[StorageError], overwrite: bool | None) -> None:
-    own = {os.path.realpath(store), *(str(companion(store, ending)) for ending in COMPANIONS)}
-    trouble, advice = "", "Give another file"
-    if os.path.realpath(target) in own or is_same(target, store):
-        trouble = "this is the store itself"
-    elif target.exists() and not target.is_file():
-        trouble = "this is not a regular file"
-    elif target.is_symlink():
-        # Replacing the link would leave the file it points to, and that file's journal, in place.
-        trouble, advice = f"this is a link to {os.path.realpath(target)}", "Give that file itself, or another one"
-    elif target.exists() and not overwrite:
-        trouble = "the file already exists and was not changed"
-        replace = "Remove it first" if overwrite is None else "Replace it with overwrite=True (--force)"
-        advice = f"{replace}, or give another file"
-    if trouble:
-        raise kind(trouble, advice).locate(path=target.absolute())
 
 
 def is_same(one: str | os.PathLike[str], other: Path) -> bool:
@@ -81,18 +64,10 @@ def is_same(one: str | os.PathLike[str], other: Path) -> bool:
 def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag: str = "") -> Iterator[Path]:
     """Yield the path of an empty temporary file beside the target; it is renamed to the target when the block ends.
 
-    Args:
-        target: the file.
-        kind: the exception class to raise.
-        overwrite: replace an existing file.
-        tag: a text that identifies the file while it is being written.
-
-    Raises:
-        StorageError: of class `kind`, if the file cannot be written; the target is unchanged.
+    Its name contains `tag`. If it cannot be written, the error is of class `kind`, and the target is unchanged.
     """
-    beside = None
+    beside = target.with_name(f"{TEMPORARY}{tag or os.getpid()}.{os.urandom(8).hex()}")
     try:
-        beside = target.with_name(f"{TEMPORARY}{tag or os.getpid()}.{os.urandom(8).hex()}")
         beside.touch(exist_ok=False)
         yield beside
         with beside.open("rb+") as file:
@@ -108,8 +83,7 @@ def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag
         trouble = getattr(error, "strerror", None) or str(error)
         raise kind(trouble, "Give another file").locate(path=target.absolute()) from error
     finally:
-        if beside is not None:
-            remove(beside)
+        remove(beside)
 
 
 def remove(file: Path) -> None:

@@ -3,8 +3,8 @@
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 #: Where Linux lists the mounted file systems.
 MOUNTS = "/proc/self/mountinfo"
@@ -14,18 +14,7 @@ LOCAL = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jf
 
 #: File systems on which mode bits do not show who can write to a file.
 WITHOUT_MODES = {
-    "9p",
-    "cifs",
-    "drvfs",
-    "exfat",
-    "fuse.sshfs",
-    "fuseblk",
-    "msdos",
-    "ntfs3",
-    "smb3",
-    "smbfs",
-    "vboxsf",
-    "vfat",
+    "9p", "cifs", "drvfs", "exfat", "fuse.sshfs", "fuseblk", "msdos", "ntfs3", "smb3", "smbfs", "vboxsf", "vfat"
 }
 
 #: File systems on which `chmod` always takes effect. On some network volumes it succeeds without changing anything.
@@ -33,14 +22,7 @@ WITH_MODES = (LOCAL - {"hfs", "ntfs"}) | {"overlay", "ramfs", "tmpfs"}
 
 #: Name prefixes of synchronised folders.
 SYNCHRONISED = (
-    "dropbox",
-    "google drive",
-    "googledrive",
-    "icloud",
-    "mobile documents",
-    "nextcloud",
-    "onedrive",
-    "owncloud",
+    "dropbox", "google drive", "googledrive", "icloud", "mobile documents", "nextcloud", "onedrive", "owncloud"
 )
 
 #: A state as in `Finding`, the assessment, and what to do about it.
@@ -54,24 +36,17 @@ _CEPH = ("warning", "not tested; CephFS keeps the caches of its clients coherent
 #: Assessments of file systems whose mount options do not matter.
 KNOWN: dict[str, Assessment] = {
     **dict.fromkeys(LOCAL, ("ok", "a local disk", "")),
-    "tmpfs": _MEMORY,
-    "ramfs": _MEMORY,
+    **dict.fromkeys(("tmpfs", "ramfs"), _MEMORY),
+    **dict.fromkeys(("davfs", "fuse.gcsfuse", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"), _NO_LOCKS),
+    **dict.fromkeys(("ceph", "fuse.ceph-fuse"), _CEPH),
     "overlay": ("warning", "inside a container: the store may be deleted with it", "Keep the store on a volume"),
-    "fuse.sshfs": _NO_LOCKS,
-    "fuse.s3fs": _NO_LOCKS,
-    "fuse.rclone": _NO_LOCKS,
-    "fuse.gcsfuse": _NO_LOCKS,
-    "davfs": _NO_LOCKS,
     "afs": ("failure", "it locks whole files only", "Use NFS version 4"),
     "lustre": ("warning", "not tested; it needs the mount option flock, and not localflock", _PEER),
     "beegfs": ("warning", "not tested; its clients need tuneUseGlobalFileLocks = true", _PEER),
-    "ceph": _CEPH,
-    "fuse.ceph-fuse": _CEPH,
 }
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(NamedTuple):
     """A mounted file system."""
 
     #: Its type, such as ``ext4``, ``nfs4`` or ``fuse.glusterfs``.
@@ -90,18 +65,11 @@ class Mount:
         Mount(kind='ext4', source='/dev/sda1', point='/a share', options=('rw', 'noatime', 'errors=continue'))
         """
         mount, _, system = line.partition(" - ")
+        _, _, _, _, point, options, *_ = mount.split(" ")
         kind, source, own = (*system.split(), "", "")[:3]
-        fields = mount.split(" ")
-        options = dict.fromkeys([*fields[5].split(","), *own.split(",")])
-        source, point = (
-            re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text) for text in (source, fields[4])
-        )
-        return cls(kind, source, point, tuple(filter(None, options)))
-
-    @property
-    def is_local(self) -> bool:
-        """Whether it is invisible to other computers."""
-        return self.kind in LOCAL
+        source, point = (re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), text) for text in (source, point))
+        distinct = dict.fromkeys(f"{options},{own}".split(","))
+        return cls(kind, source, point, tuple(filter(None, distinct)))
 
 
 def find_mount(path: Path) -> Mount | None:
@@ -110,7 +78,7 @@ def find_mount(path: Path) -> Mount | None:
     try:
         with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
             mounts = [Mount.parse(line) for line in file]
-    except (OSError, ValueError, IndexError):
+    except (OSError, ValueError):
         return None
     above = [mount for mount in mounts if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
     # Of two mounts at the same point, the later hides the earlier.
@@ -176,7 +144,7 @@ def _assess_gluster(mount: Mount) -> Assessment:
 
 
 def _find_gluster_options(point: str) -> list[str] | None:
-    """Return the options of the process that serves a GlusterFS mount, since the mount itself does not show them."""
+    """Return the options of the process that serves the mount, since the mount itself does not show them."""
     for process in Path("/proc").glob("[0-9]*"):
         try:
             program, *arguments = os.fsdecode((process / "cmdline").read_bytes()).split("\0")

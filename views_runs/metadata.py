@@ -5,9 +5,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from views_runs.exceptions import InvalidMetadataError
 
@@ -17,8 +16,7 @@ MAX_DEPTH = 100
 MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """The type of the values of a field."""
 
     #: A description of valid values, for messages.
@@ -27,8 +25,7 @@ class Kind:
     accepts: Callable[[Any], bool]
 
 
-def is_time(value: Any) -> bool:
-    """Return whether a value is a datetime, a date, or an ISO 8601 string of one."""
+def _is_time(value: Any) -> bool:
     try:
         # The ISO forms without hyphens and those with week numbers are refused: conditions cannot compare them.
         return isinstance(value, date) or bool(re.match(r"\d{4}-\d\d-\d\d", value) and datetime.fromisoformat(value))
@@ -39,15 +36,13 @@ def is_time(value: Any) -> bool:
 TEXT = Kind("a string", lambda value: isinstance(value, str))
 MONTH = Kind("a views month (an integer; 1 is January 1980)", lambda value: type(value) is int)
 MONTHS = Kind("a list of integers", lambda value: isinstance(value, list) and all(type(item) is int for item in value))
-TIME = Kind("a datetime, a date, or an ISO 8601 string of one", is_time)
+TIME = Kind("a datetime, a date, or an ISO 8601 string of one", _is_time)
 
 
-@dataclass(frozen=True)
-class KnownField:
-    """A metadata field known for every model: its type, option and column."""
+class KnownField(NamedTuple):
+    """A metadata field known for every model."""
 
     name: str
-    #: `TEXT`, `MONTH`, `MONTHS` or `TIME`.
     kind: Kind
     #: Its meaning, in a few words.
     help: str
@@ -62,7 +57,7 @@ def known(kind: Kind, help: str, option: str | None = None, column: str | None =
     return dataclasses.field(default=None, metadata={"kind": kind, "help": help, "option": option, "column": column})
 
 
-@dataclass(kw_only=True)
+@dataclasses.dataclass(kw_only=True)
 class ModelMetadata:
     """The metadata fields known for every ViEWS model. All are optional; use a dict for additional fields.
 
@@ -73,23 +68,19 @@ class ModelMetadata:
     """
 
     # To add a field, add a line here: the type checks, the command line and the columns of `list` use this table.
-    author: str | None = known(TEXT, "who trained the model", option="--author", column="author")
-    run_id: str | None = known(TEXT, "the run that trained it, as in 2026-11", option="--run-id", column="run")
-    queryset_name: str | None = known(TEXT, "the queryset of the training data", option="--queryset")
+    author: str | None = known(TEXT, "who trained the model", "--author", "author")
+    run_id: str | None = known(TEXT, "the run that trained it, as in 2026-11", "--run-id", "run")
+    queryset_name: str | None = known(TEXT, "the queryset of the training data", "--queryset")
     level_of_analysis: str | None = known(
-        TEXT, "what a row of the data is, as in country_month", option="--loa", column="level of analysis"
+        TEXT, "what a row of the data is, as in country_month", "--loa", "level of analysis"
     )
-    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", option="--outcome")
-    train_start: int | None = known(
-        MONTH, "the first month of the training data", option="--train-start", column="training period"
-    )
-    train_end: int | None = known(
-        MONTH, "the last month of the training data", option="--train-end", column="training period"
-    )
+    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", "--outcome")
+    train_start: int | None = known(MONTH, "the first month of the training data", "--train-start", "training period")
+    train_end: int | None = known(MONTH, "the last month of the training data", "--train-end", "training period")
     training_date: datetime | date | str | None = known(
-        TIME, "when the model was trained", option="--training-date", column="trained"
+        TIME, "when the model was trained", "--training-date", "trained"
     )
-    steps: list[int] | None = known(MONTHS, "how many months ahead the model predicts", option="--step")
+    steps: list[int] | None = known(MONTHS, "how many months ahead the model predicts", "--step")
 
 
 #: The known fields by name, in display order.
@@ -132,18 +123,12 @@ class Metadata(dict[str, Any]):
     def __ne__(self, other: object) -> bool:
         return not self == other
 
-    __hash__ = None
-
 
 def encode(metadata: Any) -> tuple[str | None, str | None]:
-    """Encode metadata as the columns ``metadata`` and ``datetimes``.
+    """Encode metadata as the columns ``metadata`` and ``datetimes``; None for both if it is None.
 
-    Args:
-        metadata: a dict, a `ModelMetadata` (whose None fields are ignored), a dataclass, a pydantic model, or None.
-
-    Returns:
-        JSON text, in which datetimes and dates are ISO 8601 strings; and a JSON list of the paths of these strings (a
-        path is a list of keys and indices), or None if the metadata has no such values. ``(None, None)`` for None.
+    The first is JSON, in which datetimes and dates are ISO 8601 strings. The second is a JSON list of the paths (lists
+    of keys and indices) of these strings, or None if there are none.
 
     Raises:
         InvalidMetadataError: a value would not compare equal when decoded; the message and ``key`` identify it.
@@ -168,15 +153,9 @@ def encode(metadata: Any) -> tuple[str | None, str | None]:
 
 
 def decode(text: str | None, datetimes: str | None) -> Metadata:
-    """Decode the columns ``metadata`` and ``datetimes``; for None, the metadata is empty.
+    """Decode the columns ``metadata`` and ``datetimes``; an `InvalidMetadataError` says that it is not a JSON object.
 
     Entries of ``datetimes`` that no longer match, because another program changed the metadata, are ignored.
-
-    Raises:
-        InvalidMetadataError: the text is not a JSON object.
-
-    >>> decode('{"trained": ["2026-11-23"]}', '[["trained", 0]]')
-    {'trained': [datetime.date(2026, 11, 23)]}
     """
     try:
         value = {} if text is None else json.loads(text)
@@ -196,34 +175,17 @@ def decode(text: str | None, datetimes: str | None) -> Metadata:
 
 
 def round_trip(metadata: Any) -> Metadata:
-    """Return metadata as a store would return it; empty for None.
-
-    Raises:
-        InvalidMetadataError: the metadata is invalid, or would not compare equal.
-
-    >>> round_trip(ModelMetadata(author="testuser"))
-    {'author': 'testuser'}
-    """
+    """Return metadata as a store would return it; empty for None."""
     return decode(*encode(metadata))
 
 
 def check(metadata: Mapping[str, Any]) -> None:
-    """Check the values of the known fields, ignoring those that are None.
-
-    Raises:
-        InvalidMetadataError: a value has the wrong type, or the training data ends before it starts.
-
-    >>> check({"train_end": "480"})
-    Traceback (most recent call last):
-    views_runs.exceptions.InvalidMetadataError: metadata field train_end must be a views month (an integer; 1 is \
-January 1980), not '480'
-    """
+    """Check the known fields that are not None, and that the training data does not end before it starts."""
     given = {name: value for name, value in metadata.items() if value is not None and name in KNOWN_FIELDS}
     for name, value in given.items():
-        if not KNOWN_FIELDS[name].kind.accepts(value):
-            raise InvalidMetadataError(
-                f"metadata field {name} must be {KNOWN_FIELDS[name].kind.expected}, not {value!r}", name
-            )
+        expected, accepts = KNOWN_FIELDS[name].kind
+        if not accepts(value):
+            raise InvalidMetadataError(f"metadata field {name} must be {expected}, not {value!r}", name)
     start, end = given.get("train_start"), given.get("train_end")
     if start is not None and end is not None and start > end:
         trouble = f"train_start, {start} ({month_name(start)}), is after train_end, {end} ({month_name(end)})"
@@ -233,29 +195,17 @@ January 1980), not '480'
 def differences(
     old: Mapping[str, Any] | None, new: Mapping[str, Any] | None, everything: bool = False
 ) -> list[tuple[str, Any, Any]]:
-    """Return (field, old value, new value) for each field that differs, known fields first; missing values are None.
-
-    Args:
-        old, new: decoded metadata, or None.
-        everything: include equal fields.
-
-    >>> differences({"author": "me", "train_end": 480}, {"author": "me", "train_end": 492})
-    [('train_end', 480, 492)]
-    """
+    """Return (field, old value, new value) for each field that differs, or for all, known fields first."""
     old, new = old or {}, new or {}
-    present = old.keys() | new.keys()
-    fields = [*(name for name in KNOWN_FIELDS if name in present), *sorted(present - KNOWN_FIELDS.keys())]
-    pairs = [(field, old.get(field), new.get(field)) for field in fields]
+    fields = [*KNOWN_FIELDS, *sorted((old.keys() | new.keys()) - KNOWN_FIELDS.keys())]
+    pairs = [(field, old.get(field), new.get(field)) for field in fields if field in old or field in new]
     return [pair for pair in pairs if everything or not _are_same(*pair[1:])]
 
 
 def unmet_fields(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """Return (field, stored value, wanted value) for each wanted field that differs, except ``training_date``.
 
-    Args:
-        stored, wanted: decoded metadata; `stored` may be None.
-
-    >>> unmet_fields(Metadata(author="testuser", train_end=480), {"train_end": 492})
+    >>> unmet_fields({"author": "testuser", "train_end": 480}, {"train_end": 492})
     [('train_end', 480, 492)]
     """
     compared = {name: value for name, value in (stored or {}).items() if name in wanted}
@@ -263,29 +213,17 @@ def unmet_fields(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) ->
 
 
 def is_equivalent(stored: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
-    """Return whether a model has metadata that equals the wanted metadata in every field except ``training_date``.
-
-    >>> is_equivalent(Metadata(author="testuser", outcome="ged_sb"), {"author": "testuser"})
-    True
-    """
+    """Return whether a model has metadata that equals the wanted metadata in every field except ``training_date``."""
     return stored is not None and not unmet_fields(stored, wanted)
 
 
 def missing_fields(required: Iterable[str], metadata: Mapping[str, Any] | None) -> list[str]:
-    """Return the required fields that are missing or None.
-
-    >>> missing_fields(["author", "run_id"], Metadata(author="testuser", run_id=None))
-    ['run_id']
-    """
+    """Return the required fields that are missing or None."""
     return [name for name in required if metadata is None or metadata.get(name) is None]
 
 
 def to_jsonable(value: Any) -> Any:
-    """Convert decoded metadata for `json.dumps`: datetimes and dates become ISO 8601 strings.
-
-    >>> to_jsonable(Metadata(trained=[date(2026, 11, 23)]))
-    {'trained': ['2026-11-23']}
-    """
+    """Convert decoded metadata for `json.dumps`: datetimes and dates become ISO 8601 strings."""
     if isinstance(value, dict):
         return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -294,24 +232,13 @@ def to_jsonable(value: Any) -> Any:
 
 
 def month_name(month: int) -> str:
-    """Return the calendar month of a views month; 1 is January 1980.
-
-    >>> month_name(480)
-    'Dec 2019'
-    """
+    """Return the calendar month of a views month, as in ``Dec 2019`` for 480."""
     years, months = divmod(month - 1, 12)
     return f"{MONTH_NAMES[months]} {1980 + years}"
 
 
 def month_number(text: str) -> int:
-    """Return the views month of a calendar month.
-
-    Raises:
-        ValueError: the text is not a valid month.
-
-    >>> month_number("2019-12")
-    480
-    """
+    """Return the views month of a calendar month such as ``2019-12``; raise a ValueError if it is not one."""
     match = re.fullmatch(r"(\d{4})-(\d{1,2})", text)
     if match is None:
         raise ValueError("expected a month, as in 480 or 2019-12")
@@ -321,20 +248,18 @@ def month_number(text: str) -> int:
 
 
 class _Encoder:
-    """Converts metadata to JSON types, and records the paths of datetimes and dates.
-
-    Its errors describe the problem with the value at `path`, as in ``has duplicate keys``.
-    """
+    """Converts metadata to JSON types; its errors describe the value at `path`, as in ``has duplicate keys``."""
 
     def __init__(self) -> None:
         #: The keys and indices of the current value.
-        self.path: list[str | int] = []
+        self.path: tuple[str | int, ...] = ()
         #: The paths of the datetimes and dates.
-        self.times: list[list[str | int]] = []
+        self.times: list[tuple[str | int, ...]] = []
 
-    def encode(self, value: Any) -> Any:
-        if len(self.path) > MAX_DEPTH:
-            del self.path[3:]
+    def encode(self, value: Any, *path: str | int) -> Any:
+        self.path = path
+        if len(path) > MAX_DEPTH:
+            self.path = path[:3]
             raise InvalidMetadataError(f"is nested more than {MAX_DEPTH} levels deep")
         if _is_model(value):
             value = _as_dict(value)
@@ -345,19 +270,13 @@ class _Encoder:
             keys = [_encode_text(key) for key in value]
             if len(set(keys)) < len(keys):
                 raise InvalidMetadataError("has duplicate keys")
-            return {key: self.enter(key, item) for key, item in zip(keys, value.values())}
+            return {key: self.encode(item, *path, key) for key, item in zip(keys, value.values())}
         if isinstance(value, list):
-            return [self.enter(index, item) for index, item in enumerate(value)]
+            return [self.encode(item, *path, index) for index, item in enumerate(value)]
         if isinstance(value, date):
-            self.times.append([*self.path])
+            self.times.append(path)
             return _encode_time(value)
         return _encode_scalar(value)
-
-    def enter(self, step: str | int, value: Any) -> Any:
-        self.path.append(step)
-        encoded = self.encode(value)
-        self.path.pop()
-        return encoded
 
     def key(self) -> str:
         """Return the path of the current value in Python notation, as in ``history[0].when``."""

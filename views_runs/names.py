@@ -12,16 +12,11 @@ MAX_NAME = 255
 #: The largest integer that SQLite can hold.
 MAX_INTEGER = (1 << 63) - 1
 
-#: A name with a version.
 _VERSIONED = re.compile(r"(?s)(.*):([0-9]+)")
 
 
 def check_new_name(name: str) -> str:
-    """Check the name of a new model, and return it as a plain `str`.
-
-    Raises:
-        InvalidNameError: the name is not valid.
-    """
+    """Check the name of a new model, and return it as a plain `str`."""
     name = check_name(name)
     if _VERSIONED.fullmatch(name):
         raise InvalidNameError(
@@ -32,11 +27,7 @@ def check_new_name(name: str) -> str:
 
 
 def check_name(name: str) -> str:
-    """Check the name of a model to look up, and return it as a plain `str`.
-
-    Raises:
-        InvalidNameError: the name is not valid.
-    """
+    """Check the name of a model to look up, and return it as a plain `str`."""
     if not isinstance(name, str):
         raise InvalidNameError(f"the name of a model must be a string, not {name!r}")
     # Instances of str subclasses, such as enum members, may print as something else.
@@ -57,14 +48,7 @@ def check_name(name: str) -> str:
 
 
 def reference(name: str, version: int | None) -> tuple[str, int | None]:
-    """Split ``NAME`` or ``NAME:VERSION``.
-
-    Raises:
-        InvalidNameError: the name is not valid, or two different versions are given.
-
-    >>> reference("my-model:2", None), reference("my-model", None)
-    (('my-model', 2), ('my-model', None))
-    """
+    """Split ``NAME`` or ``NAME:VERSION``; it is an error if `version` is another version."""
     if isinstance(name, str) and (match := _VERSIONED.fullmatch(str.__str__(name))):
         name, named = match[1], int(match[2]) if len(match[2]) < 19 else MAX_INTEGER
         if version not in (None, named):
@@ -77,11 +61,7 @@ def reference(name: str, version: int | None) -> tuple[str, int | None]:
 
 
 def suggest(name: str, names: list[str]) -> str:
-    """Return advice for a name that does not exist, with similar names that do.
-
-    >>> suggest("my-modle", ["my-model", "another"])
-    "Did you mean 'my-model'?"
-    """
+    """Return advice for a name that does not exist, with similar names that do."""
     if not names:
         return "The store is empty"
     from difflib import get_close_matches

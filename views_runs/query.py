@@ -6,12 +6,12 @@ always passed as a parameter, never as SQL.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from functools import lru_cache
 from types import NoneType
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from views_runs.exceptions import QueryError, StorageError
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TEXT, TIME, Kind, month_number, round_trip
@@ -55,29 +55,15 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*")
 #: SQLite's messages for a statement that exceeds a limit; the error code is the generic one for errors in SQL.
 _LIMIT = re.compile(r"too (large|many|complex)|at most \d+ tables")
 
-
-@dataclass(frozen=True)
-class SQL:
-    """A piece of SQL and its parameters."""
-
-    text: str
-    parameters: tuple[Any, ...] = ()
+#: Adds a parameter to a statement and returns its placeholder: to be called in the order of the statement's text.
+Bind = Callable[[Any], str]
 
 
-@dataclass(frozen=True)
-class Question:
-    """A search: which models to find, in what order, and how many at most.
+class Question(NamedTuple):
+    """A search: what follows ``FROM models`` in a statement, and its parameters."""
 
-    >>> Question.of(["train_end >= 2019-12"], {"author": "ines"}, sort="-size", limit=3).limit
-    3
-    """
-
-    #: The condition on a row of ``models``.
-    where: SQL
-    #: The sort order.
-    order: SQL
-    #: The maximum number of models; -1 for no limit.
-    limit: int
+    sql: str
+    parameters: tuple[Any, ...]
 
     @classmethod
     def of(
@@ -92,28 +78,30 @@ class Question:
         sort: str | None = None,
         limit: int | None = None,
     ) -> "Question":
-        """Create a question from the arguments of `Storage.find`.
-
-        Raises:
-            QueryError: an argument is invalid; for a condition, the message points to the offending character.
-        """
+        """Create a question from the arguments of `Storage.find`."""
         conditions = [Condition.parse(text) for text in where]
         conditions += [Condition.equal(name, value) for name, value in fields.items()]
         for operator, bound in ((">=", since), ("<=", until)):
             if bound is not None:
                 conditions.append(Condition(STORED_AT, operator, STORED_AT.take([bound])))
-        pieces = [condition.sql() for condition in conditions]
+        parameters: list[Any] = []
+
+        def bind(value: Any) -> str:
+            parameters.append(value)
+            return "?"
+
+        pieces = [condition.sql(bind) for condition in conditions]
         if name is not None:
-            pieces.append(SQL("models.name GLOB ?", (str(name),)))
+            pieces.append(f"models.name GLOB {bind(str(name))}")
         if not all_versions:
-            pieces.append(SQL(CURRENT))
+            pieces.append(CURRENT)
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
-        return cls(_join(pieces, "AND"), _build_order(sort), -1 if limit is None else min(limit, MAX_INTEGER))
+        end = f"ORDER BY {_build_order(sort, bind)} LIMIT {bind(-1 if limit is None else min(limit, MAX_INTEGER))}"
+        return cls(f"WHERE {_join(pieces, 'AND') or 'TRUE'} {end}", tuple(parameters))
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """A field of the metadata or of the record itself."""
 
     #: The keys of a metadata field, or the name of a field of the record.
@@ -122,65 +110,55 @@ class Field:
     own: bool = False
 
     @property
-    def kind(self) -> Kind | None:
-        """The kind of its values; None if any are valid."""
+    def kind(self) -> Kind:
+        """The kind of its values."""
         if self.own:
             return OWN_FIELDS[self.path[0]][0]
-        return KNOWN_FIELDS[self.path[0]].kind if len(self.path) == 1 and self.path[0] in KNOWN_FIELDS else None
+        return KNOWN_FIELDS[self.path[0]].kind if len(self.path) == 1 and self.path[0] in KNOWN_FIELDS else COMPARABLE
 
     def __str__(self) -> str:
         return ".".join(self.path)
 
-    def sql(self) -> tuple[SQL, SQL]:
-        """Return SQL for the field's JSON type and its value; both are NULL if a model lacks it."""
+    def sql(self, column: str, bind: Bind) -> str:
+        """Return SQL for the field's JSON ``type``, or its value, ``atom``; it is NULL if a model lacks the field."""
         if self.own:
             _, json_type, value = OWN_FIELDS[self.path[0]]
-            return SQL(json_type), SQL(value)
+            return json_type if column == "type" else value
         if all(key.isascii() and key.isprintable() and not set(key) & set("\"\\'") for key in self.path):
+            function = "json_type" if column == "type" else "json_extract"
             path = "$" + "".join(f'."{key}"' for key in self.path)
-            return SQL("json_type(models.metadata, ?)", (path,)), SQL("json_extract(models.metadata, ?)", (path,))
+            return f"{function}(models.metadata, {bind(path)})"
         # SQLite compares the keys of a path with the raw JSON, including its escapes; json_each decodes them.
         tables, parent = [], "models.metadata"
         for depth in range(len(self.path)):
             tables.append(f"json_each({parent}) AS key{depth}")
             parent = f"iif(key{depth}.type = 'object', key{depth}.value, NULL)"
-        keys = " AND ".join(f"key{depth}.key = ?" for depth in range(len(self.path)))
-        found = f"FROM {' CROSS JOIN '.join(tables)} WHERE {keys}"
-        last = f"key{len(self.path) - 1}"
-        return SQL(f"(SELECT {last}.type {found})", self.path), SQL(f"(SELECT {last}.atom {found})", self.path)
+        keys = " AND ".join(f"key{depth}.key = {bind(key)}" for depth, key in enumerate(self.path))
+        return f"(SELECT key{len(self.path) - 1}.{column} FROM {' CROSS JOIN '.join(tables)} WHERE {keys})"
 
     def read(self, text: str) -> Any:
-        """Convert an unquoted text to a value of this field.
-
-        Raises:
-            ValueError: the text is not valid for this field.
-        """
-        is_number = _NUMBER.fullmatch(text) is not None
-        if self.kind is TEXT:
+        """Convert an unquoted text to a value of this field; raise a ValueError if it is not valid."""
+        kind = self.kind
+        if kind is TEXT:
             return text
-        if self.kind is TIME:
+        if kind is TIME:
             return _parse_time(text)
-        if self.kind is SIZE:
+        if kind is SIZE:
             return _parse_size(text)
-        if self.kind is MONTH and not is_number:
-            return month_number(text)
-        if is_number and self.kind is not BOOLEAN:
+        if _NUMBER.fullmatch(text) and kind is not BOOLEAN:
             return _parse_number(text)
-        if text in ("true", "false") and self.kind is not NUMBER:
+        if kind is MONTH:
+            return month_number(text)
+        if text in ("true", "false") and kind is not NUMBER:
             return text == "true"
-        if self.kind in (NUMBER, BOOLEAN):
-            raise ValueError(f"expected {self.kind.expected}")
-        try:
+        if kind in (NUMBER, BOOLEAN):
+            raise ValueError(f"expected {kind.expected}")
+        with suppress(ValueError):
             return _parse_time(text)
-        except ValueError:
-            return text
+        return text
 
     def take(self, values: list[Any]) -> tuple[Any, ...]:
-        """Convert Python values to the values that are compared with this field.
-
-        Raises:
-            QueryError: a value cannot be compared.
-        """
+        """Convert Python values to the values that are compared with this field."""
         try:
             taken = round_trip({str(self): values})[str(self)]
             if self.own or self.kind is MONTH:
@@ -188,7 +166,7 @@ class Field:
                 taken = [self.read(value) if isinstance(value, str) else value for value in taken]
         except ValueError as error:
             raise QueryError(f"{self} cannot be compared: {error}") from error
-        kind = OWN_FIELDS[self.path[0]][0] if self.own else COMPARABLE
+        kind = self.kind if self.own else COMPARABLE
         for value in taken:
             if not kind.accepts(value):
                 raise QueryError(f"{self} cannot be compared with {value!r}: expected {kind.expected}")
@@ -199,8 +177,7 @@ class Field:
 STORED_AT = Field(("stored_at",), own=True)
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """A condition on one field.
 
     >>> Condition.parse("train_end >= 2019-12")
@@ -215,60 +192,50 @@ class Condition:
 
     @classmethod
     def parse(cls, text: str) -> "Condition":
-        """Parse a condition.
-
-        Raises:
-            QueryError: it is invalid; the message points to the offending character.
-        """
+        """Parse a condition; the message of a `QueryError` points to the offending character."""
         return _Parser(text, "condition").condition()
 
     @classmethod
     def equal(cls, name: str, value: Any) -> "Condition":
-        """Return the condition that a field equals a value, or one of a list; for None, that it is missing or null.
-
-        Raises:
-            QueryError: the field name is invalid, or the value cannot be compared.
-        """
+        """Return the condition that a field equals a value, or one of a list; for None, that it is missing or null."""
         field = _Parser(name, "field").lone_field()
         if value is None:
             return cls(field, "lacks")
         return cls(field, "=", field.take(value if isinstance(value, list) else [value]))
 
-    def sql(self) -> SQL:
+    def sql(self, bind: Bind) -> str:
         """Return SQL for the condition on a row of ``models``; it may call `compare_time`."""
-        json_type, value = self.field.sql()
+        field = self.field
         if self.operator == "has":
-            return SQL(f"{json_type.text} <> 'null'", json_type.parameters)
+            return f"{field.sql('type', bind)} <> 'null'"
         if self.operator == "lacks":
-            return SQL(f"ifnull({json_type.text}, 'null') = 'null'", json_type.parameters)
+            return f"ifnull({field.sql('type', bind)}, 'null') = 'null'"
         if self.operator == "!=":
             # A value of another type is not equal; a missing field matches neither = nor !=.
-            equal = replace(self, operator="=").sql()
-            parameters = json_type.parameters + equal.parameters
-            return SQL(f"{json_type.text} <> 'null' AND NOT ifnull({equal.text}, 0)", parameters)
+            return f"{field.sql('type', bind)} <> 'null' AND NOT ifnull({self._replace(operator='=').sql(bind)}, 0)"
+        operator = {"=": "IN", "~": "GLOB"}.get(self.operator, self.operator)
         pieces = []
         alike: dict[str, list[Any]] = {}
         for one in self.values:
             if isinstance(one, date):
-                pieces.append(self._compare_time(value, one))
+                pieces.append(self._compare_time(one, bind))
             else:
                 alike.setdefault(_find_json_types(one), []).append(one)
         for types, values in alike.items():
-            operator = {"=": "IN", "~": "GLOB"}.get(self.operator, self.operator)
-            wanted = f"({', '.join('?' * len(values))})"
             # The type comes second: both expressions parse the JSON, and the value alone rules out most models.
-            parameters = (*value.parameters, *values, *json_type.parameters)
-            pieces.append(SQL(f"{value.text} {operator} {wanted} AND {json_type.text} IN ({types})", parameters))
-        return _join(pieces, "OR")
+            value, wanted = field.sql("atom", bind), ", ".join(map(bind, values))
+            pieces.append(f"{value} {operator} ({wanted}) AND {field.sql('type', bind)} IN ({types})")
+        return _join(pieces, "OR") or "FALSE"
 
-    def _compare_time(self, value: SQL, wanted: date) -> SQL:
+    def _compare_time(self, wanted: date, bind: Bind) -> str:
+        value = self.field.sql("atom", bind)
         if not self.field.own:
-            return SQL(f"compare_time({value.text}, '{self.operator}', ?)", (*value.parameters, wanted.isoformat()))
+            return f"compare_time({value}, '{self.operator}', {bind(wanted.isoformat())})"
         # `stored_at` contains strings in UTC, all in the same format; a time without an offset is local.
         first, last = (_convert_to_utc(moment) for moment in _find_span(wanted.isoformat()))
         if self.operator == "=":
-            return SQL(f"{value.text} BETWEEN ? AND ?", (first, last))
-        return SQL(f"{value.text} {self.operator} ?", (last if self.operator in ("<=", ">") else first,))
+            return f"{value} BETWEEN {bind(first)} AND {bind(last)}"
+        return f"{value} {self.operator} {bind(last if self.operator in ('<=', '>') else first)}"
 
 
 def refuse_beyond_limits(error: StorageError) -> None:
@@ -281,21 +248,14 @@ def refuse_beyond_limits(error: StorageError) -> None:
 def parse_value(name: str, text: str) -> Any:
     """Parse the value of a metadata field given as text, for example on the command line.
 
-    For a known text field, the text is the value. Views months may be given as calendar months. In other fields,
-    numbers, true, false, dates and datetimes are recognised; quote the text to make it a string.
+    For a known text field, the text is the value. In other fields, quote the text to make it a string.
 
-    Raises:
-        QueryError: the value is not valid for the field.
-
-    >>> parse_value("run_id", "007"), parse_value("seed", "007"), parse_value("train_end", "2019-12")
-    ('007', 7, 480)
-    >>> parse_value("note", "'7'")
-    '7'
+    >>> parse_value("run_id", "007"), parse_value("seed", "007"), parse_value("note", "'7'")
+    ('007', 7, '7')
     """
     field = Field((name,))
-    is_string = field.kind is TEXT or not text.strip()
     # A text that begins but does not end with a quote, such as 'tis, is a string too.
-    if is_string or (text[0] in "\"'" and text[-1] != text[0]):
+    if field.kind is TEXT or not text.strip() or (text[0] in "\"'" and text[-1] != text[0]):
         return text
     return _Parser(text, f"value of {name}").value(field)
 
@@ -303,11 +263,8 @@ def parse_value(name: str, text: str) -> Any:
 def parse_assignment(text: str) -> tuple[str, Any]:
     """Parse ``KEY=VALUE``; the key is used verbatim, and the value is JSON if it begins with a bracket or brace.
 
-    Raises:
-        QueryError: the assignment is invalid.
-
-    >>> parse_assignment("seed=7"), parse_assignment('tuned={"depth": 3}'), parse_assignment("run_id=7")
-    (('seed', 7), ('tuned', {'depth': 3}), ('run_id', '7'))
+    >>> parse_assignment('tuned={"depth": 3}'), parse_assignment("run_id=7")
+    (('tuned', {'depth': 3}), ('run_id', '7'))
     """
     key, equals, value = text.partition("=")
     if not key or not equals:
@@ -326,9 +283,6 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
 
     A wanted date covers its whole day. Times that both have offsets are compared as instants; otherwise the offsets are
     ignored.
-
-    >>> compare_time("2026-11-23T08:00:00", "<=", "2026-11-23")
-    True
     """
     try:
         moment = datetime.fromisoformat(stored if _DATE.match(stored) else "")
@@ -349,11 +303,8 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
 @lru_cache(maxsize=1024)
 def _find_span(wanted: str) -> tuple[datetime, datetime]:
     """Return the first and last moments of a date, or a datetime twice."""
-    if _DATE.fullmatch(wanted):
-        day = date.fromisoformat(wanted)
-        return datetime.combine(day, time.min), datetime.combine(day, time.max)
-    moment = datetime.fromisoformat(wanted)
-    return moment, moment
+    first = datetime.fromisoformat(wanted)
+    return first, datetime.combine(first, time.max) if _DATE.fullmatch(wanted) else first
 
 
 def _convert_to_utc(moment: datetime) -> str:
@@ -372,19 +323,17 @@ def _find_json_types(value: Any) -> str:
     return "'text'" if isinstance(value, str) else "'integer', 'real'"
 
 
-def _join(pieces: list[SQL], word: str) -> SQL:
-    """Join conditions with AND or OR."""
-    text = f" {word} ".join(f"({piece.text})" for piece in pieces) or ("TRUE" if word == "AND" else "FALSE")
-    return SQL(text, tuple(one for piece in pieces for one in piece.parameters))
+def _join(pieces: list[str], word: str) -> str:
+    return f" {word} ".join(f"({piece})" for piece in pieces)
 
 
-def _build_order(sort: str | None) -> SQL:
+def _build_order(sort: str | None, bind: Bind) -> str:
     """Return SQL for sorting by a field (``-field`` for descending): missing values last, ties most recent first."""
     if sort is None:
-        return SQL("models.id DESC")
+        return "models.id DESC"
     descends = isinstance(sort, str) and sort.startswith("-")
-    _, value = _Parser(sort, "field", int(descends)).lone_field().sql()
-    return SQL(f"{value.text} {'DESC' if descends else 'ASC'} NULLS LAST, models.id DESC", value.parameters)
+    field = _Parser(sort, "field", int(descends)).lone_field()
+    return f"{field.sql('atom', bind)} {'DESC' if descends else 'ASC'} NULLS LAST, models.id DESC"
 
 
 def _parse_number(text: str) -> int | float:
@@ -413,13 +362,7 @@ def _parse_time(text: str) -> date:
 
 
 class _Parser:
-    """Parses a condition, a field or a value.
-
-    Args:
-        text: the text to parse.
-        what: the noun for it in messages.
-        place: the index at which to start.
-    """
+    """Parses a condition, a field or a value from `place` on; `what` is the noun for it in messages."""
 
     def __init__(self, text: str, what: str, place: int = 0) -> None:
         if not isinstance(text, str):
@@ -454,15 +397,14 @@ class _Parser:
         return field
 
     def field(self) -> Field:
-        keys = [self.key()]
+        is_quoted = self.is_at_quote()
+        path = [self.key()]
         while self.take("."):
-            keys.append(self.key())
-        path = tuple(key for key, _ in keys)
-        is_quoted = keys[0][1]
-        if len(path) == 1:
-            return Field(path, own=not is_quoted and path[0] in OWN_FIELDS)
-        # `size` is the record's field, so the user's is `metadata.size`.
-        return Field(path[1:] if path[0] == "metadata" and not is_quoted else path)
+            path.append(self.key())
+        if len(path) > 1 and path[0] == "metadata" and not is_quoted:
+            # `size` is the record's field, so the user's is `metadata.size`.
+            return Field(tuple(path[1:]))
+        return Field(tuple(path), own=len(path) == 1 and path[0] in OWN_FIELDS and not is_quoted)
 
     def value(self, field: Field, operator: str = "=") -> Any:
         """Parse the remaining text as a value to compare with a field."""
@@ -470,9 +412,8 @@ class _Parser:
         start = self.place
         if start == len(self.text):
             self.fail('expected a value ("" for an empty string)')
-        is_quoted = self.text[start] in "\"'"
-        if is_quoted:
-            text, _ = self.key()
+        if is_quoted := self.is_at_quote():
+            text = self.key()
             self.end("the value ends here")
         else:
             text = self.text[start:].rstrip()
@@ -488,14 +429,16 @@ class _Parser:
             self.fail("true and false have no order", start)
         return value
 
-    def key(self) -> tuple[str, bool]:
-        """Parse a key or a quoted string; return it, and whether it was quoted."""
+    def key(self) -> str:
+        """Parse a key or a quoted string."""
         match = _KEY.match(self.text, self.place)
         if match is None:
-            is_open = self.text.startswith(('"', "'"), self.place)
-            self.fail("this quote is not closed" if is_open else "expected the name of a field")
+            self.fail("this quote is not closed" if self.is_at_quote() else "expected the name of a field")
         self.place = match.end()
-        return match["bare"] or re.sub(r"\\(.)", r"\1", match["quoted"], flags=re.DOTALL), match["bare"] is None
+        return match["bare"] or re.sub(r"\\(.)", r"\1", match["quoted"], flags=re.DOTALL)
+
+    def is_at_quote(self) -> bool:
+        return self.text.startswith(('"', "'"), self.place)
 
     def take(self, word: str) -> bool:
         is_here = self.text.startswith(word, self.place)
@@ -503,8 +446,7 @@ class _Parser:
         return is_here
 
     def skip(self) -> None:
-        while self.text[self.place : self.place + 1].isspace():
-            self.place += 1
+        self.place = len(self.text) - len(self.text[self.place :].lstrip())
 
     def end(self, trouble: str) -> None:
         self.skip()

@@ -564,9 +564,8 @@ def test_finding_reads_no_pickles(models: Storage, sql: sqlite3.Connection) -> N
     where += ["a.é=1", "when>2026-01-01", "author"]
     question = Question.of(where, {}, since=DAY, name="*", sort="-tuning.depth")
     plan = sql.execute(
-        f"EXPLAIN QUERY PLAN SELECT metadata FROM models INDEXED BY models_record WHERE {question.where.text} "
-        f"ORDER BY {question.order.text}",
-        (*question.where.parameters, *question.order.parameters),
+        f"EXPLAIN QUERY PLAN SELECT metadata FROM models INDEXED BY models_record {question.sql}",
+        question.parameters,
     ).fetchall()
     steps = [step for *_, step in plan if re.match("(SCAN|SEARCH) models ", step)]
     assert steps and all("USING COVERING INDEX models_record" in step for step in steps)

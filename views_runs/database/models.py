@@ -104,16 +104,15 @@ class Models:
     def search(self, question: Question) -> list[ModelRecord | Damage]:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
         self._connection.add_function(compare_time, 3)
-        where = f" WHERE {question.where.text} ORDER BY {question.order.text} LIMIT ?"
-        parameters = (*question.where.parameters, *question.order.parameters, question.limit)
+        sql, parameters = question
         try:
-            rows = self._connection.rows(f"{SELECT}{where}", parameters)
+            rows = self._connection.rows(f"{SELECT} {sql}", parameters)
         except StorageError as error:
             refuse_beyond_limits(error)
             if not isinstance(error, StoreDamagedError):
                 raise
             # Read the rows one by one, to return those that can be read.
-            ids = self._connection.rows(f"SELECT id FROM {TABLE}{where}", parameters)
+            ids = self._connection.rows(f"SELECT id FROM {TABLE} {sql}", parameters)
             return [found for (id,) in ids if (found := self._read(id)) is not None]
         return as_records(rows)
 

@@ -177,7 +177,7 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
     for state, text, advice in filesystems.assess(mount, path):
         yield Finding("file system", state, f"{about}: {text}", advice)
-    if not mount.is_local:
+    if mount.kind not in filesystems.LOCAL:
         text = "only a test with a second computer shows whether both see the same data"
         advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
         yield Finding("coherence", "ok", text, advice)
