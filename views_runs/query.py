@@ -347,7 +347,7 @@ def _parse_size(text: str) -> int | float:
     match = _SIZE.fullmatch(text)
     if match is None or match[2].lower() not in UNITS:
         raise ValueError(f"expected {SIZE.expected}")
-    return _parse_number(match[1]) * UNITS[match[2].lower()]
+    return _parse_number(str(_parse_number(match[1]) * UNITS[match[2].lower()]))
 
 
 def _parse_time(text: str) -> date:

@@ -593,3 +593,10 @@ def test_globs_with_a_literal_beginning(models: Storage) -> None:
     assert models.list("author~ines") == ["ridge", "forest"]
     assert models.list("outcome~\U0010fffe*") == ["z"]
     assert models.list("author~x*") == models.list("train_end~4*") == []
+
+
+@pytest.mark.parametrize("size", ["99999999TB", "9" * 400 + "TB", "1" + "0" * 30])
+def test_sizes_larger_than_any_file(models: Storage, size: str) -> None:
+    """They are compared, although SQLite has no integers of this size."""
+    assert models.list(f"size > {size}") == []
+    assert len(models.list(f"size < {size}")) == len(models.list())

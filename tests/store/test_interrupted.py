@@ -305,3 +305,33 @@ def test_an_id_that_was_rolled_back(store: Storage, monkeypatch: pytest.MonkeyPa
     connection = sqlite3.connect(store.path)
     assert connection.execute("SELECT owner, condemned FROM uploads").fetchall() == [(theirs, 0)]
     connection.close()
+
+
+#: Each prints the error of an operation for which the memory does not suffice.
+SHORT_OF_MEMORY = """
+import resource, sys
+from views_runs import Storage, StorageError
+class Large:
+    def __reduce__(self):
+        return bytes, (bytes(3_000_000_000),)
+store = Storage(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_AS, (1_000_000_000, resource.RLIM_INFINITY))
+for operation in (lambda: store.store("large", Large()), lambda: store.annotate("m", note="x" * 400_000_000)):
+    try:
+        operation()
+    except StorageError as error:
+        print(error)
+print(store.fetch("m"))
+"""
+
+
+def test_too_little_memory(store: Storage) -> None:
+    """The error names the operation and the store, which stays whole."""
+    need(sys.platform == "linux", "memory is limited with RLIMIT_AS")
+    store.store("m", 1)
+    lines = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, str(store.path)], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    said = f"{store.path}: this process has too little memory. Close other programs, or raise its limit"
+    assert lines == [f"cannot store 'large': {said}", f"cannot annotate 'm': {said}", "1"]
+    assert store.list() == ["m"] and store.verify().damaged == ()

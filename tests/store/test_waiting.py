@@ -41,6 +41,19 @@ def test_who_is_writing(
         process.communicate()
 
 
+def test_another_program_in_wal_mode(store: Storage, sql: sqlite3.Connection) -> None:
+    """A tool that has switched the file to WAL mode may keep it open for hours: the error says so at once."""
+    store.store("first", 1)
+    sql.execute("PRAGMA journal_mode = WAL")
+    sql.execute("BEGIN")
+    sql.execute("SELECT count(*) FROM models").fetchall()
+    with pytest.raises(StoreBusyError, match=r"open in WAL mode.*Close that program, and run `sqlite3 "):
+        Storage(store.path, timeout=60).list()
+    sql.execute("COMMIT")
+    sql.close()
+    assert store.list() == ["first"]
+
+
 def test_oneself_is_not_waited_for(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that waits in its middle does not name itself."""
     store.store("first", 1)

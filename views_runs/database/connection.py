@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import shlex
 import sqlite3
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 
 from views_runs.database.failures import explain, primary_code
 from views_runs.exceptions import StorageError, StoreAccessError, StoreBusyError, StoreDamagedError
+from views_runs.files import companion
 
 log = logging.getLogger("views_runs")
 
@@ -152,6 +154,7 @@ class Wait:
         waited, timeout = time.monotonic() - self._started, self._connection.timeout
         if not self._has_probed and waited >= min(SUSPICION, timeout):
             self._has_probed = True
+            self._refuse_wal()
             self._probe_locks()
         if not self._has_logged and waited > PATIENCE:
             self._has_logged = True
@@ -169,6 +172,15 @@ class Wait:
         from views_runs.database import owners
 
         return "".join(f"; {writer}" for writer in owners.describe_writers(self._connection))
+
+    def _refuse_wal(self) -> None:
+        """Give up if another program uses the file in WAL mode: it may do so for hours."""
+        path = self._connection.path
+        if companion(path, "-wal").exists():
+            raise StoreBusyError(
+                "another program has the file open in WAL mode, in which a share can lose data",
+                f"Close that program, and run `sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'`",
+            )
 
     def _probe_locks(self) -> None:
         """Check whether the file system supports locks: if not, SQLite also reports the file as locked."""

@@ -89,6 +89,10 @@ class Database:
             self.connection.close()
         if isinstance(error, StorageError):
             self._locate(error)
+        elif isinstance(error, MemoryError):
+            failure = StorageError("this process has too little memory", "Close other programs, or raise its limit")
+            self._locate(failure)
+            raise failure from error
 
     def _locate(self, error: StorageError) -> None:
         subject = "" if self._reference is None else f" {str(self._reference)!r}"

@@ -114,7 +114,7 @@ class PickleWriter:
         """Pickle an object; if that fails, the sink may have received some parts."""
         try:
             pickle.Pickler(self, PROTOCOL).dump(model)
-        except StorageError:
+        except (StorageError, MemoryError):
             raise
         except Exception as error:
             signals.let_through(error)
