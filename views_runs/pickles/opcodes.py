@@ -1,14 +1,13 @@
 """Determine what a pickle would import from its opcodes, without unpickling it.
 
 A `Reader` follows the opcodes as the unpickler does, but keeps almost nothing: for the stack, which items are marks
-and which are strings that may be names; for the memo, only such strings. It never runs anything and never fails. What
-it cannot determine is listed in `Reading.troubles`; a pickle without troubles imports what is in `Reading.imports` and
-nothing else, as far as its opcodes are concerned. What the imported functions do when called cannot be determined.
+and which are strings that may be names; for the memo, only such strings. It never runs anything and never fails. A
+pickle without troubles imports what is in `Reading.imports` and nothing else, as far as its opcodes are concerned. What
+the imported functions do when called cannot be determined.
 
-It is modelled on CPython's `_pickle.c`, but is stricter in two respects: it reports an opcode that crosses the end of
-its frame, because the unpickler reads it differently from a file and from memory, and a frame that begins inside
-another. It does not check values: it accepts numbers and texts that make the unpickler fail, and calls with the wrong
-arguments.
+It is modelled on CPython's `_pickle.c`. It does not check values, such as numbers that make the unpickler fail, but
+reports an opcode that crosses the end of its frame, because the unpickler reads it differently from a file and from
+memory, and a frame that begins inside another.
 """
 
 import codecs
@@ -71,10 +70,7 @@ class Import(NamedTuple):
         return cls(module, name)
 
     def __str__(self) -> str:
-        """Join the module and name with a dot, or with a colon if the name has dots; escape unprintable characters.
-
-        Colons and backslashes are escaped too, so that different imports never have the same text.
-        """
+        """Escape unprintable characters; also colons and backslashes, so that no two imports have the same text."""
         module, name = map(_escape, self)
         return f"{module}{':' if '.' in name else '.'}{name}"
 
@@ -108,45 +104,31 @@ class TroubleKind(Enum):
 
 
 class Trouble(str):
-    """A reason why imports may be missing: the text that is recorded, with its kind.
+    """A reason why imports may be missing: the text that is recorded, which begins with its kind.
 
-    >>> Trouble.parse("broken after byte 7: it ends too early").kind
+    >>> Trouble("broken after byte 7: it ends too early").kind
     <TroubleKind.BROKEN: 'broken after byte'>
     """
 
-    kind: TroubleKind
-
-    def __new__(cls, text: str, kind: TroubleKind = TroubleKind.OTHER) -> "Trouble":
-        trouble = super().__new__(cls, text)
-        trouble.kind = kind
-        return trouble
-
-    @classmethod
-    def parse(cls, text: str) -> "Trouble":
-        """Restore the kind of a trouble from its recorded text."""
-        return cls(text, next(kind for kind in TroubleKind if text.startswith(kind.value)))
+    @property
+    def kind(self) -> TroubleKind:
+        return next(kind for kind in TroubleKind if self.startswith(kind.value))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The result of reading a pickle.
+    """The result of reading a pickle. Without troubles, the imports are complete."""
 
-    Args:
-        imports: its imports, under their Python 3 names.
-        asked: the same imports as the unpickler passes them to `find_class`: up to protocol 2, these may be Python 2
-            names such as ``__builtin__.set``, which it maps itself.
-        troubles: what could not be determined, and at which byte this was first seen. Without troubles, the imports are
-            complete.
-        protocol: the highest protocol declared; None if none is, as in protocols 0 and 1.
-        size: the size in bytes.
-        is_whole: whether the pickle was read to its end, with no data after it.
-    """
-
+    #: Its imports, under their Python 3 names.
     imports: frozenset[Import]
+    #: The same as the unpickler passes them to `find_class`: up to protocol 2, these may be Python 2 names such as
+    #: ``__builtin__.set``, which it maps itself.
     asked: frozenset[Import]
     troubles: tuple[Trouble, ...]
+    #: The highest protocol declared; None if none is, as in protocols 0 and 1.
     protocol: int | None
     size: int
+    #: Whether it was read to its end, with no data after it.
     is_whole: bool
 
     @property
@@ -179,7 +161,7 @@ _COMPRESSED = {
 
 
 def compression(start: bytes) -> str | None:
-    """Return the compression that joblib used for a file, given its first bytes; None if it is not compressed.
+    """Return the compression that joblib used for a file with these first bytes.
 
     >>> compression(bytes.fromhex("1f8b08")), compression(b"\\x80\\x05")
     ('gzip', None)
@@ -207,10 +189,7 @@ def imported(reading: Reading) -> dict[str, Any]:
 
 
 def read(pieces: Iterable[Any]) -> Reading:
-    """Read a pickle, and return the result.
-
-    Args:
-        pieces: the pieces of the pickle in order: bytes, or memory that may be overwritten once the next is requested.
+    """Read a pickle in pieces: bytes, or memory that may be overwritten once the next is requested.
 
     >>> reading = read([b"cos\\nsystem\\n(S'ls'\\ntR."])
     >>> [str(found) for found in reading.imports], reading.troubles
@@ -279,14 +258,7 @@ _GROUP = re.compile(rb"\((?:(?:%b%b)*+u|%b*+e)" % (_VALUE, _VALUE, _VALUE), re.D
 
 
 class Reader:
-    """Reads a pickle, fed to it piece by piece.
-
-    >>> reader = Reader()
-    >>> reader.feed(b"cbuiltins\\n")
-    >>> reader.feed(b"set\\n.")
-    >>> reader.result().imports
-    frozenset({Import(module='builtins', name='set')})
-    """
+    """Reads a pickle, fed to it piece by piece."""
 
     def __init__(self) -> None:
         self._asked: set[Import] = set()
@@ -347,11 +319,11 @@ class Reader:
     def _note(self, kind: TroubleKind, which: str = "") -> None:
         """Note a trouble at the current opcode; unlike a break, it does not end the reading."""
         if len(self._troubles) < MAX_TROUBLES or kind is TroubleKind.REST:
-            text = f"{kind.value}{which} (byte {self._offset + self._at:,})"
-            self._troubles.setdefault(kind.value + which, Trouble(text, kind))
+            trouble = Trouble(f"{kind.value}{which} (byte {self._offset + self._at:,})")
+            self._troubles.setdefault(kind.value + which, trouble)
 
     def _break(self, reason: _Over, at: int) -> None:
-        self._troubles[str(reason)] = Trouble(f"{reason.kind.value} {at:,}: {reason}", reason.kind)
+        self._troubles[str(reason)] = Trouble(f"{reason.kind.value} {at:,}: {reason}")
         self.is_broken = True
 
     def _advance(self, view: memoryview, at: int) -> int:
@@ -382,9 +354,9 @@ class Reader:
     def _follow(self, data: bytes) -> int:
         """Follow the opcodes up to an incomplete one, a frame, or the end; return how many bytes they take.
 
-        The table covers all opcodes; the most frequent ones are repeated here. If they all went through the table,
-        100,000 small dicts with a text in each would take 3.4 s instead of 1.0. Seven more branches made no difference
-        there. Without `_GROUP`, dicts of numbers would take 0.86 s instead of 0.35.
+        The most frequent opcodes are repeated here: through the table, 100,000 small dicts with a text in each would
+        take 3.4 s instead of 1.0. Seven more made no difference. Without `_GROUP`, dicts of numbers would take 0.86 s
+        instead of 0.35.
         """
         memo = self._memo
         memo.forget_some()

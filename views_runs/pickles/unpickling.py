@@ -48,7 +48,7 @@ def load(
             return _unpickle(pieces, needs, None)
     reading, found, digests = _read_through(opens)
     # Use what was read, not what was recorded: an attacker could have forged the record.
-    needs = replace(needs, imports=tuple(sorted(reading.imports)), troubles=reading.troubles)
+    needs = replace(needs, imports=tuple(map(str, reading.imports)), troubles=reading.troubles)
     if sha256 is not None:
         _refuse_other_digest(found, sha256)
     if trusted is not None:
@@ -120,20 +120,17 @@ def _advise(needs: Needs) -> str:
 
 
 def _refuse_missing(needs: Needs) -> None:
-    missing = loadability.missing_modules([found.module for found in needs.imports])
+    missing = loadability.missing_modules(needs.modules)
     if not missing:
         return
-    line = loadability.install(missing, needs)
-    unknown = [module for module in missing if not loadability.suppliers([module], needs)]
-    advice = [f"Try: {line}"] if line else []
-    if unknown:
-        advice.append(
-            f"The package that provides {', '.join(unknown)} was not recorded; ask whoever stored the model"
-        )
-    which = (
-        f"the module {missing[0]}, which is" if len(missing) == 1 else f"the modules {', '.join(missing)}, which are"
-    )
-    raise ModelLoadError(f"it needs {which} not installed here; nothing was loaded", ". ".join(advice))
+    suppliers = loadability.suppliers(missing, needs)
+    command = loadability.format_command(suppliers.values(), needs)
+    advice = [f"Try: {command}"] if command else []
+    if unknown := [module for module in missing if module not in suppliers]:
+        package = f"The package that provides {', '.join(unknown)}"
+        advice.append(f"{package} was not recorded; ask whoever stored the model")
+    which = f"module {missing[0]}, which is" if len(missing) == 1 else f"modules {', '.join(missing)}, which are"
+    raise ModelLoadError(f"it needs the {which} not installed here; nothing was loaded", ". ".join(advice))
 
 
 def _refuse_other_digest(found: str, sha256: str) -> None:
