@@ -28,10 +28,7 @@ LOW_SPACE = 16_000_000
 def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None = None) -> list[Finding]:
     """Check a store file, its journal, its folder and its file system; never raise an exception.
 
-    Args:
-        path: the file.
-        decided_by: where its path came from.
-        say: if given, also run the test with another computer, and call this with progress messages.
+    With `say`, which is called with progress messages, also run the test with another computer.
     """
     findings = attempt("store", check_place(path, decided_by))
     # Unlike the methods of `Path`, this does not raise an error if a folder cannot be read.
@@ -51,10 +48,9 @@ def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
     try:
         for finding in check:
             findings.append(finding)
-    except StoreBusyError as error:
-        findings.append(Finding(topic, "warning", error.trouble, error.advice))
     except StorageError as error:
-        findings.append(Finding(topic, "failure", error.trouble, error.advice))
+        state = "warning" if isinstance(error, StoreBusyError) else "failure"
+        findings.append(Finding(topic, state, error.trouble, error.advice))
     except Exception as error:
         # A damaged store can fail in any way, and the other checks may still be useful.
         findings.append(Finding(topic, "failure", str(error) or type(error).__name__))
@@ -70,11 +66,11 @@ def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
         except InvalidPathError as error:
             yield Finding("store", "failure", f"{text}: {error.trouble}", error.advice)
             return
-        if not path.stat().st_size:
+        if path.stat().st_size:
+            yield Finding("store", "ok", text)
+        else:
             empty = "the file is empty (0 bytes): an incomplete copy, or a store that was never finished"
             yield Finding("store", "warning", f"{text}: {empty}", "Restore it from a backup, or store a model")
-        else:
-            yield Finding("store", "ok", text)
     elif decided_by is Decided.DEFAULT or path.parent.is_dir():
         state = "ok" if decided_by is Decided.DEFAULT else "warning"
         yield Finding("store", state, f"{text}: the file does not exist yet; storing the first model creates it")
@@ -237,16 +233,12 @@ def describe_encounter(encounter: Encounter) -> list[Finding]:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Format a number with a noun.
-
-    >>> format_count(1, "model"), format_count(1200, "version")
-    ('1 model', '1,200 versions')
-    """
+    """Format a number with a noun, as in ``1,200 versions``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_size(count: int) -> str:
-    """Format a number of bytes with a suitable unit.
+    """Format a number of bytes.
 
     >>> format_size(1_234_567), format_size(12), format_size(1)
     ('1.2 MB', '12 bytes', '1 byte')

@@ -1,10 +1,9 @@
 """Test whether a share loses data when two computers commit to it at the same time.
 
-Both run this beside the store. The first to create the file `HOST` is the host, the second creates `GUEST`, and a third
-is turned away. Each repeatedly rewrites its file with an increasing counter, so neither needs to know the other's
-address, and no clocks are compared: a computer whose counter has stopped is considered dead, and its file is replaced.
-The host creates a scratch database, both commit to it in the same way as to a store, and both count how many of the
-acknowledged commits have arrived. An integrity check would not notice a lost commit.
+The first to create the file `HOST` is the host, the second creates `GUEST`, and a third is turned away. Each repeatedly
+rewrites its file with an increasing counter, so neither needs the other's address, and no clocks are compared: a
+computer whose counter has stopped is considered dead, and its file is replaced. Both commit to a scratch database as to
+a store, and count how many of the acknowledged commits have arrived: an integrity check would not notice a lost one.
 """
 
 import json
@@ -21,7 +20,7 @@ from views_runs.database import owners, uploads
 from views_runs.database.connection import SETTINGS, Connection
 from views_runs.database.schema import NEW_FILE, share_with_group
 from views_runs.exceptions import StorageError, StoreAccessError, StoreDamagedError
-from views_runs.files import COMPANIONS
+from views_runs.files import remove
 from views_runs.records import Encounter
 
 #: The prefix of all files created here, and the files of the two roles.
@@ -58,13 +57,11 @@ COMMITTING, DONE, COUNTED, PARTING = range(4)
 class Announcement:
     """What a computer announces in the file of its role."""
 
-    #: Identifies the computer; 0 for none. An integer, because the database is named after the host's token, and a
-    #: number cannot lead to another folder.
+    #: Identifies the computer; 0 for none. The database is named after it, and a number cannot lead to another folder.
     token: int = 0
     host: str = "an unknown computer"
     #: Equal for two processes that share a kernel and a mount, and so a cache.
     computer: str = ""
-    #: Increases with each announcement.
     beat: int = 0
     #: The token of its partner; 0 until it has one.
     partner: int = 0
@@ -79,31 +76,20 @@ class Announcement:
 def meet(folder: Path, say: Callable[[str], object], patience: float = 60.0, commits: int = 50) -> Encounter:
     """Wait for another computer that runs this, commit at the same time, and count the commits that arrive.
 
-    The store itself is not touched, and nothing is left beside it.
-
-    Args:
-        folder: the store's folder.
-        say: called with a progress message at each stage.
-        patience: how many seconds to wait for another computer. One whose counter stops for half as long is considered
-            dead: no step takes that long.
-        commits: how many commits this side attempts; on a slow share, it stops after `patience` seconds.
-
-    Raises:
-        StorageError: two computers are already running this, or no file can be created in the folder.
-        OSError: the folder does not exist.
+    Nothing is left in the folder. A computer is waited for, and commits, for at most `patience` seconds; one whose
+    counter stops for half as long is considered dead: no step takes that long.
     """
     return Meeting(folder.absolute(), say, patience).hold(commits)
 
 
 class Meeting:
-    """One side of a meeting; the arguments are those of `meet`."""
+    """One side of a meeting."""
 
     def __init__(self, folder: Path, say: Callable[[str], object], patience: float) -> None:
         self._folder = folder
         self._say = say
         self._patience = patience
         self._began = time.monotonic()
-        self._announced = float("-inf")
         #: The files of this side's role and the other role, and the scratch database; set once this side has a role.
         self._file = self._other_file = self._database = folder / PROBE
         self._mine = Announcement(int.from_bytes(os.urandom(7)), platform.node(), identify_computer(folder))
@@ -201,14 +187,12 @@ class Meeting:
 
     def clear(self) -> None:
         """Delete the scratch database and this side's file, and the other side's file if contact with it was lost."""
-        gone = [self._database.with_name(self._database.name + ending) for ending in ("", *COMPANIONS)]
+        remove(self._database)
         for file, said in [(self._file, self._mine), *([(self._other_file, self._other)] if self._lost else [])]:
             # By now a third computer may have taken the file.
             if read(file).token in (0, said.token):
-                gone += [file, file.with_name(f"{file.name}.tmp")]
-        for file in gone:
-            with suppress(OSError):
-                file.unlink(missing_ok=True)
+                remove(file)
+                remove(file.with_name(f"{file.name}.tmp"))
 
     def _take(self, role: str, other_role: str) -> Announcement | None:
         """Create the file of a role; if a live computer already has the role, return its announcement."""
@@ -237,8 +221,7 @@ class Meeting:
         """Wait for a guest, and create the database."""
         for file in self._folder.glob(f"{PROBE}-*.db*"):
             # Left behind by a host that died.
-            with suppress(OSError):
-                file.unlink()
+            remove(file)
         within = f"within {self._patience:.0f} s"
         self._say(f"waiting for another computer: run `viewser model doctor --peer` there, on the same store, {within}")
         ends = time.monotonic() + self._patience
@@ -272,7 +255,6 @@ class Meeting:
             # Others must be able to read it, whatever the umask.
             temporary.chmod(0o644)
         temporary.replace(self._file)
-        self._announced = time.monotonic()
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the other computer fulfils a condition, unless its counter stops for too long."""
@@ -311,9 +293,8 @@ class Meeting:
             self._check_reads(connection)
             time.sleep(uploads.PAUSE)
             self._commit_once(connection)
-            if time.monotonic() > self._announced + INTERVAL:
-                with suppress(OSError):
-                    self._announce()
+            with suppress(OSError):
+                self._announce()
 
     def _commit_once(self, connection: Connection) -> None:
         number = self._mine.acknowledged + 1
@@ -354,13 +335,7 @@ def identify_computer(folder: Path) -> str:
 
 
 def read(file: Path) -> Announcement:
-    """Read an announcement from a file, replacing unprintable characters; without one, return an empty announcement.
-
-    >>> file = Path("announcement.json")
-    >>> _ = file.write_text(json.dumps({"token": 7, "host": "a\\x1b[31mb"}))
-    >>> read(file).host, read(Path("missing.json")).token
-    ('a?[31mb', 0)
-    """
+    """Read an announcement from a file, replacing unprintable characters; without one, return an empty announcement."""
     try:
         said = Announcement(**json.loads(file.read_text("utf-8")))
         texts = (said.host, *said.errors[: 2 * MOST_ERRORS])

@@ -30,17 +30,7 @@ def load(
 ) -> Any:
     """Check a pickle, unpickle it, and return the object.
 
-    Args:
-        opens: opens the pickle; called twice if the whole pickle must be checked first.
-        needs: the recorded needs of the pickle.
-        trusted: the only imports it may make; None to allow all.
-        sha256: the expected digest, in hexadecimal; None to allow any.
-        trust_command: the command that trusts this model, for the message.
-
-    Raises:
-        UntrustedModelError: it would import something else, or its imports cannot be determined; nothing was imported.
-        DigestMismatchError: its digest differs; nothing was imported.
-        ModelLoadError: a module is missing, and nothing was imported; or unpickling failed.
+    If it must have a digest, or may make only trusted imports, all of it is checked first, and then it is opened again.
     """
     if trusted is None and sha256 is None:
         _refuse_missing(needs)
@@ -77,9 +67,8 @@ def _compare_digests(pieces: Iterator[memoryview], digests: list[bytes]) -> Iter
     """Yield the pieces of the second pass, each after checking that it is the same as in the first."""
     for number, piece in enumerate(pieces):
         if digests[number : number + 1] != [hashlib.sha256(piece).digest()]:
-            raise DigestMismatchError(
-                "the pickle changed while being read", "Find out who writes to this store, and why"
-            )
+            advice = "Find out who writes to this store, and why"
+            raise DigestMismatchError("the pickle changed while being read", advice)
         yield piece
 
 
@@ -144,9 +133,10 @@ def _refuse_other_digest(found: str, sha256: str) -> None:
 
 
 def _refuse_strangers(reading: opcodes.Reading, trusted: frozenset[Import], trust_command: str) -> None:
-    strangers = sorted(map(str, reading.imports - trusted))
-    reasons = [f"it imports {', '.join(strangers[:MOST_NAMED])}" + (", ..." if strangers[MOST_NAMED:] else "")]
-    reasons = [*(reasons if strangers else []), *map(str, reading.troubles)]
+    reasons = [*map(str, reading.troubles)]
+    if strangers := sorted(map(str, reading.imports - trusted)):
+        more = ", ..." if strangers[MOST_NAMED:] else ""
+        reasons.insert(0, f"it imports {', '.join(strangers[:MOST_NAMED])}{more}")
     if reasons:
         raise UntrustedModelError(
             f"the list of trusted imports does not cover it: {'; '.join(reasons)}; nothing was loaded",
