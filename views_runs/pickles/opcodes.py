@@ -25,17 +25,11 @@ from views_runs.records import MOST_IMPORTS
 #: The maximum length of a string, in bytes, that is considered as a name.
 NAME_BYTES = 500
 
-#: More distinct imports than any legitimate pickle has. Reading stops there, to limit memory use.
+#: Limits on memory use, beyond what any legitimate pickle has: distinct imports, distinct troubles, possible names in
+#: the memo or on the stack (beyond it, the latest and those used as names are kept), and memo entries out of order.
 MAX_IMPORTS = 4096
-
-#: The maximum number of distinct troubles reported for a pickle.
 MAX_TROUBLES = 20
-
-#: The maximum number of possible names in the memo or on the stack. Beyond it, only the latest and those used as names
-#: are kept.
 MAX_NAMES = 20_000
-
-#: The maximum number of memo entries out of order; legitimate pickles number them consecutively.
 MAX_OUT_OF_ORDER = 65536
 
 #: Bytes to copy and read at a time.
@@ -104,11 +98,7 @@ class TroubleKind(Enum):
 
 
 class Trouble(str):
-    """A reason why imports may be missing: the text that is recorded, which begins with its kind.
-
-    >>> Trouble("broken after byte 7: it ends too early").kind
-    <TroubleKind.BROKEN: 'broken after byte'>
-    """
+    """A reason why imports may be missing: the text that is recorded, which begins with its kind."""
 
     @property
     def kind(self) -> TroubleKind:
@@ -206,15 +196,7 @@ class _Incomplete(Exception):
 
 
 class _Over(Exception):
-    """The unpickler cannot continue; the message says why."""
-
-    kind = TroubleKind.BROKEN
-
-
-class _Lost(_Over):
-    """The unpickler may continue; the reader does not."""
-
-    kind = TroubleKind.NOT_FOLLOWED
+    """The unpickler cannot continue, or only the reader does not: why, and the kind of trouble if not BROKEN."""
 
 
 class _Memo:
@@ -237,7 +219,7 @@ class _Memo:
                 self.dense += 1
         elif index > self.dense:
             if len(self.others) >= MAX_OUT_OF_ORDER:
-                raise _Lost("too many memo entries are out of order")
+                raise _Over("too many memo entries are out of order", TroubleKind.NOT_FOLLOWED)
             self.others.add(index)
         if name is None:
             self.names.pop(index, None)
@@ -294,8 +276,8 @@ class Reader:
         while at < len(view) and not self._has_stopped and not self.is_broken:
             try:
                 at = self._advance(view, at)
-            except _Over as reason:
-                self._break(reason, self._offset + self._at)
+            except _Over as over:
+                self._break(self._offset + self._at, *over.args)
         if self._has_stopped and self._size > self._offset:
             self._at = 0
             self._note(TroubleKind.REST)
@@ -304,9 +286,9 @@ class Reader:
     def result(self) -> Reading:
         """Finish reading and return the result; nothing may be fed after this."""
         if not self._has_stopped and not self.is_broken:
-            self._break(_Over("it ends too early"), self._size)
+            self._break(self._size, "it ends too early")
         elif self._has_stopped and self._size < self._frame_end < _FOREVER:
-            self._break(_Over("its last frame is longer than what is left"), self._size)
+            self._break(self._size, "its last frame is longer than what is left")
         return Reading(
             imports=frozenset(self._imports),
             asked=frozenset(self._asked),
@@ -322,8 +304,8 @@ class Reader:
             trouble = Trouble(f"{kind.value}{which} (byte {self._offset + self._at:,})")
             self._troubles.setdefault(kind.value + which, trouble)
 
-    def _break(self, reason: _Over, at: int) -> None:
-        self._troubles[str(reason)] = Trouble(f"{reason.kind.value} {at:,}: {reason}")
+    def _break(self, at: int, reason: str, kind: TroubleKind = TroubleKind.BROKEN) -> None:
+        self._troubles[reason] = Trouble(f"{kind.value} {at:,}: {reason}")
         self.is_broken = True
 
     def _advance(self, view: memoryview, at: int) -> int:
@@ -348,7 +330,7 @@ class Reader:
         self._at = self._frame_end - self._offset
         reached = self._offset + self._skip + len(self._rest)
         if reached > self._frame_end or reached == self._frame_end and (self._in_line or self._rest):
-            raise _Lost("an opcode crosses the end of its frame")
+            raise _Over("an opcode crosses the end of its frame", TroubleKind.NOT_FOLLOWED)
         return at + (done or len(piece)) - rest
 
     def _follow(self, data: bytes) -> int:
@@ -463,7 +445,7 @@ class Reader:
         end = data.find(b"\n", pos)
         if (end if end >= 0 else len(data)) - pos > NAME_BYTES:
             if opcode.argument == _NAMES:
-                raise _Lost("a name is too long")
+                raise _Over("a name is too long", TroubleKind.NOT_FOLLOWED)
             self._in_line = end < 0
             return None, end + 1 or len(data)
         if end < 0:
@@ -472,8 +454,8 @@ class Reader:
             raise _Over("a line is empty")
         return data[pos:end], end + 1
 
-    # The effects of opcodes beyond the number of items on the stack. Each is called, after the items have changed, with
-    # the opcode's argument, and returns the text of the top item if it may be a name.
+    # The effects of opcodes, called after items were taken from the stack and put on it, with the opcode's argument.
+    # Each returns the text of the top item if it may be a name.
 
     def _set_protocol(self, protocol: int) -> None:
         if protocol > _HIGHEST_PROTOCOL:
@@ -484,7 +466,7 @@ class Reader:
     def _begin_frame(self, size: int) -> None:
         start = self._offset + self._at + 9
         if start < self._frame_end < _FOREVER:
-            raise _Lost("a frame begins inside another")
+            raise _Over("a frame begins inside another", TroubleKind.NOT_FOLLOWED)
         if size > sys.maxsize:
             raise _Over("a length is impossible")
         self._frame_end = start + size
@@ -534,7 +516,7 @@ class Reader:
         except UnicodeDecodeError:
             raise _Over("a name is not text") from None
         if len(self._asked) >= MAX_IMPORTS:
-            raise _Lost(f"it imports more than {MAX_IMPORTS:,} things")
+            raise _Over(f"it imports more than {MAX_IMPORTS:,} things", TroubleKind.NOT_FOLLOWED)
         self._asked.add(asked)
         if self._protocol < 3:
             module = IMPORT_MAPPING.get(asked.module, asked.module)
@@ -545,7 +527,7 @@ class Reader:
 def _read_index(argument: int | bytes | None) -> int:
     """Return the index of a memo entry; if it is a line, the unpickler reads it up to the first zero byte."""
     if argument is None:
-        raise _Lost("a memo index is too long")
+        raise _Over("a memo index is too long", TroubleKind.NOT_FOLLOWED)
     try:
         return argument if isinstance(argument, int) else int(argument.split(b"\0")[0])
     except ValueError:
