@@ -36,10 +36,7 @@ def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None
         return findings
     for topic, check in CHECKS.items():
         findings += attempt(topic, check(path))
-    if say:
-        findings = [finding for finding in findings if finding.topic != "coherence"]
-        findings += attempt("coherence", meet_peer(path.parent, say))
-    return findings
+    return findings + attempt("coherence", check_coherence(path, say))
 
 
 def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
@@ -173,10 +170,6 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
     for state, text, advice in filesystems.assess(mount, path):
         yield Finding("file system", state, f"{about}: {text}", advice)
-    if not mount.is_local:
-        text = "only a test with a second computer shows whether both see the same data"
-        advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
-        yield Finding("coherence", "ok", text, advice)
 
 
 def check_locks(path: Path) -> Iterator[Finding]:
@@ -204,9 +197,14 @@ CHECKS: dict[str, Callable[[Path], Iterator[Finding]]] = {
 }
 
 
-def meet_peer(folder: Path, say: Callable[[str], object]) -> Iterator[Finding]:
-    """Run the test with another computer, and report the result."""
-    yield from describe_encounter(peer.meet(folder, say))
+def check_coherence(path: Path, say: Callable[[str], object] | None) -> Iterator[Finding]:
+    """Run the test with another computer, or advise it for a network share."""
+    if say:
+        yield from describe_encounter(peer.meet(path.parent, say))
+    elif (mount := filesystems.find_mount(path)) and not mount.is_local:
+        text = "only a test with a second computer shows whether both see the same data"
+        advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
+        yield Finding("coherence", "ok", text, advice)
 
 
 def describe_encounter(encounter: Encounter) -> list[Finding]:

@@ -32,21 +32,19 @@ def load(
 
     If it must have a digest, or may make only trusted imports, all of it is checked first, and then it is opened again.
     """
-    if trusted is None and sha256 is None:
-        _refuse_missing(needs)
-        with opens() as pieces:
-            return _unpickle(pieces, needs, None)
-    reading, found, digests = _read_through(opens)
-    # Use what was read, not what was recorded: an attacker could have forged the record.
-    needs = replace(needs, imports=tuple(map(str, reading.imports)), troubles=reading.troubles)
-    if sha256 is not None:
-        _refuse_other_digest(found, sha256)
-    if trusted is not None:
-        _refuse_strangers(reading, trusted, trust_command)
+    allowed = digests = None
+    if trusted is not None or sha256 is not None:
+        reading, found, digests = _read_through(opens)
+        # Use what was read, not what was recorded: an attacker could have forged the record.
+        needs = replace(needs, imports=tuple(map(str, reading.imports)), troubles=reading.troubles)
+        if sha256 is not None:
+            _refuse_other_digest(found, sha256)
+        if trusted is not None:
+            _refuse_strangers(reading, trusted, trust_command)
+            allowed = reading.asked
     _refuse_missing(needs)
     with opens() as pieces:
-        allowed = None if trusted is None else reading.asked
-        return _unpickle(_compare_digests(pieces, digests), needs, allowed)
+        return _unpickle(pieces if digests is None else _compare_digests(pieces, digests), needs, allowed)
 
 
 def _read_through(opens: Opens) -> tuple[opcodes.Reading, str, list[bytes]]:
