@@ -89,13 +89,12 @@ class Meeting:
         self._folder = folder
         self._say = say
         self._patience = patience
-        self._began = time.monotonic()
+        self._began = self._announced = self._changed = time.monotonic()
         #: The files of this side's role and the other role, and the scratch database; set once this side has a role.
         self._file = self._other_file = self._database = folder / PROBE
         self._mine = Announcement(int.from_bytes(os.urandom(7)), platform.node(), identify_computer(folder))
         #: The other computer's latest announcement, and when its counter was last seen to increase.
         self._other = Announcement()
-        self._changed = self._began
         #: Why contact with it was lost; empty if it was not.
         self._lost = ""
         self._failed = 0
@@ -255,32 +254,32 @@ class Meeting:
             # Others must be able to read it, whatever the umask.
             temporary.chmod(0o644)
         temporary.replace(self._file)
+        self._announced = time.monotonic()
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the other computer fulfils a condition, unless its counter stops for too long."""
+        silence = self._patience / 2
         while not self._lost:
             self._turn()
             if condition():
                 return
-            silence = self._patience / 2
             if time.monotonic() > self._changed + silence:
-                self._lost = (
-                    f"no sign of life from {self._other.host} for {silence:.0f} s: it was stopped or lost the share"
-                )
+                nothing = f"no sign of life from {self._other.host} for {silence:.0f} s"
+                self._lost = f"{nothing}: it was stopped or lost the share"
 
     def _use_database(self, action: Callable[[Connection], object], mode: str = "rw") -> None:
         """Open the scratch database as a store is opened, and call `action` with the connection; record errors."""
-        path = self._database
         try:
             # Three waits in a row must not exceed the silence after which this side would be considered dead.
-            with Connection(path, self._patience / 6, mode) as connection:
+            with Connection(self._database, self._patience / 6, mode) as connection:
                 connection.script(SETTINGS)
                 action(connection)
         except StorageError as error:
             self._failed += 1
             # The advice about damaged stores does not apply here.
-            damage = f"the scratch database is damaged: {error.__cause__ or error.trouble}"
-            text = damage if isinstance(error, StoreDamagedError) else error.trouble
+            text = error.trouble
+            if isinstance(error, StoreDamagedError):
+                text = f"the scratch database is damaged: {error.__cause__ or text}"
             if text not in self._mine.errors:
                 self._mine.errors.append(text)
 
@@ -293,8 +292,9 @@ class Meeting:
             self._check_reads(connection)
             time.sleep(uploads.PAUSE)
             self._commit_once(connection)
-            with suppress(OSError):
-                self._announce()
+            if time.monotonic() > self._announced + INTERVAL:
+                with suppress(OSError):
+                    self._announce()
 
     def _commit_once(self, connection: Connection) -> None:
         number = self._mine.acknowledged + 1

@@ -55,11 +55,7 @@ class Import(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Import":
-        """Parse the text of an import: the module in ``a.b.c`` is ``a.b``, and in ``a:b.c`` it is ``a``.
-
-        >>> Import.parse("shapes:Circle.Style")
-        Import(module='shapes', name='Circle.Style')
-        """
+        """Parse the text of an import: the module in ``a.b.c`` is ``a.b``, and in ``a:b.c`` it is ``a``."""
         module, _, name = text.rpartition(":" if ":" in text else ".")
         return cls(module, name)
 
@@ -151,11 +147,7 @@ _COMPRESSED = {
 
 
 def compression(start: bytes) -> str | None:
-    """Return the compression that joblib used for a file with these first bytes.
-
-    >>> compression(bytes.fromhex("1f8b08")), compression(b"\\x80\\x05")
-    ('gzip', None)
-    """
+    """Return the compression that joblib used for a file with these first bytes; None if it is not compressed."""
     return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
 
 
