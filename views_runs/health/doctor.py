@@ -92,11 +92,9 @@ def check_database(path: Path) -> Iterator[Finding]:
     text = f"layout {schema.SCHEMA_VERSION}, {format_size(size * page)}; {models}, {format_size(pickles)} of pickles"
     yield Finding("file", "ok", text)
     text = f"{format_size(free * page)} of the file is free and will be used for new models"
-    if free > size // 2 and free * page > 100_000_000:
-        advice = "Deleting any model (`viewser model delete`) returns it to the disk"
-        yield Finding("free pages", "warning", text, advice)
-    else:
-        yield Finding("free pages", "ok", text)
+    is_much = free > size // 2 and free * page > 100_000_000
+    advice = "Deleting any model (`viewser model delete`) returns it to the disk" if is_much else ""
+    yield Finding("free pages", "warning" if is_much else "ok", text, advice)
     for writer in alive:
         yield Finding("stores under way", "ok", writer)
     if dead:

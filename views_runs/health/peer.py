@@ -132,14 +132,12 @@ class Meeting:
         mine = self._mine
         self._say(f"found {self._other.host}; both commit {commits} times")
         ends = time.monotonic() + self._patience
-        while mine.acknowledged < commits and self._failed < MOST_ERRORS and not self._lost:
+        while mine.acknowledged < commits and self._failed < MOST_ERRORS and not self._lost and time.monotonic() < ends:
             self._wait_until(
                 lambda: self._other.acknowledged + LEAD >= mine.acknowledged or self._other.stage >= DONE
             )
             batch = min(BATCH, commits - mine.acknowledged)
             self._use_database(lambda connection: self._commit_batch(connection, batch))
-            if time.monotonic() > ends:
-                break
         mine.stage = DONE
         self._wait_until(lambda: self._other.stage >= DONE)
 
@@ -327,11 +325,10 @@ class Meeting:
 
 def identify_computer(folder: Path) -> str:
     """Return an identifier of this kernel and the mount that the folder is on."""
-    device = os.stat(folder).st_dev
-    try:
-        return f"{owners.boot()} {device}"
-    except OSError:
-        return f"{platform.node()} {device}"
+    kernel = platform.node()
+    with suppress(OSError):
+        kernel = owners.boot()
+    return f"{kernel} {os.stat(folder).st_dev}"
 
 
 def read(file: Path) -> Announcement:

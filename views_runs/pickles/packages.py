@@ -16,11 +16,11 @@ from functools import cache
 def suppliers(modules: Iterable[str]) -> dict[str, str]:
     """Return the distribution that supplies each top-level module; omit modules with several, such as `google`.
 
-    >>> suppliers(["click", "json"])
+    >>> suppliers(["click.core", "json"])
     {'click': 'click'}
     """
     found = {}
-    for module in sorted({*modules} - sys.stdlib_module_names):
+    for module in sorted({module.split(".")[0] for module in modules} - sys.stdlib_module_names):
         names = _distributions().get(module, [])
         if len(names) == 1 or normal(module) in names:
             found[module] = names[0] if len(names) == 1 else normal(module)

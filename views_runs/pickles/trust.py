@@ -52,8 +52,7 @@ def parsed(entries: Iterable[str]) -> frozenset[Import]:
 
 def as_installed(record: ModelRecord) -> ModelRecord:
     """Return a record with the distributions that supply its imports on this machine instead of those recorded."""
-    modules = {Import.parse(text).module.split(".")[0] for text in record.imports or ()}
-    suppliers = packages.suppliers(modules)
+    suppliers = packages.suppliers(record.needs().modules)
     return replace(record, suppliers=suppliers, packages=packages.versions(suppliers.values()))
 
 
