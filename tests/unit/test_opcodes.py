@@ -493,10 +493,10 @@ def test_kinds_of_troubles() -> None:
     ):
         troubles = read([data]).troubles
         assert [trouble.kind for trouble in troubles] == kinds, data
-        assert [Trouble.parse(str(trouble)).kind for trouble in troubles] == kinds, data
+        assert [Trouble(str(trouble)).kind for trouble in troubles] == kinds, data
         assert [trouble.kind for trouble in pickle.loads(pickle.dumps(troubles))] == kinds, data
-    assert Trouble.parse("damaged: part 2").kind is TroubleKind.DAMAGED
-    assert Trouble.parse("something else").kind is TroubleKind.OTHER
+    assert Trouble("damaged: part 2").kind is TroubleKind.DAMAGED
+    assert Trouble("something else").kind is TroubleKind.OTHER
 
 
 def test_data_after_the_end_is_told_after_any_number_of_troubles() -> None:
@@ -515,7 +515,7 @@ def test_what_is_recorded() -> None:
         "has_code": False,
     }
     assert {type(trouble) for trouble in record["troubles"]} == {str}
-    assert Trouble.parse(record["troubles"][-1]).kind is TroubleKind.LIMIT
+    assert Trouble(record["troubles"][-1]).kind is TroubleKind.LIMIT
 
 
 def test_where_it_breaks() -> None:

@@ -28,10 +28,7 @@ LOW_SPACE = 16_000_000
 def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None = None) -> list[Finding]:
     """Check a store file, its journal, its folder and its file system; never raise an exception.
 
-    Args:
-        path: the file.
-        decided_by: where its path came from.
-        say: if given, also run the test with another computer, and call this with progress messages.
+    With `say`, which is called with progress messages, also run the test with another computer.
     """
     findings = attempt("store", check_place(path, decided_by))
     # Unlike the methods of `Path`, this does not raise an error if a folder cannot be read.
@@ -39,10 +36,7 @@ def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None
         return findings
     for topic, check in CHECKS.items():
         findings += attempt(topic, check(path))
-    if say:
-        findings = [finding for finding in findings if finding.topic != "coherence"]
-        findings += attempt("coherence", meet_peer(path.parent, say))
-    return findings
+    return findings + attempt("coherence", check_coherence(path, say))
 
 
 def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
@@ -51,10 +45,9 @@ def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
     try:
         for finding in check:
             findings.append(finding)
-    except StoreBusyError as error:
-        findings.append(Finding(topic, "warning", error.trouble, error.advice))
     except StorageError as error:
-        findings.append(Finding(topic, "failure", error.trouble, error.advice))
+        state = "warning" if isinstance(error, StoreBusyError) else "failure"
+        findings.append(Finding(topic, state, error.trouble, error.advice))
     except Exception as error:
         # A damaged store can fail in any way, and the other checks may still be useful.
         findings.append(Finding(topic, "failure", str(error) or type(error).__name__))
@@ -70,11 +63,11 @@ def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:
         except InvalidPathError as error:
             yield Finding("store", "failure", f"{text}: {error.trouble}", error.advice)
             return
-        if not path.stat().st_size:
+        if path.stat().st_size:
+            yield Finding("store", "ok", text)
+        else:
             empty = "the file is empty (0 bytes): an incomplete copy, or a store that was never finished"
             yield Finding("store", "warning", f"{text}: {empty}", "Restore it from a backup, or store a model")
-        else:
-            yield Finding("store", "ok", text)
     elif decided_by is Decided.DEFAULT or path.parent.is_dir():
         state = "ok" if decided_by is Decided.DEFAULT else "warning"
         yield Finding("store", state, f"{text}: the file does not exist yet; storing the first model creates it")
@@ -99,11 +92,9 @@ def check_database(path: Path) -> Iterator[Finding]:
     text = f"layout {schema.SCHEMA_VERSION}, {format_size(size * page)}; {models}, {format_size(pickles)} of pickles"
     yield Finding("file", "ok", text)
     text = f"{format_size(free * page)} of the file is free and will be used for new models"
-    if free > size // 2 and free * page > 100_000_000:
-        advice = "Deleting any model (`viewser model delete`) returns it to the disk"
-        yield Finding("free pages", "warning", text, advice)
-    else:
-        yield Finding("free pages", "ok", text)
+    is_much = free > size // 2 and free * page > 100_000_000
+    advice = "Deleting any model (`viewser model delete`) returns it to the disk" if is_much else ""
+    yield Finding("free pages", "warning" if is_much else "ok", text, advice)
     for writer in alive:
         yield Finding("stores under way", "ok", writer)
     if dead:
@@ -177,10 +168,6 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
     for state, text, advice in filesystems.assess(mount, path):
         yield Finding("file system", state, f"{about}: {text}", advice)
-    if mount.kind not in filesystems.LOCAL:
-        text = "only a test with a second computer shows whether both see the same data"
-        advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
-        yield Finding("coherence", "ok", text, advice)
 
 
 def check_locks(path: Path) -> Iterator[Finding]:
@@ -208,9 +195,14 @@ CHECKS: dict[str, Callable[[Path], Iterator[Finding]]] = {
 }
 
 
-def meet_peer(folder: Path, say: Callable[[str], object]) -> Iterator[Finding]:
-    """Run the test with another computer, and report the result."""
-    yield from describe_encounter(peer.meet(folder, say))
+def check_coherence(path: Path, say: Callable[[str], object] | None) -> Iterator[Finding]:
+    """Run the test with another computer, or advise it for a network share."""
+    if say:
+        yield from describe_encounter(peer.meet(path.parent, say))
+    elif (mount := filesystems.find_mount(path)) and not mount.is_local:
+        text = "only a test with a second computer shows whether both see the same data"
+        advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
+        yield Finding("coherence", "ok", text, advice)
 
 
 def describe_encounter(encounter: Encounter) -> list[Finding]:
@@ -237,16 +229,12 @@ def describe_encounter(encounter: Encounter) -> list[Finding]:
 
 
 def format_count(number: int, noun: str) -> str:
-    """Format a number with a noun.
-
-    >>> format_count(1, "model"), format_count(1200, "version")
-    ('1 model', '1,200 versions')
-    """
+    """Format a number with a noun, as in ``1,200 versions``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def format_size(count: int) -> str:
-    """Format a number of bytes with a suitable unit.
+    """Format a number of bytes.
 
     >>> format_size(1_234_567), format_size(12), format_size(1)
     ('1.2 MB', '12 bytes', '1 byte')

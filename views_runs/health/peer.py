@@ -1,10 +1,9 @@
 """Test whether a share loses data when two computers commit to it at the same time.
 
-Both run this beside the store. The first to create the file `HOST` is the host, the second creates `GUEST`, and a third
-is turned away. Each repeatedly rewrites its file with an increasing counter, so neither needs to know the other's
-address, and no clocks are compared: a computer whose counter has stopped is considered dead, and its file is replaced.
-The host creates a scratch database, both commit to it in the same way as to a store, and both count how many of the
-acknowledged commits have arrived. An integrity check would not notice a lost commit.
+The first to create the file `HOST` is the host, the second creates `GUEST`, and a third is turned away. Each repeatedly
+rewrites its file with an increasing counter, so neither needs the other's address, and no clocks are compared: a
+computer whose counter has stopped is considered dead, and its file is replaced. Both commit to a scratch database as to
+a store, and count how many of the acknowledged commits have arrived: an integrity check would not notice a lost one.
 """
 
 import json
@@ -22,7 +21,7 @@ from views_runs.database.connection import SETTINGS, Connection
 from views_runs.database.database import share_with_group
 from views_runs.database.schema import NEW_FILE
 from views_runs.exceptions import StorageError, StoreAccessError, StoreDamagedError
-from views_runs.files import COMPANIONS
+from views_runs.files import remove
 from views_runs.records import Encounter
 
 #: The prefix of all files created here, and the files of the two roles.
@@ -59,13 +58,11 @@ COMMITTING, DONE, COUNTED, PARTING = range(4)
 class Announcement:
     """What a computer announces in the file of its role."""
 
-    #: Identifies the computer; 0 for none. An integer, because the database is named after the host's token, and a
-    #: number cannot lead to another folder.
+    #: Identifies the computer; 0 for none. The database is named after it, and a number cannot lead to another folder.
     token: int = 0
     host: str = "an unknown computer"
     #: Equal for two processes that share a kernel and a mount, and so a cache.
     computer: str = ""
-    #: Increases with each announcement.
     beat: int = 0
     #: The token of its partner; 0 until it has one.
     partner: int = 0
@@ -80,37 +77,25 @@ class Announcement:
 def meet(folder: Path, say: Callable[[str], object], patience: float = 60.0, commits: int = 50) -> Encounter:
     """Wait for another computer that runs this, commit at the same time, and count the commits that arrive.
 
-    The store itself is not touched, and nothing is left beside it.
-
-    Args:
-        folder: the store's folder.
-        say: called with a progress message at each stage.
-        patience: how many seconds to wait for another computer. One whose counter stops for half as long is considered
-            dead: no step takes that long.
-        commits: how many commits this side attempts; on a slow share, it stops after `patience` seconds.
-
-    Raises:
-        StorageError: two computers are already running this, or no file can be created in the folder.
-        OSError: the folder does not exist.
+    Nothing is left in the folder. A computer is waited for, and commits, for at most `patience` seconds; one whose
+    counter stops for half as long is considered dead: no step takes that long.
     """
     return Meeting(folder.absolute(), say, patience).hold(commits)
 
 
 class Meeting:
-    """One side of a meeting; the arguments are those of `meet`."""
+    """One side of a meeting."""
 
     def __init__(self, folder: Path, say: Callable[[str], object], patience: float) -> None:
         self._folder = folder
         self._say = say
         self._patience = patience
-        self._began = time.monotonic()
-        self._announced = float("-inf")
+        self._began = self._announced = self._changed = time.monotonic()
         #: The files of this side's role and the other role, and the scratch database; set once this side has a role.
         self._file = self._other_file = self._database = folder / PROBE
         self._mine = Announcement(int.from_bytes(os.urandom(7)), platform.node(), identify_computer(folder))
         #: The other computer's latest announcement, and when its counter was last seen to increase.
         self._other = Announcement()
-        self._changed = self._began
         #: Why contact with it was lost; empty if it was not.
         self._lost = ""
         self._failed = 0
@@ -148,14 +133,12 @@ class Meeting:
         mine = self._mine
         self._say(f"found {self._other.host}; both commit {commits} times")
         ends = time.monotonic() + self._patience
-        while mine.acknowledged < commits and self._failed < MOST_ERRORS and not self._lost:
+        while mine.acknowledged < commits and self._failed < MOST_ERRORS and not self._lost and time.monotonic() < ends:
             self._wait_until(
                 lambda: self._other.acknowledged + LEAD >= mine.acknowledged or self._other.stage >= DONE
             )
             batch = min(BATCH, commits - mine.acknowledged)
             self._use_database(lambda connection: self._commit_batch(connection, batch))
-            if time.monotonic() > ends:
-                break
         mine.stage = DONE
         self._wait_until(lambda: self._other.stage >= DONE)
 
@@ -202,14 +185,12 @@ class Meeting:
 
     def clear(self) -> None:
         """Delete the scratch database and this side's file, and the other side's file if contact with it was lost."""
-        gone = [self._database.with_name(self._database.name + ending) for ending in ("", *COMPANIONS)]
+        remove(self._database)
         for file, said in [(self._file, self._mine), *([(self._other_file, self._other)] if self._lost else [])]:
             # By now a third computer may have taken the file.
             if read(file).token in (0, said.token):
-                gone += [file, file.with_name(f"{file.name}.tmp")]
-        for file in gone:
-            with suppress(OSError):
-                file.unlink(missing_ok=True)
+                remove(file)
+                remove(file.with_name(f"{file.name}.tmp"))
 
     def _take(self, role: str, other_role: str) -> Announcement | None:
         """Create the file of a role; if a live computer already has the role, return its announcement."""
@@ -238,8 +219,7 @@ class Meeting:
         """Wait for a guest, and create the database."""
         for file in self._folder.glob(f"{PROBE}-*.db*"):
             # Left behind by a host that died.
-            with suppress(OSError):
-                file.unlink()
+            remove(file)
         within = f"within {self._patience:.0f} s"
         self._say(f"waiting for another computer: run `viewser model doctor --peer` there, on the same store, {within}")
         ends = time.monotonic() + self._patience
@@ -277,29 +257,28 @@ class Meeting:
 
     def _wait_until(self, condition: Callable[[], bool]) -> None:
         """Wait until the other computer fulfils a condition, unless its counter stops for too long."""
+        silence = self._patience / 2
         while not self._lost:
             self._turn()
             if condition():
                 return
-            silence = self._patience / 2
             if time.monotonic() > self._changed + silence:
-                self._lost = (
-                    f"no sign of life from {self._other.host} for {silence:.0f} s: it was stopped or lost the share"
-                )
+                nothing = f"no sign of life from {self._other.host} for {silence:.0f} s"
+                self._lost = f"{nothing}: it was stopped or lost the share"
 
     def _use_database(self, action: Callable[[Connection], object], mode: str = "rw") -> None:
         """Open the scratch database as a store is opened, and call `action` with the connection; record errors."""
-        path = self._database
         try:
             # Three waits in a row must not exceed the silence after which this side would be considered dead.
-            with Connection(path, self._patience / 6, mode) as connection:
+            with Connection(self._database, self._patience / 6, mode) as connection:
                 connection.script(SETTINGS)
                 action(connection)
         except StorageError as error:
             self._failed += 1
             # The advice about damaged stores does not apply here.
-            damage = f"the scratch database is damaged: {error.__cause__ or error.trouble}"
-            text = damage if isinstance(error, StoreDamagedError) else error.trouble
+            text = error.trouble
+            if isinstance(error, StoreDamagedError):
+                text = f"the scratch database is damaged: {error.__cause__ or text}"
             if text not in self._mine.errors:
                 self._mine.errors.append(text)
 
@@ -347,21 +326,14 @@ class Meeting:
 
 def identify_computer(folder: Path) -> str:
     """Return an identifier of this kernel and the mount that the folder is on."""
-    device = os.stat(folder).st_dev
-    try:
-        return f"{owners.boot()} {device}"
-    except OSError:
-        return f"{platform.node()} {device}"
+    kernel = platform.node()
+    with suppress(OSError):
+        kernel = owners.boot()
+    return f"{kernel} {os.stat(folder).st_dev}"
 
 
 def read(file: Path) -> Announcement:
-    """Read an announcement from a file, replacing unprintable characters; without one, return an empty announcement.
-
-    >>> file = Path("announcement.json")
-    >>> _ = file.write_text(json.dumps({"token": 7, "host": "a\\x1b[31mb"}))
-    >>> read(file).host, read(Path("missing.json")).token
-    ('a?[31mb', 0)
-    """
+    """Read an announcement from a file, replacing unprintable characters; without one, return an empty announcement."""
     try:
         said = Announcement(**json.loads(file.read_text("utf-8")))
         texts = (said.host, *said.errors[: 2 * MOST_ERRORS])

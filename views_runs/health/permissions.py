@@ -48,7 +48,9 @@ def check_modes(path: Path) -> Iterator[Finding]:
         opened = dict.fromkeys(opened, f"Ask the volume's administrator. {advice}")
     for place in dict.fromkeys([*list_places(path), *opened]):
         what = "folder" if place.is_dir() else "journal" if place.name.endswith("-journal") else "file"
-        text = f"{what} {place}: {describe(place)}"
+        status = place.stat()
+        owner, group = _look_up_name(place.owner, status.st_uid), _look_up_name(place.group, status.st_gid)
+        text = f"{what} {place}: {stat.filemode(status.st_mode)} {owner}:{group}"
         if place in opened:
             yield _failure(f"{text}: {danger}", opened[place])
         else:
@@ -95,13 +97,6 @@ def chmod_has_effect(folder: Path) -> bool:
             if stat.S_IMODE(os.stat(file.name).st_mode) != mode:
                 return False
     return True
-
-
-def describe(place: Path) -> str:
-    """Return the mode, owner and group of a file, as in ``-rw-rw-r-- ines:views``."""
-    status = place.stat()
-    owner, group = _look_up_name(place.owner, status.st_uid), _look_up_name(place.group, status.st_gid)
-    return f"{stat.filemode(status.st_mode)} {owner}:{group}"
 
 
 def _look_up_name(look_up: Callable[[], str], number: int) -> str:

@@ -5,13 +5,11 @@ import reprlib
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any
 
 #: The maximum duration of the search, in seconds.
 LOOK = 10.0
-
-#: The maximum nesting depth of the search.
-DEEPEST = 50
 
 _LEAVES = frozenset({type(None), bool, int, float, complex, str, bytes, bytearray})
 
@@ -28,65 +26,39 @@ def find_culprit(model: Any) -> tuple[str, Any]:
     "['steps'][1]"
     """
     deadline = time.monotonic() + LOOK
-    found = None
-    # Objects may run arbitrary code when they are pickled or inspected.
-    with suppress(Exception):
-        failed = _find_failure(model, deadline)
-        # If an iterator failed, the last object that it returned is not to blame.
-        if failed is not None and _find_failure(failed, deadline) is failed:
-            found = _search(model, failed, deadline, {})
-    return found or ("", model)
+    place, path = "", [model]
+    while found := _find_failing_part(path, deadline):
+        if time.monotonic() > deadline:
+            return "", model
+        place += found[0]
+        path.append(found[1])
+    return place, path[-1]
 
 
-class _Trial(pickle.Pickler):
-    """Pickles and discards the output until a deadline, and records the object that it has reached.
+def _find_failing_part(path: list[Any], deadline: float) -> tuple[str, Any] | None:
+    """Return the first part of the last object that cannot be pickled, or not until the deadline, and its location."""
 
-    `persistent_id` would be called even for each number in a list, and take twenty times as long.
-    """
-
-    def __init__(self, deadline: float) -> None:
-        super().__init__(self, pickle.HIGHEST_PROTOCOL)
-        self.reached: Any = None
-        self._deadline = deadline
-
-    def reducer_override(self, value: Any) -> Any:
-        self.reached = value
-        self.write(b"")
-        return NotImplemented
-
-    def write(self, data: Any) -> None:
-        if time.monotonic() > self._deadline:
+    def write(data: Any) -> None:
+        if time.monotonic() > deadline:
             raise TimeoutError
 
-
-def _find_failure(value: Any, deadline: float) -> Any:
-    """Return the object at which pickling a value fails, or None if it succeeds."""
-    trial = _Trial(deadline)
-    try:
-        trial.dump(value)
-    except Exception:
-        return trial.reached
-    return None
-
-
-def _search(value: Any, wanted: Any, deadline: float, seen: dict[int, Any], depth: int = 0) -> tuple[str, Any] | None:
-    """Return the location in a value of an object, or of the first instance of a class, and the object found."""
-    if time.monotonic() > deadline:
-        raise TimeoutError
-    if value is wanted or type(value) is wanted:
-        return "", value
-    if type(value) in _LEAVES or id(value) in seen or depth > DEEPEST:
-        return None
-    # Kept alive, so that no later object has the same id.
-    seen[id(value)] = value
+    # Objects may run arbitrary code when they are pickled or inspected.
     with suppress(Exception):
-        for step, child in _list_children(value):
-            if found := _search(child, wanted, deadline, seen, depth + 1):
-                return step + found[0], found[1]
+        for step, part in _list_parts(path[-1]):
+            # An instance is named rather than its class.
+            if type(part) in _LEAVES or part is type(path[-1]):
+                continue
+            pickler = pickle.Pickler(SimpleNamespace(write=write), pickle.HIGHEST_PROTOCOL)
+            # A part that refers to the objects around it does not fail because of them: they count as pickled.
+            pickler.memo = {id(value): (number, value) for number, value in enumerate(path)}
+            try:
+                pickler.dump(part)
+            except Exception:
+                return step, part
     return None
 
 
-def _list_children(value: Any) -> Iterator[tuple[str, Any]]:
+def _list_parts(value: Any) -> Iterator[tuple[str, Any]]:
     """Yield the objects that are pickled with an object, each with its location relative to the object."""
     if isinstance(value, dict):
         yield from ((f"[{_SHORT.repr(key)}]", item) for key, item in value.items())

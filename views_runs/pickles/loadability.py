@@ -3,9 +3,10 @@
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.machinery import BuiltinImporter, FrozenImporter, ModuleSpec, PathFinder
+from dataclasses import dataclass, field
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from importlib.util import find_spec
+from pkgutil import get_importer
 from typing import Any
 
 from views_runs.pickles import packages
@@ -41,50 +42,40 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Needs:
-    """The requirements for loading a pickle.
+    """The requirements for loading a pickle, as they are recorded."""
 
-    Args:
-        imports: its imports.
-        troubles: the reasons why there may be further imports.
-        packages: the distributions that supplied its modules, and their direct requirements, with versions.
-        suppliers: the distribution that supplied each top-level module.
-        python: the Python version that stored it, as in ``CPython 3.11.7``; None if unknown.
-        protocol: the pickle protocol; None if unknown.
-        has_code: whether it contains code, which works with one version of Python only.
-    """
-
-    imports: tuple[Import, ...]
-    troubles: tuple[Trouble, ...]
-    packages: Mapping[str, str]
-    suppliers: Mapping[str, str]
-    python: str | None
-    protocol: int | None
-    has_code: bool
+    #: Its imports; None if they were not recorded, as by early versions of this package.
+    imports: tuple[str, ...] | None = None
+    #: The reasons why there may be further imports.
+    troubles: tuple[str, ...] = ()
+    #: The distributions that supplied its modules, and their direct requirements, with versions.
+    packages: Mapping[str, str] = field(default_factory=dict)
+    #: The distribution that supplied each top-level module.
+    suppliers: Mapping[str, str] = field(default_factory=dict)
+    #: The Python version that stored it, as in ``CPython 3.11.7``; None if unknown.
+    python: str | None = None
+    protocol: int | None = None
+    #: Whether it contains code, which works with one version of Python only.
+    has_code: bool = False
 
     @classmethod
-    def recorded(cls, imports: Iterable[str] | None = None, troubles: Iterable[str] = (), **known: Any) -> "Needs":
-        """Create an instance from recorded values; early versions of this package did not record imports."""
-        if imports is None:
-            troubles = ["its imports were not recorded when it was stored; `inspect` reads them from the pickle"]
-        return cls(
-            imports=tuple(map(Import.parse, imports or ())),
-            troubles=tuple(map(Trouble.parse, troubles)),
-            packages=known.get("packages", {}),
-            suppliers=known.get("suppliers", {}),
-            python=known.get("python"),
-            protocol=known.get("protocol"),
-            has_code=known.get("has_code", False),
-        )
+    def recorded(cls, **known: Any) -> "Needs":
+        """Create an instance from the fields of a record, which has more."""
+        return cls(**{name: known[name] for name in known.keys() & cls.__dataclass_fields__.keys()})
+
+    @property
+    def modules(self) -> list[str]:
+        """The modules that it imports."""
+        return sorted({Import.parse(text).module for text in self.imports or ()})
 
 
 def verdict(needs: Needs) -> Verdict:
     """Compare what a pickle needs with this machine."""
-    modules = sorted({module for module, _ in needs.imports})
-    missing, others = missing_modules(modules), dict(_compare_versions(needs))
-    findings = [*_check_bytes(needs), *_check_modules(modules, missing), *((MAY_NOT, text) for text in others.values())]
+    missing, others = missing_modules(needs.modules), dict(_compare_versions(needs))
+    findings = [*_check_bytes(needs), *_check_modules(needs, missing), *((MAY_NOT, text) for text in others.values())]
     worst = max((state for state, _ in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
     reasons = tuple(dict.fromkeys(reason for _, reason in findings))
-    return Verdict(worst, reasons, _format_command([*suppliers(missing, needs), *others], needs))
+    return Verdict(worst, reasons, format_command([*suppliers(missing, needs).values(), *others], needs))
 
 
 def missing_modules(modules: Iterable[str]) -> list[str]:
@@ -96,21 +87,17 @@ def missing_modules(modules: Iterable[str]) -> list[str]:
     return [module for module in dict.fromkeys(name.split(".")[0] for name in modules) if not _can_find(module)]
 
 
-def install(modules: Iterable[str], needs: Needs) -> str:
-    """Return a command that installs the distributions of top-level modules; empty if none is known."""
-    return _format_command(suppliers(modules, needs), needs)
-
-
-def suppliers(modules: Iterable[str], needs: Needs) -> list[str]:
-    """Return the known distributions of top-level modules.
+def suppliers(modules: Iterable[str], needs: Needs) -> dict[str, str]:
+    """Return the distributions of top-level modules, where known.
 
     Never guess from a module's name: a colleague's own utils.py is not the package of that name on PyPI.
     """
     known = {**_WELL_KNOWN, **needs.suppliers}
-    return [known[module] for module in modules if module in known]
+    return {module: known[module] for module in modules if module in known}
 
 
-def _format_command(names: Iterable[str], needs: Needs) -> str:
+def format_command(names: Iterable[str], needs: Needs) -> str:
+    """Return a command that installs distributions, in the versions that were recorded; empty if there are none."""
     # Users paste the command into a shell, and anyone who can write to the store may have chosen the names.
     pinned = []
     for name in dict.fromkeys(filter(_NAME.fullmatch, names)):
@@ -122,9 +109,12 @@ def _format_command(names: Iterable[str], needs: Needs) -> str:
 def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
     if (needs.protocol or 0) > 5:
         yield WILL_NOT, f"it uses pickle protocol {needs.protocol}, and this Python supports protocols up to 5"
-    for trouble in needs.troubles:
-        if trouble.kind in (TroubleKind.BROKEN, TroubleKind.DAMAGED):
-            yield WILL_NOT, str(trouble)
+    troubles = needs.troubles
+    if needs.imports is None:
+        troubles = ("its imports were not recorded when it was stored; `inspect` reads them from the pickle",)
+    for trouble in troubles:
+        if Trouble(trouble).kind in (TroubleKind.BROKEN, TroubleKind.DAMAGED):
+            yield WILL_NOT, trouble
         else:
             yield MAY_NOT, f"it may have imports that are not known: {trouble}"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -133,9 +123,9 @@ def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
         yield MAY_NOT, f"it contains code for Python {stored_with or '(version unknown)'}, and this is Python {here}"
 
 
-def _check_modules(modules: list[str], missing: list[str]) -> Iterator[tuple[str, str]]:
+def _check_modules(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]]:
     yield from ((WILL_NOT, f"the module {module} is not installed") for module in missing)
-    for module in modules:
+    for module in needs.modules:
         if module == "__main__":
             yield MAY_NOT, (
                 "it needs something defined in the script that stored it (__main__): move that to a module, and store "
@@ -165,28 +155,16 @@ def _can_find(module: str) -> bool:
     try:
         spec = next(filter(None, (finder.find_spec(name) for finder in looking)), None)
         spec = spec or find_spec("setuptools" if name == "distutils" else name)
+        found = [spec] if spec else []
         for other in others:
             name = f"{name}.{other}"
-            if spec is None or spec.submodule_search_locations is None:
-                return False
-            spec = _find_in([*spec.submodule_search_locations], name)
-        return spec is not None
+            # `PathFinder` would look for a package without __init__ in the imported modules.
+            places = [place for spec in found for place in spec.submodule_search_locations or ()]
+            finders = filter(None, map(get_importer, places))
+            found = [spec for finder in finders if (spec := finder.find_spec(name))]
+            # Folders without __init__ are one package together, unless there is one with it.
+            found = [spec for spec in found if spec.loader][:1] or found
+        return bool(found)
     except Exception:
         # Finders can be third-party code, and may search shares and damaged archives.
         return False
-
-
-def _find_in(locations: list[str], name: str) -> ModuleSpec | None:
-    """Find a module in its package without importing the package."""
-    try:
-        return PathFinder.find_spec(name, locations)
-    except KeyError:
-        # The module is a folder without __init__, and PathFinder looks for its parent in the imported modules.
-        from pkgutil import get_importer
-
-        found = [finder.find_spec(name) for finder in map(get_importer, locations) if finder]
-        spec = ModuleSpec(name, None, is_package=True)
-        spec.submodule_search_locations = [
-            place for one in found if one for place in one.submodule_search_locations or ()
-        ]
-        return spec

@@ -1,14 +1,13 @@
 """Determine what a pickle would import from its opcodes, without unpickling it.
 
 A `Reader` follows the opcodes as the unpickler does, but keeps almost nothing: for the stack, which items are marks
-and which are strings that may be names; for the memo, only such strings. It never runs anything and never fails. What
-it cannot determine is listed in `Reading.troubles`; a pickle without troubles imports what is in `Reading.imports` and
-nothing else, as far as its opcodes are concerned. What the imported functions do when called cannot be determined.
+and which are strings that may be names; for the memo, only such strings. It never runs anything and never fails. A
+pickle without troubles imports what is in `Reading.imports` and nothing else, as far as its opcodes are concerned. What
+the imported functions do when called cannot be determined.
 
-It is modelled on CPython's `_pickle.c`, but is stricter in two respects: it reports an opcode that crosses the end of
-its frame, because the unpickler reads it differently from a file and from memory, and a frame that begins inside
-another. It does not check values: it accepts numbers and texts that make the unpickler fail, and calls with the wrong
-arguments.
+It is modelled on CPython's `_pickle.c`. It does not check values, such as numbers that make the unpickler fail, but
+reports an opcode that crosses the end of its frame, because the unpickler reads it differently from a file and from
+memory, and a frame that begins inside another.
 """
 
 import codecs
@@ -26,17 +25,11 @@ from views_runs.records import MOST_IMPORTS
 #: The maximum length of a string, in bytes, that is considered as a name.
 NAME_BYTES = 500
 
-#: More distinct imports than any legitimate pickle has. Reading stops there, to limit memory use.
+#: Limits on memory use, beyond what any legitimate pickle has: distinct imports, distinct troubles, possible names in
+#: the memo or on the stack (beyond it, the latest and those used as names are kept), and memo entries out of order.
 MAX_IMPORTS = 4096
-
-#: The maximum number of distinct troubles reported for a pickle.
 MAX_TROUBLES = 20
-
-#: The maximum number of possible names in the memo or on the stack. Beyond it, only the latest and those used as names
-#: are kept.
 MAX_NAMES = 20_000
-
-#: The maximum number of memo entries out of order; legitimate pickles number them consecutively.
 MAX_OUT_OF_ORDER = 65536
 
 #: Bytes to copy and read at a time.
@@ -62,19 +55,12 @@ class Import(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> "Import":
-        """Parse the text of an import: the module in ``a.b.c`` is ``a.b``, and in ``a:b.c`` it is ``a``.
-
-        >>> Import.parse("shapes:Circle.Style")
-        Import(module='shapes', name='Circle.Style')
-        """
+        """Parse the text of an import: the module in ``a.b.c`` is ``a.b``, and in ``a:b.c`` it is ``a``."""
         module, _, name = text.rpartition(":" if ":" in text else ".")
         return cls(module, name)
 
     def __str__(self) -> str:
-        """Join the module and name with a dot, or with a colon if the name has dots; escape unprintable characters.
-
-        Colons and backslashes are escaped too, so that different imports never have the same text.
-        """
+        """Escape unprintable characters; also colons and backslashes, so that no two imports have the same text."""
         module, name = map(_escape, self)
         return f"{module}{':' if '.' in name else '.'}{name}"
 
@@ -108,45 +94,27 @@ class TroubleKind(Enum):
 
 
 class Trouble(str):
-    """A reason why imports may be missing: the text that is recorded, with its kind.
+    """A reason why imports may be missing: the text that is recorded, which begins with its kind."""
 
-    >>> Trouble.parse("broken after byte 7: it ends too early").kind
-    <TroubleKind.BROKEN: 'broken after byte'>
-    """
-
-    kind: TroubleKind
-
-    def __new__(cls, text: str, kind: TroubleKind = TroubleKind.OTHER) -> "Trouble":
-        trouble = super().__new__(cls, text)
-        trouble.kind = kind
-        return trouble
-
-    @classmethod
-    def parse(cls, text: str) -> "Trouble":
-        """Restore the kind of a trouble from its recorded text."""
-        return cls(text, next(kind for kind in TroubleKind if text.startswith(kind.value)))
+    @property
+    def kind(self) -> TroubleKind:
+        return next(kind for kind in TroubleKind if self.startswith(kind.value))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """The result of reading a pickle.
+    """The result of reading a pickle. Without troubles, the imports are complete."""
 
-    Args:
-        imports: its imports, under their Python 3 names.
-        asked: the same imports as the unpickler passes them to `find_class`: up to protocol 2, these may be Python 2
-            names such as ``__builtin__.set``, which it maps itself.
-        troubles: what could not be determined, and at which byte this was first seen. Without troubles, the imports are
-            complete.
-        protocol: the highest protocol declared; None if none is, as in protocols 0 and 1.
-        size: the size in bytes.
-        is_whole: whether the pickle was read to its end, with no data after it.
-    """
-
+    #: Its imports, under their Python 3 names.
     imports: frozenset[Import]
+    #: The same as the unpickler passes them to `find_class`: up to protocol 2, these may be Python 2 names such as
+    #: ``__builtin__.set``, which it maps itself.
     asked: frozenset[Import]
     troubles: tuple[Trouble, ...]
+    #: The highest protocol declared; None if none is, as in protocols 0 and 1.
     protocol: int | None
     size: int
+    #: Whether it was read to its end, with no data after it.
     is_whole: bool
 
     @property
@@ -179,11 +147,7 @@ _COMPRESSED = {
 
 
 def compression(start: bytes) -> str | None:
-    """Return the compression that joblib used for a file, given its first bytes; None if it is not compressed.
-
-    >>> compression(bytes.fromhex("1f8b08")), compression(b"\\x80\\x05")
-    ('gzip', None)
-    """
+    """Return the compression that joblib used for a file with these first bytes; None if it is not compressed."""
     return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
 
 
@@ -207,10 +171,7 @@ def imported(reading: Reading) -> dict[str, Any]:
 
 
 def read(pieces: Iterable[Any]) -> Reading:
-    """Read a pickle, and return the result.
-
-    Args:
-        pieces: the pieces of the pickle in order: bytes, or memory that may be overwritten once the next is requested.
+    """Read a pickle in pieces: bytes, or memory that may be overwritten once the next is requested.
 
     >>> reading = read([b"cos\\nsystem\\n(S'ls'\\ntR."])
     >>> [str(found) for found in reading.imports], reading.troubles
@@ -227,15 +188,7 @@ class _Incomplete(Exception):
 
 
 class _Over(Exception):
-    """The unpickler cannot continue; the message says why."""
-
-    kind = TroubleKind.BROKEN
-
-
-class _Lost(_Over):
-    """The unpickler may continue; the reader does not."""
-
-    kind = TroubleKind.NOT_FOLLOWED
+    """The unpickler cannot continue, or only the reader does not: why, and the kind of trouble if not BROKEN."""
 
 
 class _Memo:
@@ -258,7 +211,7 @@ class _Memo:
                 self.dense += 1
         elif index > self.dense:
             if len(self.others) >= MAX_OUT_OF_ORDER:
-                raise _Lost("too many memo entries are out of order")
+                raise _Over("too many memo entries are out of order", TroubleKind.NOT_FOLLOWED)
             self.others.add(index)
         if name is None:
             self.names.pop(index, None)
@@ -279,14 +232,7 @@ _GROUP = re.compile(rb"\((?:(?:%b%b)*+u|%b*+e)" % (_VALUE, _VALUE, _VALUE), re.D
 
 
 class Reader:
-    """Reads a pickle, fed to it piece by piece.
-
-    >>> reader = Reader()
-    >>> reader.feed(b"cbuiltins\\n")
-    >>> reader.feed(b"set\\n.")
-    >>> reader.result().imports
-    frozenset({Import(module='builtins', name='set')})
-    """
+    """Reads a pickle, fed to it piece by piece."""
 
     def __init__(self) -> None:
         self._asked: set[Import] = set()
@@ -322,8 +268,8 @@ class Reader:
         while at < len(view) and not self._has_stopped and not self.is_broken:
             try:
                 at = self._advance(view, at)
-            except _Over as reason:
-                self._break(reason, self._offset + self._at)
+            except _Over as over:
+                self._break(self._offset + self._at, *over.args)
         if self._has_stopped and self._size > self._offset:
             self._at = 0
             self._note(TroubleKind.REST)
@@ -332,9 +278,9 @@ class Reader:
     def result(self) -> Reading:
         """Finish reading and return the result; nothing may be fed after this."""
         if not self._has_stopped and not self.is_broken:
-            self._break(_Over("it ends too early"), self._size)
+            self._break(self._size, "it ends too early")
         elif self._has_stopped and self._size < self._frame_end < _FOREVER:
-            self._break(_Over("its last frame is longer than what is left"), self._size)
+            self._break(self._size, "its last frame is longer than what is left")
         return Reading(
             imports=frozenset(self._imports),
             asked=frozenset(self._asked),
@@ -347,11 +293,11 @@ class Reader:
     def _note(self, kind: TroubleKind, which: str = "") -> None:
         """Note a trouble at the current opcode; unlike a break, it does not end the reading."""
         if len(self._troubles) < MAX_TROUBLES or kind is TroubleKind.REST:
-            text = f"{kind.value}{which} (byte {self._offset + self._at:,})"
-            self._troubles.setdefault(kind.value + which, Trouble(text, kind))
+            trouble = Trouble(f"{kind.value}{which} (byte {self._offset + self._at:,})")
+            self._troubles.setdefault(kind.value + which, trouble)
 
-    def _break(self, reason: _Over, at: int) -> None:
-        self._troubles[str(reason)] = Trouble(f"{reason.kind.value} {at:,}: {reason}", reason.kind)
+    def _break(self, at: int, reason: str, kind: TroubleKind = TroubleKind.BROKEN) -> None:
+        self._troubles[reason] = Trouble(f"{kind.value} {at:,}: {reason}")
         self.is_broken = True
 
     def _advance(self, view: memoryview, at: int) -> int:
@@ -376,15 +322,15 @@ class Reader:
         self._at = self._frame_end - self._offset
         reached = self._offset + self._skip + len(self._rest)
         if reached > self._frame_end or reached == self._frame_end and (self._in_line or self._rest):
-            raise _Lost("an opcode crosses the end of its frame")
+            raise _Over("an opcode crosses the end of its frame", TroubleKind.NOT_FOLLOWED)
         return at + (done or len(piece)) - rest
 
     def _follow(self, data: bytes) -> int:
         """Follow the opcodes up to an incomplete one, a frame, or the end; return how many bytes they take.
 
-        The table covers all opcodes; the most frequent ones are repeated here. If they all went through the table,
-        100,000 small dicts with a text in each would take 3.4 s instead of 1.0. Seven more branches made no difference
-        there. Without `_GROUP`, dicts of numbers would take 0.86 s instead of 0.35.
+        The most frequent opcodes are repeated here: through the table, 100,000 small dicts with a text in each would
+        take 3.4 s instead of 1.0. Seven more made no difference. Without `_GROUP`, dicts of numbers would take 0.86 s
+        instead of 0.35.
         """
         memo = self._memo
         memo.forget_some()
@@ -491,7 +437,7 @@ class Reader:
         end = data.find(b"\n", pos)
         if (end if end >= 0 else len(data)) - pos > NAME_BYTES:
             if opcode.argument == _NAMES:
-                raise _Lost("a name is too long")
+                raise _Over("a name is too long", TroubleKind.NOT_FOLLOWED)
             self._in_line = end < 0
             return None, end + 1 or len(data)
         if end < 0:
@@ -500,8 +446,8 @@ class Reader:
             raise _Over("a line is empty")
         return data[pos:end], end + 1
 
-    # The effects of opcodes beyond the number of items on the stack. Each is called, after the items have changed, with
-    # the opcode's argument, and returns the text of the top item if it may be a name.
+    # The effects of opcodes, called after items were taken from the stack and put on it, with the opcode's argument.
+    # Each returns the text of the top item if it may be a name.
 
     def _set_protocol(self, protocol: int) -> None:
         if protocol > _HIGHEST_PROTOCOL:
@@ -512,7 +458,7 @@ class Reader:
     def _begin_frame(self, size: int) -> None:
         start = self._offset + self._at + 9
         if start < self._frame_end < _FOREVER:
-            raise _Lost("a frame begins inside another")
+            raise _Over("a frame begins inside another", TroubleKind.NOT_FOLLOWED)
         if size > sys.maxsize:
             raise _Over("a length is impossible")
         self._frame_end = start + size
@@ -562,7 +508,7 @@ class Reader:
         except UnicodeDecodeError:
             raise _Over("a name is not text") from None
         if len(self._asked) >= MAX_IMPORTS:
-            raise _Lost(f"it imports more than {MAX_IMPORTS:,} things")
+            raise _Over(f"it imports more than {MAX_IMPORTS:,} things", TroubleKind.NOT_FOLLOWED)
         self._asked.add(asked)
         if self._protocol < 3:
             module = IMPORT_MAPPING.get(asked.module, asked.module)
@@ -573,7 +519,7 @@ class Reader:
 def _read_index(argument: int | bytes | None) -> int:
     """Return the index of a memo entry; if it is a line, the unpickler reads it up to the first zero byte."""
     if argument is None:
-        raise _Lost("a memo index is too long")
+        raise _Over("a memo index is too long", TroubleKind.NOT_FOLLOWED)
     try:
         return argument if isinstance(argument, int) else int(argument.split(b"\0")[0])
     except ValueError:

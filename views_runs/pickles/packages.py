@@ -16,11 +16,11 @@ from functools import cache
 def suppliers(modules: Iterable[str]) -> dict[str, str]:
     """Return the distributions of modules by top-level module; omit those with several distributions, such as `google`.
 
-    >>> suppliers(["click", "json"])
+    >>> suppliers(["click.core", "json"])
     {'click': 'click'}
     """
     found = {}
-    for module in sorted({module.partition(".")[0] for module in modules} - sys.stdlib_module_names):
+    for module in sorted({module.split(".")[0] for module in modules} - sys.stdlib_module_names):
         names = _distributions().get(module, [])
         if len(names) == 1 or normal(module) in names:
             found[module] = names[0] if len(names) == 1 else normal(module)
@@ -44,11 +44,7 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
 
 
 def is_installed(distribution: str, version: str) -> bool:
-    """Return whether there is a .dist-info folder for this version; if False, `version` gives the definite answer.
-
-    >>> is_installed("rich", version("rich"))
-    True
-    """
+    """Return whether there is a .dist-info folder for this version; if False, `version` gives the definite answer."""
     return _folders().get(distribution) == version
 
 
@@ -60,7 +56,7 @@ def forget() -> None:
 
 @cache
 def _folders() -> dict[str, str]:
-    """Return the versions of distributions according to their folders' names; reading their files takes much longer."""
+    """Return the versions of distributions by their folders' names; reading their files takes much longer."""
     found: dict[str, str] = {}
     for place in sys.path:
         with suppress(OSError, ValueError):
@@ -105,9 +101,5 @@ def _requirements(distribution: str) -> list[tuple[str, str]]:
 
 
 def normal(name: str) -> str:
-    """Return the normalized name of a distribution.
-
-    >>> normal("Scikit_Learn")
-    'scikit-learn'
-    """
+    """Return the normalized name of a distribution, such as ``scikit-learn`` for ``Scikit_Learn``."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -17,13 +17,7 @@ _MOVE = "Move the store to a folder of its own, for example with `viewser model 
 
 
 def refuse_open(path: Path) -> None:
-    """Refuse a store that everyone on the system can write to.
-
-    If mode bits do not show who can write, log a warning instead.
-
-    Raises:
-        OpenPermissionsError: everyone can write to the store.
-    """
+    """Refuse a store that everyone on the system can write to; log a warning if mode bits do not show who can."""
     if not _check_modes(path):
         return
     for place, advice in open_to_everyone(path):
@@ -46,11 +40,9 @@ def _check_modes(path: Path) -> bool:
 
 
 def open_to_everyone(path: Path, move: str = _MOVE) -> Iterator[tuple[Path, str]]:
-    """Yield each file or folder of a store that everyone on the system can write to, with advice.
+    """Yield what everyone can write to of a file, its journal and the folders above, each with advice.
 
-    Args:
-        path: the store, or another file.
-        move: the advice if the file is in a shared folder such as /tmp.
+    In a shared folder such as /tmp, the advice is `move`.
     """
     if os.name != "posix":
         return

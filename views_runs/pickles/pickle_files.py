@@ -23,11 +23,7 @@ _OTHERS = {
 
 
 def copy(file: str | os.PathLike[str], writer: PickleWriter) -> None:
-    """Copy a pickle file, in one pass, to a writer that has a reader.
-
-    Raises:
-        UploadError: the file cannot be read, or is not a single complete pickle.
-    """
+    """Copy a pickle file, in one pass, to a writer that has a reader; refuse all but a single complete pickle."""
     assert writer.reader is not None
     start = b""
     try:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -14,11 +15,7 @@ from views_runs.records import ModelRecord
 
 
 def path() -> Path:
-    """Return the path of the list.
-
-    Raises:
-        StorageError: there is no home folder.
-    """
+    """Return the path of the list."""
     from platformdirs import user_config_path
 
     try:
@@ -28,17 +25,13 @@ def path() -> Path:
 
 
 def listed() -> frozenset[Import]:
-    """Return the imports on the list; none if the file does not exist.
-
-    Raises:
-        StorageError: the list cannot be read, or everyone on the system can change it.
-    """
+    """Return the imports on the list; none if the file does not exist."""
     file = path()
     for place, advice in permissions.open_to_everyone(file, "Move the list to a folder of your own"):
         trouble = f"everyone on this system can write to {place}, and so change this list"
         raise StorageError(trouble, advice).locate(path=file)
     try:
-        return parsed(line.strip() for line in _read_lines(file) if line.strip() and not line.lstrip().startswith("#"))
+        return _parse_lines(_read_lines(file))
     except (OSError, ValueError) as error:
         trouble = f"the list of trusted imports cannot be read: {getattr(error, 'strerror', None) or error}"
         raise StorageError(trouble, "Correct or remove this file").locate(path=file) from error
@@ -53,10 +46,8 @@ def parsed(entries: Iterable[str]) -> frozenset[Import]:
     found = {entry: Import.parse(entry) for entry in ([entries] if isinstance(entries, str) else entries)}
     for entry, one in found.items():
         if not one.module or not one.name or "*" in entry:
-            raise ValueError(
-                f"{entry!r} is not an import: use module.name, as in sklearn.svm._classes.SVC; wildcards are not "
-                "supported"
-            )
+            use = "use module.name, as in sklearn.svm._classes.SVC; wildcards are not supported"
+            raise ValueError(f"{entry!r} is not an import: {use}")
     return frozenset(found.values())
 
 
@@ -82,20 +73,12 @@ def find_allowed(trusted: Iterable[str] | Literal[True], only_own: bool) -> froz
 
 def as_installed(record: ModelRecord) -> ModelRecord:
     """Return a record with the distributions that supply its imports on this machine instead of those recorded."""
-    suppliers = packages.suppliers(Import.parse(text).module for text in record.imports or ())
+    suppliers = packages.suppliers(record.needs().modules)
     return replace(record, suppliers=suppliers, packages=packages.versions(suppliers.values()))
 
 
 def add_all(record: ModelRecord) -> list[Import]:
-    """Add a model's imports to the list, and return those that are new.
-
-    Args:
-        record: a record from `Storage.inspect`, which reads the imports from the pickle.
-
-    Raises:
-        UntrustedModelError: its imports cannot be determined.
-        StorageError: as for `add`.
-    """
+    """Add the imports in a record from `Storage.inspect` to the list, and return those that are new."""
     if record.troubles or record.imports is None:
         raise UntrustedModelError(
             f"its imports cannot be determined completely: {'; '.join(record.troubles) or 'they were not recorded'}",
@@ -106,18 +89,16 @@ def add_all(record: ModelRecord) -> list[Import]:
 
 
 def add(imports: Iterable[Import]) -> list[Import]:
-    """Add imports to the list, and return those that are new.
-
-    Raises:
-        StorageError: the list cannot be written, or an import cannot be represented in it.
-    """
+    """Add imports to the list, and return those that are new."""
     file, operation = path(), "change the list of trusted imports"
     try:
         new = sorted(set(imports) - listed())
         for one in new:
-            if not _can_be_listed(one):
-                trouble = f"the import {str(one)!r} cannot be written to the list and looks forged"
-                raise StorageError(trouble, "Ask whoever stored the model")
+            with suppress(ValueError):
+                if _parse_lines([str(one)]) == {one}:
+                    continue
+            trouble = f"the import {str(one)!r} cannot be written to the list and looks forged"
+            raise StorageError(trouble, "Ask whoever stored the model")
         if new:
             file.parent.mkdir(parents=True, exist_ok=True)
             lines = [*_read_lines(file), *map(str, new)]
@@ -130,20 +111,16 @@ def add(imports: Iterable[Import]) -> list[Import]:
     return new
 
 
-def _can_be_listed(one: Import) -> bool:
-    """Return whether an import, written as a line of the list, would be read back unchanged."""
-    line = str(one)
-    try:
-        return line == line.strip() and not line.startswith("#") and parsed([line]) == {one}
-    except ValueError:
-        return False
-
-
 def _read_lines(file: Path) -> list[str]:
     try:
         return file.read_text("utf-8").splitlines()
     except FileNotFoundError:
         return []
+
+
+def _parse_lines(lines: Iterable[str]) -> frozenset[Import]:
+    entries = map(str.strip, lines)
+    return parsed(entry for entry in entries if entry and not entry.startswith("#"))
 
 
 def is_asked_for(variable: str) -> bool:

@@ -31,33 +31,21 @@ def load(
 ) -> Any:
     """Check a pickle, unpickle it, and return the object.
 
-    Args:
-        opens: opens the pickle; called twice if the whole pickle must be checked first.
-        needs: the recorded needs of the pickle.
-        trusted: the only imports it may make; None to allow all.
-        sha256: the expected digest, in hexadecimal; None to allow any.
-        trust_command: the command that trusts this model, for the message.
-
-    Raises:
-        UntrustedModelError: it would import something else, or its imports cannot be determined; nothing was imported.
-        DigestMismatchError: its digest differs; nothing was imported.
-        ModelLoadError: a module is missing, and nothing was imported; or unpickling failed.
+    If it must have a digest, or may make only trusted imports, all of it is checked first, and then it is opened again.
     """
-    if trusted is None and sha256 is None:
-        _refuse_missing(needs)
-        with opens() as pieces:
-            return _unpickle(pieces, needs, None)
-    reading, found, digests = _read_through(opens)
-    # Use what was read, not what was recorded: an attacker could have forged the record.
-    needs = replace(needs, imports=tuple(sorted(reading.imports)), troubles=reading.troubles)
-    if sha256 is not None:
-        _refuse_other_digest(found, sha256)
-    if trusted is not None:
-        _refuse_strangers(reading, trusted, trust_command)
+    allowed = digests = None
+    if trusted is not None or sha256 is not None:
+        reading, found, digests = _read_through(opens)
+        # Use what was read, not what was recorded: an attacker could have forged the record.
+        needs = replace(needs, imports=tuple(map(str, reading.imports)), troubles=reading.troubles)
+        if sha256 is not None:
+            _refuse_other_digest(found, sha256)
+        if trusted is not None:
+            _refuse_strangers(reading, trusted, trust_command)
+            allowed = reading.asked
     _refuse_missing(needs)
     with opens() as pieces:
-        allowed = None if trusted is None else reading.asked
-        return _unpickle(_compare_digests(pieces, digests), needs, allowed)
+        return _unpickle(pieces if digests is None else _compare_digests(pieces, digests), needs, allowed)
 
 
 def _read_through(opens: Opens) -> tuple[opcodes.Reading, str, list[bytes]]:
@@ -78,9 +66,8 @@ def _compare_digests(pieces: Iterator[memoryview], digests: list[bytes]) -> Iter
     """Yield the pieces of the second pass, each after checking that it is the same as in the first."""
     for number, piece in enumerate(pieces):
         if digests[number : number + 1] != [hashlib.sha256(piece).digest()]:
-            raise DigestMismatchError(
-                "the pickle changed while being read", "Find out who writes to this store, and why"
-            )
+            advice = "Find out who writes to this store, and why"
+            raise DigestMismatchError("the pickle changed while being read", advice)
         yield piece
 
 
@@ -122,20 +109,17 @@ def _advise(needs: Needs) -> str:
 
 
 def _refuse_missing(needs: Needs) -> None:
-    missing = loadability.missing_modules([found.module for found in needs.imports])
+    missing = loadability.missing_modules(needs.modules)
     if not missing:
         return
-    line = loadability.install(missing, needs)
-    unknown = [module for module in missing if not loadability.suppliers([module], needs)]
-    advice = [f"Try: {line}"] if line else []
-    if unknown:
-        advice.append(
-            f"The package that provides {', '.join(unknown)} was not recorded; ask whoever stored the model"
-        )
-    which = (
-        f"the module {missing[0]}, which is" if len(missing) == 1 else f"the modules {', '.join(missing)}, which are"
-    )
-    raise ModelLoadError(f"it needs {which} not installed here; nothing was loaded", ". ".join(advice))
+    suppliers = loadability.suppliers(missing, needs)
+    command = loadability.format_command(suppliers.values(), needs)
+    advice = [f"Try: {command}"] if command else []
+    if unknown := [module for module in missing if module not in suppliers]:
+        package = f"The package that provides {', '.join(unknown)}"
+        advice.append(f"{package} was not recorded; ask whoever stored the model")
+    which = f"module {missing[0]}, which is" if len(missing) == 1 else f"modules {', '.join(missing)}, which are"
+    raise ModelLoadError(f"it needs the {which} not installed here; nothing was loaded", ". ".join(advice))
 
 
 def _refuse_other_digest(found: str, sha256: str) -> None:
@@ -149,9 +133,10 @@ def _refuse_other_digest(found: str, sha256: str) -> None:
 
 
 def _refuse_strangers(reading: opcodes.Reading, trusted: frozenset[Import], trust_command: str) -> None:
-    strangers = sorted(map(str, reading.imports - trusted))
-    reasons = [f"it imports {', '.join(strangers[:MOST_NAMED])}" + (", ..." if strangers[MOST_NAMED:] else "")]
-    reasons = [*(reasons if strangers else []), *map(str, reading.troubles)]
+    reasons = [*map(str, reading.troubles)]
+    if strangers := sorted(map(str, reading.imports - trusted)):
+        more = ", ..." if strangers[MOST_NAMED:] else ""
+        reasons.insert(0, f"it imports {', '.join(strangers[:MOST_NAMED])}{more}")
     if reasons:
         raise UntrustedModelError(
             f"the list of trusted imports does not cover it: {'; '.join(reasons)}; nothing was loaded",
