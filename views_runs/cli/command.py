@@ -1,24 +1,53 @@
-"""What all verbs share: ``--store`` and ``--json``, how a result is shown, and how a command exits."""
+"""The groups of verbs, and what all verbs share: ``--store`` and ``--json``, how they run, and how they exit."""
 
-import errno
 import functools
+import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
+import views_runs
 from views_runs.exceptions import StorageError
 
-if TYPE_CHECKING:
-    from views_runs.records import Damage
-    from views_runs.storage import Storage
 
-C = TypeVar("C", bound=click.Command)
+def decode(text: str) -> str:
+    """Decode an argument as UTF-8 whatever the locale; not for paths, whose bytes must stay as they are."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # In an ASCII locale each byte of a character arrives as a lone surrogate.
+        with suppress(UnicodeError):
+            return os.fsencode(text).decode("utf-8")
+    return text
+
+
+def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep the value of an option that can stand anywhere on the line."""
+    # All contexts share `meta`, so it does not matter which command parsed the option.
+    if value not in (None, False):
+        ctx.meta[f"views_runs.{parameter.name}"] = value
+
+
+#: The options of the groups and of all verbs.
+SHARED_OPTIONS = [
+    click.Option(
+        ["--store"],
+        metavar="PATH",
+        expose_value=False,
+        callback=remember,
+        help="The store file. Default: $VIEWS_RUNS_STORE or, if not set, models.db in your data folder.",
+    ),
+    click.Option(
+        ["--json"], is_flag=True, expose_value=False, callback=remember, help="Print JSON instead of text."
+    ),
+]
 
 
 class Main(click.Group):
@@ -29,7 +58,7 @@ class Main(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the command that the line names; for a verb without its group, say which group."""
         for name, group in self.commands.items():
-            if args[0] not in self.commands and isinstance(group, click.Group) and group.get_command(ctx, args[0]):
+            if args[0] not in self.commands and isinstance(group, Verbs) and args[0] in group.list_commands(ctx):
                 ctx.fail(f"No such command {args[0]!r}. Did you mean '{ctx.command_path} {name} {args[0]}'?")
         return super().resolve_command(ctx, args)
 
@@ -37,10 +66,10 @@ class Main(click.Group):
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader closed the pipe; click exits quietly.
+            raise
         except (StorageError, OSError) as error:
-            if getattr(error, "errno", None) == errno.EPIPE:
-                # The reader closed the pipe; click exits quietly.
-                raise
             from views_runs.rendering import console
 
             console.show_error(str(error))
@@ -54,14 +83,10 @@ class Main(click.Group):
 
 
 class Verbs(click.Group):
-    """A group of verbs; the module of a verb is imported when the verb is used.
+    """A group of verbs, given by module of this package; a module is imported when a verb of it is used."""
 
-    Args:
-        families: the names of the verbs, by module of this package.
-    """
-
-    def __init__(self, *args: Any, families: Mapping[str, tuple[str, ...]], **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, name: str, families: Mapping[str, tuple[str, ...]], help: str) -> None:
+        super().__init__(name, params=[*SHARED_OPTIONS], help=help)
         self.families = families
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -80,7 +105,7 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Return the verb that the line names; for a misspelt one, suggest similar ones."""
-        if not args[0].startswith("-") and not self.get_command(ctx, args[0]):
+        if not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
             from difflib import get_close_matches
 
             close = " or ".join(map(repr, get_close_matches(args[0], self.list_commands(ctx))))
@@ -103,9 +128,9 @@ def verb(
     extra: bool = False,
     fails: Callable[[Any], object] = lambda value: False,
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Turn a function that takes a store and the command's arguments into a command.
+    """Turn a function into a command that prints the function's result, as text or as JSON, unless it is None.
 
-    The function's result is printed, as text or as JSON, unless it is None.
+    The function takes a store, and those of the command's arguments that are on the line; several values are a list.
 
     Args:
         name: of the verb; by default, the function's name.
@@ -117,68 +142,34 @@ def verb(
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
+            given = {
+                name: [*value] if isinstance(value, tuple) else value
+                for name, value in arguments.items()
+                if value not in (None, ())
+            }
+            context = click.get_current_context()
             with session():
-                value = function(open_store(), **arguments) if opens else function(**arguments)
-                unreadable = getattr(value, "unreadable", [])
-                show(value, unreadable)
-            if unreadable or fails(value):
-                click.get_current_context().exit(1)
+                if opens:
+                    # The library treats a missing file as an empty store; here, the path is more likely a mistake.
+                    given["storage"] = views_runs.Storage(context.meta.get("views_runs.store"), must_exist=True)
+                value = function(**given)
+                if value is not None:
+                    from views_runs.rendering import views
 
-        return shared_options(click.command(name, context_settings={"allow_extra_args": extra})(run))
+                    views.show(value, "views_runs.json" in context.meta)
+            if getattr(value, "unreadable", ()) or fails(value):
+                context.exit(1)
+
+        command = click.command(name, context_settings={"allow_extra_args": extra})(run)
+        command.params += SHARED_OPTIONS
+        return command
 
     return decorate
-
-
-def open_store() -> "Storage":
-    """Return the store that the command line names."""
-    # Imported lazily to keep --help fast.
-    from views_runs.storage import Storage
-
-    # The library treats a missing file as an empty store; on the command line, the path is more likely a mistake.
-    return Storage(given_store(), must_exist=True)
-
-
-def show(value: Any, unreadable: "list[Damage]") -> None:
-    """Print the result of a verb, and report the rows that could not be read."""
-    from views_runs.rendering import console, views
-
-    for row in unreadable:
-        console.show_error(f"cannot read {console.printable(row.name)}:{row.version}: {row.trouble}")
-    if value is None:
-        return
-    if click.get_current_context().meta.get("views_runs.json"):
-        console.show_json(views.as_json(value))
-    else:
-        views.show(value)
-
-
-def given_store() -> str | None:
-    """Return the path that was given with ``--store``."""
-    return click.get_current_context().meta.get("views_runs.store")
-
-
-def shared_options(command: C) -> C:
-    """Add the options that can stand anywhere on the line: ``--store`` and ``--json``."""
-
-    def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
-        # All contexts share `meta`, so it does not matter which command parsed the option.
-        if value not in (None, False):
-            ctx.meta[f"views_runs.{parameter.name}"] = value
-
-    store = "The store file. Default: $VIEWS_RUNS_STORE or, if not set, models.db in your data folder."
-    json = "Print JSON instead of text."
-    command.params += [
-        click.Option(["--store"], metavar="PATH", expose_value=False, callback=remember, help=store),
-        click.Option(["--json"], is_flag=True, expose_value=False, callback=remember, help=json),
-    ]
-    return command
 
 
 @contextmanager
 def session() -> Iterator[None]:
     """Show what the library logs, and let SIGTERM end a command as Ctrl-C does, removing unfinished files."""
-    import logging
-
     from views_runs.rendering import console
 
     log, handler = logging.getLogger("views_runs"), logging.Handler()
