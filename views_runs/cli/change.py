@@ -11,9 +11,8 @@ from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metad
 from views_runs.rendering.values import Change, Deletion
 
 
-@verb()
+@verb(params=field_options(*KINDS))
 @click.argument("name", type=MODEL_NAME)
-@field_options(*KINDS)
 @set_option
 @click.option("--unset", metavar="KEY", type=decode, multiple=True, help="Remove a field; repeatable.")
 def annotate(

@@ -1,7 +1,6 @@
 """The groups of verbs, and what all verbs share: ``--store`` and ``--json``, how they run, and how they exit."""
 
 import functools
-import logging
 import os
 import signal
 import sys
@@ -53,14 +52,12 @@ SHARED_OPTIONS = [
 class Main(click.Group):
     """The whole command line, and the one place where an error becomes a message and an exit code."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the line names; for a verb without its group, say which group."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a group; for a verb without its group, say which group."""
         for name, group in self.commands.items():
-            if args[0] not in self.commands and isinstance(group, Verbs) and args[0] in group.list_commands(ctx):
-                ctx.fail(f"No such command {args[0]!r}. Did you mean '{ctx.command_path} {name} {args[0]}'?")
-        return super().resolve_command(ctx, args)
+            if isinstance(group, Verbs) and cmd_name in group.list_commands(ctx):
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean '{ctx.command_path} {name} {cmd_name}'?")
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
@@ -94,23 +91,17 @@ class Verbs(click.Group):
         return [name for names in self.families.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a verb and return the verb."""
+        """Import the module of a verb and return the verb; for a misspelt one, suggest similar ones."""
         for family, names in self.families.items():
             if cmd_name in names:
                 found = vars(import_module(f"views_runs.cli.{family}")).values()
                 return next(one for one in found if isinstance(one, click.Command) and one.name == cmd_name)
-        return None
+        if cmd_name.startswith("-"):
+            return None
+        from difflib import get_close_matches
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the verb that the line names; for a misspelt one, suggest similar ones."""
-        if not args[0].startswith("-") and args[0] not in self.list_commands(ctx):
-            from difflib import get_close_matches
-
-            close = " or ".join(map(repr, get_close_matches(args[0], self.list_commands(ctx))))
-            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {close}?" if close else ""))
-        return super().resolve_command(ctx, args)
+        close = " or ".join(map(repr, get_close_matches(cmd_name, self.list_commands(ctx))))
+        ctx.fail(f"No such command {cmd_name!r}." + (f" Did you mean {close}?" if close else ""))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs in the help, by family."""
@@ -122,21 +113,16 @@ class Verbs(click.Group):
 
 
 def verb(
-    name: str | None = None,
-    *,
-    opens: bool = True,
-    extra: bool = False,
-    fails: Callable[[Any], object] = lambda value: False,
+    *, opens: bool = True, fails: Callable[[Any], object] = lambda value: False, **settings: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
     """Turn a function into a command that prints the function's result, as text or as JSON, unless it is None.
 
     The function takes a store, and those of the command's arguments that are on the line; several values are a list.
 
     Args:
-        name: of the verb; by default, the function's name.
         opens: pass the store to the function.
-        extra: leave arguments that are too many in the context, for the function to explain.
         fails: tells from the result whether the command exits with 1; it also does if the result has `unreadable` rows.
+        settings: of the `click.command`.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
@@ -160,7 +146,7 @@ def verb(
             if getattr(value, "unreadable", ()) or fails(value):
                 context.exit(1)
 
-        command = click.command(name, context_settings={"allow_extra_args": extra})(run)
+        command: click.Command = click.command(**settings)(run)
         command.params += SHARED_OPTIONS
         return command
 
@@ -170,6 +156,8 @@ def verb(
 @contextmanager
 def session() -> Iterator[None]:
     """Show what the library logs, and let SIGTERM end a command as Ctrl-C does, removing unfinished files."""
+    import logging
+
     from views_runs.rendering import console
 
     log, handler = logging.getLogger("views_runs"), logging.Handler()

@@ -12,9 +12,8 @@ from views_runs.metadata import MONTH, TEXT
 from views_runs.rendering.values import Differences, Listing, Topic
 
 
-@verb("list")
+@verb(name="list", params=field_options(TEXT, MONTH, multiple=True))
 @click.argument("name", metavar="[GLOB]", required=False, type=decode)
-@field_options(TEXT, MONTH, multiple=True)
 @click.option(
     "-w",
     "--where",

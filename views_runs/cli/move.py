@@ -15,11 +15,13 @@ from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metad
 from views_runs.exceptions import InvalidNameError
 from views_runs.rendering.values import Download, Stored
 
+#: Leaves arguments that are too many in the context, for the verb to explain.
+EXTRA = {"allow_extra_args": True}
 
-@verb(extra=True)
+
+@verb(params=field_options(*KINDS), context_settings=EXTRA)
 @click.argument("file", type=click.Path())
 @click.argument("name", required=False, type=decode)
-@field_options(*KINDS)
 @set_option
 @click.option("-f", "--overwrite", is_flag=True, help="If the model exists, add a version.")
 def upload(
@@ -51,7 +53,7 @@ def upload(
     return Stored(storage.upload(file, name, parse_metadata(fields, settings) or None, overwrite))
 
 
-@verb(extra=True)
+@verb(context_settings=EXTRA)
 @click.argument("name", type=MODEL_NAME)
 @click.argument("file", required=False)
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")

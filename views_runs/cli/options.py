@@ -1,15 +1,13 @@
 """Arguments and options that several verbs have."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
 from views_runs import names
 from views_runs.cli.command import decode
 from views_runs.metadata import KNOWN_FIELDS, MONTH, MONTHS, TEXT, TIME, Kind
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ModelName(click.types.StringParamType):
@@ -44,32 +42,25 @@ set_option = click.option(
 )
 
 
-def field_options(*kinds: Kind, multiple: bool = False) -> Callable[[F], F]:
-    """Add an option for each known field of these kinds; `multiple` ones match any of several values."""
-
-    def decorate(command: F) -> F:
-        for field in reversed([*KNOWN_FIELDS.values()]):
-            if field.option and field.kind in kinds:
-                metavar, convert, example = KINDS[field.kind]
-                command = click.option(
-                    field.option,
-                    field.name,
-                    metavar=metavar,
-                    type=convert,
-                    multiple=multiple or field.kind == MONTHS,
-                    help=f"{field.help[0].upper()}{field.help[1:]}{example}.",
-                )(command)
-        return command
-
-    return decorate
+def field_options(*kinds: Kind, multiple: bool = False) -> list[click.Parameter]:
+    """Return an option for each known field of these kinds; `multiple` ones match any of several values."""
+    return [
+        click.Option(
+            [field.option, field.name],
+            metavar=KINDS[field.kind][0],
+            type=KINDS[field.kind][1],
+            multiple=multiple or field.kind == MONTHS,
+            help=f"{field.help[0].upper()}{field.help[1:]}{KINDS[field.kind][2]}.",
+        )
+        for field in KNOWN_FIELDS.values()
+        if field.option and field.kind in kinds
+    ]
 
 
 def parse_metadata(fields: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """Return the metadata given with the options of known fields and with `set_option`."""
     from views_runs import query
 
-    typed = {
-        name: query.parse_value(name, value) if isinstance(value, str) else value
-        for name, value in fields.items()
-    }
-    return typed | dict(query.parse_assignment(text) for text in settings)
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    typed = {name: query.parse_value(name, text) for name, text in texts.items()}
+    return fields | typed | dict(query.parse_assignment(text) for text in settings)
