@@ -43,7 +43,7 @@ def page(err: bool = False, wrap: bool = True) -> "Console":
 
     file = stream(err)
     columns = None if file.isatty() else PAGE_WIDTH if wrap else UNLIMITED
-    # Without `file`, rich assumes UTF-8 and draws lines that other encodings turn into escapes.
+    # Without `file`, rich assumes UTF-8 and draws lines that other encodings turn into escapes. Text is never markup.
     return Console(file=file, width=columns, highlight=False, emoji=False, markup=False)
 
 

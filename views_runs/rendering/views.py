@@ -5,7 +5,7 @@ To add a view, register a function that prints the value; unless it is a record 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
@@ -134,7 +134,7 @@ def show_listing(listing: values.Listing) -> None:
         room = get_terminal_size().columns if console.stream().isatty() else console.UNLIMITED
         widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room)
         console.write(click.style(table_line(widths, widths), bold=True))
-        show_lines(table_lines({title: cells[title] for title in widths}, widths))
+        show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
         if len(widths) < len(COLUMNS):
             show_message("Some columns are hidden; use a wider terminal, `viewser model inspect NAME` or --json.")
 
@@ -153,21 +153,15 @@ def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
     return {**kept, "name": max(1, min(widths["name"], room - others))}
 
 
-def table_lines(cells: Mapping[str, list[str]], widths: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line for each model, or several where its name is folded."""
-    for name, *row in zip(*cells.values()):
-        first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
-        yield table_line([first, *row], widths)
-        yield from more
-
-
 def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
-    """Return a row as a line, its cells padded to the width of their columns; numbers are right-aligned."""
+    """Return a row as a line, or as several if its name is folded; numbers are right-aligned."""
+    name, *others = row
+    first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
     padded = []
-    for cell, (title, width) in zip(row, widths.items()):
+    for cell, (title, width) in zip([first, *others], widths.items()):
         space = " " * (width - cell_len(cell))
         padded.append(space + cell if title in ("version", "size") else cell + space)
-    return (" " * GAP).join(padded).rstrip()
+    return "\n".join([(" " * GAP).join(padded).rstrip(), *more])
 
 
 @show_text.register
@@ -225,13 +219,12 @@ def imports_by_package(record: ModelRecord, most: int) -> list[str]:
 def pairs(fields: Mapping[str, str], width: int) -> "Table":
     """Return a table of names and values that is folded to a width."""
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table.grid(padding=(0, GAP))
     grid.add_column(style="bold", overflow="fold", max_width=max(8, width // 2))
     grid.add_column(overflow="fold")
     for name, value in fields.items():
-        grid.add_row(Text(printable(name)), Text(value))
+        grid.add_row(printable(name), value)
     return grid
 
 
@@ -244,19 +237,17 @@ def show_fixes(lines: Iterable[str]) -> None:
 def show_differences(found: values.Differences) -> None:
     """Print two models side by side."""
     from rich.table import Table
-    from rich.text import Text
 
     if not found.rows:
         show_message("No differences. Use --all to show equal fields.")
         return
     most = None if console.stream().isatty() else VALUE_WIDTH
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    table.add_column("", overflow="fold")
+    table.add_column(style="bold", overflow="fold")
     for record in (found.one, found.other):
-        table.add_column(Text(f"{printable(record.name)}:{record.version}"), overflow="fold", max_width=most)
+        table.add_column(f"{printable(record.name)}:{record.version}", overflow="fold", max_width=most)
     for row in found.rows:
-        cells = (Text(recorded_text(row["field"], value)) for value in row["values"])
-        table.add_row(Text(printable(row["field"]), style="bold"), *cells)
+        table.add_row(printable(row["field"]), *(recorded_text(row["field"], value) for value in row["values"]))
     console.show_grid(table)
 
 
@@ -371,11 +362,10 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
     from rich.text import Text
 
     grid = Table.grid(padding=(0, GAP, 0, 0))
-    for _ in range(3):
-        grid.add_column(overflow="fold")
+    for style in ("", "bold", ""):
+        grid.add_column(style=style, overflow="fold")
     for state, name, lines in rows:
-        text = Text(printable_lines(lines))
-        grid.add_row(Text(state, style=STYLES[state]), Text(printable(name), style="bold"), text)
+        grid.add_row(Text(state, style=STYLES[state]), printable(name), printable_lines(lines))
     if grid.rows:
         console.show_grid(grid)
 
