@@ -43,9 +43,7 @@ SHARED_OPTIONS = [
         callback=remember,
         help="The store file. Default: $VIEWS_RUNS_STORE or, if not set, models.db in your data folder.",
     ),
-    click.Option(
-        ["--json"], is_flag=True, expose_value=False, callback=remember, help="Print JSON instead of text."
-    ),
+    click.Option(["--json"], is_flag=True, expose_value=False, callback=remember, help="Print JSON instead of text."),
 ]
 
 
