@@ -3,34 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from views_runs.exceptions import (
-    BackupError,
-    CorruptModelError,
-    DigestMismatchError,
-    DownloadError,
-    InvalidMetadataError,
-    InvalidNameError,
-    InvalidPathError,
-    MetadataExistsError,
-    MetadataNotFoundError,
-    ModelExistsError,
-    ModelLoadError,
-    ModelNotFoundError,
-    ModelPickleError,
-    NotAStoreError,
-    OpenPermissionsError,
-    QueryError,
-    StorageError,
-    StoreAccessError,
-    StoreBusyError,
-    StoreDamagedError,
-    StoreFullError,
-    StoreNotFoundError,
-    StoreReadOnlyError,
-    UntrustedModelError,
-    UploadError,
-    UploadLostError,
-)
+# PEP 8 allows this to publish names; `__all__` below has all of them.
+from views_runs.exceptions import *
 from views_runs.version import __version__
 
 if TYPE_CHECKING:
@@ -80,26 +54,15 @@ __all__ = [
     "storage",
 ]
 
-#: What is imported when it is first asked for, and the module that has it: `viewser --help` needs none of it, and would
-#: take twice as long.
-_PLACES = {
-    **dict.fromkeys(["Metadata", "ModelMetadata"], "metadata"),
-    "Verdict": "pickles.loadability",
-    **dict.fromkeys(["Backup", "Damage", "Finding", "ModelRecord", "Verification"], "records"),
-    "Storage": "storage",
-}
-
-#: Modules that are attributes of the package without an import of their own.
-_MODULES = ("metadata", "names", "query", "records", "storage")
-
 
 def __getattr__(name: str) -> Any:
-    if name in _PLACES:
-        globals()[name] = getattr(import_module(f"views_runs.{_PLACES[name]}"), name)
-        return globals()[name]
-    if name in _MODULES:
+    # Imported when it is first asked for: `viewser --help` does not need the library, and would take twice as long.
+    if name in ("metadata", "names", "query", "records", "storage"):
         return import_module(f"views_runs.{name}")
-    raise AttributeError(f"module 'views_runs' has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module 'views_runs' has no attribute {name!r}")
+    globals()[name] = getattr(import_module("views_runs.storage"), name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

@@ -2,7 +2,7 @@
 
 import click
 
-from views_runs.cli.command import Main, Verbs, shared_options
+from views_runs.cli.command import SHARED_OPTIONS, Main, Verbs
 from views_runs.version import __version__
 
 #: The verbs of ``viewser model`` by module of this package; the module's name is also their heading in the help.
@@ -14,23 +14,23 @@ FAMILIES = {
     "share": ("require", "trust"),
 }
 
-
-@shared_options
-@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="viewser")
-def main() -> None:
-    """Find, inspect and manage the models that ViEWS trained.
+main = Main(
+    "main",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Find, inspect and manage the models that ViEWS trained.
 
     \b
     Example:
       viewser model list
-    """
+    """,
+)
+click.version_option(__version__, prog_name="viewser")(main)
+main.params += SHARED_OPTIONS
 
-
-@shared_options
-@main.group(cls=Verbs, families=FAMILIES)
-def model() -> None:
-    """Store, find, inspect and manage models.
+model = Verbs(
+    "model",
+    FAMILIES,
+    help="""Store, find, inspect and manage models.
 
     NAME:VERSION is one version of a model. NAME alone is its current version; for delete and verify, all its versions.
 
@@ -39,4 +39,6 @@ def model() -> None:
       viewser model list
       viewser model inspect my-model
       viewser model --store /shared/models.db list
-    """
+    """,
+)
+main.add_command(model)

@@ -1,23 +1,22 @@
 """Verbs that change or delete models."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from views_runs.cli.command import restate, verb
-from views_runs.cli.options import MODEL_NAME, WORDS, metadata, metadata_options, yes_option
+import views_runs
+from views_runs.cli.command import decode, restate, verb
+from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option, yes_option
 from views_runs.rendering.values import Change, Deletion
 
-if TYPE_CHECKING:
-    from views_runs.storage import Storage
 
-
-@verb()
+@verb(params=field_options(*KINDS))
 @click.argument("name", type=MODEL_NAME)
-@metadata_options
-@click.option("--unset", metavar="KEY", type=WORDS, multiple=True, help="Remove a field; repeatable.")
+@set_option
+@click.option("--unset", metavar="KEY", type=decode, multiple=True, help="Remove a field; repeatable.")
 def annotate(
-    storage: "Storage", name: str, settings: tuple[str, ...], unset: tuple[str, ...], **fields: Any
+    storage: "views_runs.Storage", name: str, settings: Sequence[str] = (), unset: Sequence[str] = (), **fields: Any
 ) -> Change:
     """Change some of a model's metadata and keep the rest.
 
@@ -29,7 +28,7 @@ def annotate(
       viewser model annotate my-model --author me --train-end 2019-12
       viewser model annotate my-model:1 --set note='too few countries' --unset draft
     """
-    changes = metadata(fields, settings)
+    changes = parse_metadata(fields, settings)
     if not changes and not unset:
         raise click.UsageError("nothing to change; give a field's option, --set or --unset.")
     with restate(f"annotate {name!r}"):
@@ -40,7 +39,7 @@ def annotate(
 @verb()
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=MODEL_NAME)
 @yes_option
-def delete(storage: "Storage", names: tuple[str, ...], yes: bool) -> Deletion:
+def delete(storage: "views_runs.Storage", names: list[str], yes: bool) -> Deletion:
     """Delete models with all their versions, or single versions.
 
     NAME deletes all versions of a model, NAME:VERSION only one. Globs are not expanded; to delete what `viewser model

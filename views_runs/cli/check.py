@@ -1,29 +1,19 @@
 """Verbs that check models and the store."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 
+import views_runs
 from views_runs.cli.command import verb
 from views_runs.cli.options import MODEL_NAME
-from views_runs.rendering.values import Check, Checks, Diagnosis, Verified
-
-if TYPE_CHECKING:
-    from views_runs.records import Damage
-    from views_runs.storage import Storage
+from views_runs.rendering.values import Checks, Diagnosis, Verified
 
 
-def will_not_load(checks: Checks) -> bool:
-    """Return whether a model will not load."""
-    from views_runs.pickles.loadability import WILL_NOT
-
-    return any(one.verdict == WILL_NOT for one in checks.models)
-
-
-@verb(fails=will_not_load)
+@verb(fails=lambda checks: any(one["verdict"] == "will not load" for one in checks.models))
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
 @click.option("--all", "everything", is_flag=True, help="Check the current versions of all models.")
-def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Checks:
+def check(storage: "views_runs.Storage", everything: bool, names: Sequence[str] = ()) -> Checks:
     """Check whether models will load on this machine.
 
     Compares what each model needs with what is installed here, without loading it. Run it in a new environment before
@@ -36,15 +26,14 @@ def check(storage: "Storage", names: tuple[str, ...], everything: bool) -> Check
     """
     if bool(names) == everything:
         raise click.UsageError("give either NAMEs or --all.")
-    unreadable: list[Damage] = []
+    unreadable: list[views_runs.Damage] = []
     checked = storage.check(*names, on_damage=unreadable.append)
-    models = [Check(one.name, one.version, found.verdict, found.reasons, found.fix) for one, found in checked]
-    return Checks(models, unreadable)
+    return Checks([{"name": one.name, "version": one.version, **vars(found)} for one, found in checked], unreadable)
 
 
 @verb(fails=lambda verified: verified.found.damaged)
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
-def verify(storage: "Storage", names: tuple[str, ...]) -> Verified:
+def verify(storage: "views_runs.Storage", names: Sequence[str] = ()) -> Verified:
     """Verify that models are byte for byte as they were stored.
 
     Reads all versions of the given models, or of all models, without loading them. Others can use the store meanwhile.
@@ -61,14 +50,9 @@ def verify(storage: "Storage", names: tuple[str, ...]) -> Verified:
         return Verified(storage.verify(*names, progress=report), storage.path)
 
 
-def has_failed(diagnosis: Diagnosis) -> bool:
-    """Return whether a finding is a failure."""
-    return any(finding.state == "failure" for finding in diagnosis.findings)
-
-
-@verb(fails=has_failed)
+@verb(fails=lambda diagnosis: any(finding.state == "failure" for finding in diagnosis.findings))
 @click.option("--peer", is_flag=True, help="Test the share together with a second computer that runs the same command.")
-def doctor(storage: "Storage", peer: bool) -> Diagnosis:
+def doctor(storage: "views_runs.Storage", peer: bool) -> Diagnosis:
     """Check the store, its permissions and its file system.
 
     Reads no models; `viewser model verify` does. Whether a share keeps what several computers write can only be tested

@@ -1,46 +1,70 @@
-"""What all verbs share: ``--store`` and ``--json``, how a result is shown, and how a command exits."""
+"""The groups of verbs, and what all verbs share: ``--store`` and ``--json``, how they run, and how they exit."""
 
-import errno
 import functools
+import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
 
+import views_runs
 from views_runs.exceptions import StorageError
 
-if TYPE_CHECKING:
-    from views_runs.records import Damage
-    from views_runs.storage import Storage
 
-C = TypeVar("C", bound=click.Command)
+def decode(text: str) -> str:
+    """Decode an argument as UTF-8 whatever the locale; not for paths, whose bytes must stay as they are."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        # In an ASCII locale each byte of a character arrives as a lone surrogate.
+        with suppress(UnicodeError):
+            return os.fsencode(text).decode("utf-8")
+    return text
+
+
+def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
+    """Keep the value of an option that can stand anywhere on the line."""
+    # All contexts share `meta`, so it does not matter which command parsed the option.
+    if value not in (None, False):
+        ctx.meta[f"views_runs.{parameter.name}"] = value
+
+
+#: The options of the groups and of all verbs.
+SHARED_OPTIONS = [
+    click.Option(
+        ["--store"],
+        metavar="PATH",
+        expose_value=False,
+        callback=remember,
+        help="The store file. Default: $VIEWS_RUNS_STORE or, if not set, models.db in your data folder.",
+    ),
+    click.Option(["--json"], is_flag=True, expose_value=False, callback=remember, help="Print JSON instead of text."),
+]
 
 
 class Main(click.Group):
     """The whole command line, and the one place where an error becomes a message and an exit code."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the line names; for a verb without its group, say which group."""
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a group; for a verb without its group, say which group."""
         for name, group in self.commands.items():
-            if args[0] not in self.commands and isinstance(group, click.Group) and group.get_command(ctx, args[0]):
-                ctx.fail(f"No such command {args[0]!r}. Did you mean '{ctx.command_path} {name} {args[0]}'?")
-        return super().resolve_command(ctx, args)
+            if isinstance(group, Verbs) and cmd_name in group.list_commands(ctx):
+                ctx.fail(f"No such command {cmd_name!r}. Did you mean '{ctx.command_path} {name} {cmd_name}'?")
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:
+            # The reader closed the pipe; click exits quietly.
+            raise
         except (StorageError, OSError) as error:
-            if getattr(error, "errno", None) == errno.EPIPE:
-                # The reader closed the pipe; click exits quietly.
-                raise
             from views_runs.rendering import console
 
             console.show_error(str(error))
@@ -54,14 +78,10 @@ class Main(click.Group):
 
 
 class Verbs(click.Group):
-    """A group of verbs; the module of a verb is imported when the verb is used.
+    """A group of verbs, given by module of this package; a module is imported when a verb of it is used."""
 
-    Args:
-        families: the names of the verbs, by module of this package.
-    """
-
-    def __init__(self, *args: Any, families: Mapping[str, tuple[str, ...]], **options: Any) -> None:
-        super().__init__(*args, **options)
+    def __init__(self, name: str, families: Mapping[str, tuple[str, ...]], help: str) -> None:
+        super().__init__(name, params=[*SHARED_OPTIONS], help=help)
         self.families = families
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -69,23 +89,17 @@ class Verbs(click.Group):
         return [name for names in self.families.values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a verb and return the verb."""
+        """Import the module of a verb and return the verb; for a misspelt one, suggest similar ones."""
         for family, names in self.families.items():
             if cmd_name in names:
                 found = vars(import_module(f"views_runs.cli.{family}")).values()
                 return next(one for one in found if isinstance(one, click.Command) and one.name == cmd_name)
-        return None
+        if cmd_name.startswith("-"):
+            return None
+        from difflib import get_close_matches
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the verb that the line names; for a misspelt one, suggest similar ones."""
-        if not args[0].startswith("-") and not self.get_command(ctx, args[0]):
-            from difflib import get_close_matches
-
-            close = " or ".join(map(repr, get_close_matches(args[0], self.list_commands(ctx))))
-            ctx.fail(f"No such command {args[0]!r}." + (f" Did you mean {close}?" if close else ""))
-        return super().resolve_command(ctx, args)
+        close = " or ".join(map(repr, get_close_matches(cmd_name, self.list_commands(ctx))))
+        ctx.fail(f"No such command {cmd_name!r}." + (f" Did you mean {close}?" if close else ""))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs in the help, by family."""
@@ -97,81 +111,44 @@ class Verbs(click.Group):
 
 
 def verb(
-    name: str | None = None,
-    *,
-    opens: bool = True,
-    extra: bool = False,
-    fails: Callable[[Any], object] = lambda value: False,
+    *, opens: bool = True, fails: Callable[[Any], object] = lambda value: False, **settings: Any
 ) -> Callable[[Callable[..., Any]], click.Command]:
-    """Turn a function that takes a store and the command's arguments into a command.
+    """Turn a function into a command that prints the function's result, as text or as JSON, unless it is None.
 
-    The function's result is printed, as text or as JSON, unless it is None.
+    The function takes a store, and those of the command's arguments that are on the line; several values are a list.
 
     Args:
-        name: of the verb; by default, the function's name.
         opens: pass the store to the function.
-        extra: leave arguments that are too many in the context, for the function to explain.
         fails: tells from the result whether the command exits with 1; it also does if the result has `unreadable` rows.
+        settings: of the `click.command`.
     """
 
     def decorate(function: Callable[..., Any]) -> click.Command:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
+            given = {
+                name: [*value] if isinstance(value, tuple) else value
+                for name, value in arguments.items()
+                if value not in (None, ())
+            }
+            context = click.get_current_context()
             with session():
-                value = function(open_store(), **arguments) if opens else function(**arguments)
-                unreadable = getattr(value, "unreadable", [])
-                show(value, unreadable)
-            if unreadable or fails(value):
-                click.get_current_context().exit(1)
+                if opens:
+                    # The library treats a missing file as an empty store; here, the path is more likely a mistake.
+                    given["storage"] = views_runs.Storage(context.meta.get("views_runs.store"), must_exist=True)
+                value = function(**given)
+                if value is not None:
+                    from views_runs.rendering import views
 
-        return shared_options(click.command(name, context_settings={"allow_extra_args": extra})(run))
+                    views.show(value, "views_runs.json" in context.meta)
+            if getattr(value, "unreadable", ()) or fails(value):
+                context.exit(1)
+
+        command: click.Command = click.command(**settings)(run)
+        command.params += SHARED_OPTIONS
+        return command
 
     return decorate
-
-
-def open_store() -> "Storage":
-    """Return the store that the command line names."""
-    # Imported lazily to keep --help fast.
-    from views_runs.storage import Storage
-
-    # The library treats a missing file as an empty store; on the command line, the path is more likely a mistake.
-    return Storage(given_store(), must_exist=True)
-
-
-def show(value: Any, unreadable: "list[Damage]") -> None:
-    """Print the result of a verb, and report the rows that could not be read."""
-    from views_runs.rendering import console, views
-
-    for row in unreadable:
-        console.show_error(f"cannot read {console.printable(row.name)}:{row.version}: {row.trouble}")
-    if value is None:
-        return
-    if click.get_current_context().meta.get("views_runs.json"):
-        console.show_json(views.as_json(value))
-    else:
-        views.show(value)
-
-
-def given_store() -> str | None:
-    """Return the path that was given with ``--store``."""
-    return click.get_current_context().meta.get("views_runs.store")
-
-
-def shared_options(command: C) -> C:
-    """Add the options that can stand anywhere on the line: ``--store`` and ``--json``."""
-
-    def remember(ctx: click.Context, parameter: click.Parameter, value: Any) -> None:
-        # All contexts share `meta`, so it does not matter which command parsed the option.
-        if value not in (None, False):
-            ctx.meta[f"views_runs.{parameter.name}"] = value
-
-    store = "The store file. Default: $VIEWS_RUNS_STORE or, if not set, models.db in your data folder."
-    json = "Print JSON instead of text."
-    command.params += [
-        click.Option(["--store"], metavar="PATH", expose_value=False, callback=remember, help=store),
-        click.Option(["--json"], is_flag=True, expose_value=False, callback=remember, help=json),
-    ]
-    return command
 
 
 @contextmanager

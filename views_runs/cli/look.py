@@ -1,32 +1,34 @@
 """Verbs that show models and the guide."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import click
 
-from views_runs.cli.command import given_store, restate, verb
-from views_runs.cli.options import MODEL_NAME, WORDS, field_options, given
+import views_runs
+from views_runs.cli.command import decode, restate, verb
+from views_runs.cli.options import MODEL_NAME, field_options
 from views_runs.metadata import MONTH, TEXT
 from views_runs.rendering.values import Differences, Listing, Topic
 
-if TYPE_CHECKING:
-    from views_runs.records import Damage, ModelRecord
-    from views_runs.storage import Storage
 
-
-@verb("list")
-@click.argument("name", metavar="[GLOB]", required=False, type=WORDS)
-@field_options(TEXT, MONTH, multiple=True)
+@verb(name="list", params=field_options(TEXT, MONTH, multiple=True))
+@click.argument("name", metavar="[GLOB]", required=False, type=decode)
 @click.option(
-    "-w", "--where", metavar="CONDITION", type=WORDS, multiple=True, help="FIELD OP VALUE, FIELD or !FIELD; repeatable."
+    "-w",
+    "--where",
+    metavar="CONDITION",
+    type=decode,
+    multiple=True,
+    help="FIELD OP VALUE, FIELD or !FIELD; repeatable.",
 )
-@click.option("--since", metavar="TIME", type=WORDS, help="Stored at this time or later, as in 2026-11-01.")
-@click.option("--until", metavar="TIME", type=WORDS, help="Stored at this time or earlier; a date includes the day.")
+@click.option("--since", metavar="TIME", type=decode, help="Stored at this time or later, as in 2026-11-01.")
+@click.option("--until", metavar="TIME", type=decode, help="Stored at this time or earlier; a date includes the day.")
 @click.option("--all-versions", is_flag=True, help="Include older versions.")
-@click.option("--sort", metavar="FIELD", type=WORDS, help="Sort by FIELD; -FIELD for descending order.")
+@click.option("--sort", metavar="FIELD", type=decode, help="Sort by FIELD; -FIELD for descending order.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only, one per line; with --all-versions NAME:VERSION.")
-def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **options: Any) -> Listing:
+def list_models(storage: "views_runs.Storage", quiet: bool, where: Sequence[str] = (), **options: Any) -> Listing:
     """List models, the most recently stored first.
 
     A model is listed if it meets all conditions. GLOB selects by name: * matches any characters, ? any single one. A
@@ -44,20 +46,21 @@ def list_models(storage: "Storage", where: tuple[str, ...], quiet: bool, **optio
       viewser model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
       viewser model list --since 2026-11-01 --sort -train_end --limit 20
     """
-    unreadable: list[Damage] = []
+    unreadable: list[views_runs.Damage] = []
     with restate("list models"):
-        records = storage.find(*where, **given(options), on_damage=unreadable.append)
-    names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
-    if_empty = "" if records else explain_empty(storage, where, options)
-    return Listing(records, unreadable, names if quiet else None, if_empty)
+        records = storage.find(*where, **options, on_damage=unreadable.append)
+    names = None
+    if quiet:
+        names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
+    return Listing(records, unreadable, names, "" if records else explain_empty(storage, where, options))
 
 
-def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str, Any]) -> str:
+def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: dict[str, Any]) -> str:
     """Return the message to show when there is nothing to list."""
-    if options["limit"] == 0:
+    if options.get("limit") == 0:
         return "--limit 0 lists nothing."
     has_file = storage.exists_file()
-    asked = given({key: value for key, value in options.items() if key not in ("all_versions", "sort", "limit")})
+    asked = {key: value for key, value in options.items() if key not in ("all_versions", "sort", "limit")}
     # Shows what the shell makes of an unquoted `-w train_end >= 480`: a condition, a redirection and a GLOB.
     shown = [f"{key} {value if isinstance(value, str) else ' or '.join(value)}" for key, value in asked.items()]
     shown.extend(where)
@@ -67,13 +70,14 @@ def explain_empty(storage: "Storage", where: tuple[str, ...], options: dict[str,
     start = f"No models yet in {storage.path}. Store one from Python:"
     if not has_file:
         start = f"There is no store yet at {storage.path}; `viewser model upload` or Storage().store() creates it:"
-    made = f"Storage({repr(given_store()) if given_store() else ''})"
+    path = click.get_current_context().meta.get("views_runs.store")
+    made = f"Storage({path!r})" if path else "Storage()"
     return f"{start}\n\n    from views_runs import Storage\n    {made}.store('my-model', my_model, {{'author': 'me'}})"
 
 
 @verb()
 @click.argument("name", type=MODEL_NAME)
-def inspect(storage: "Storage", name: str) -> "ModelRecord":
+def inspect(storage: "views_runs.Storage", name: str) -> "views_runs.ModelRecord":
     """Show everything known about a model, without loading it.
 
     \b
@@ -88,7 +92,7 @@ def inspect(storage: "Storage", name: str) -> "ModelRecord":
 @click.argument("name", type=MODEL_NAME)
 @click.argument("other", required=False, type=MODEL_NAME)
 @click.option("--all", "everything", is_flag=True, help="Also show equal fields.")
-def diff(storage: "Storage", name: str, other: str | None, everything: bool) -> Differences:
+def diff(storage: "views_runs.Storage", name: str, everything: bool, other: str | None = None) -> Differences:
     """Compare two models, or a model with its previous version.
 
     \b

@@ -3,27 +3,34 @@
 import os
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import click
 
-from views_runs.cli.command import verb
-from views_runs.cli.options import MODEL_NAME, WORDS, metadata, metadata_options
+import views_runs
+from views_runs.cli.command import decode, verb
+from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option
 from views_runs.exceptions import InvalidNameError
 from views_runs.rendering.values import Download, Stored
 
-if TYPE_CHECKING:
-    from views_runs.records import Backup
-    from views_runs.storage import Storage
+#: Leaves arguments that are too many in the context, for the verb to explain.
+EXTRA = {"allow_extra_args": True}
 
 
-@verb(extra=True)
+@verb(params=field_options(*KINDS), context_settings=EXTRA)
 @click.argument("file", type=click.Path())
-@click.argument("name", required=False, type=WORDS)
-@metadata_options
+@click.argument("name", required=False, type=decode)
+@set_option
 @click.option("-f", "--overwrite", is_flag=True, help="If the model exists, add a version.")
 def upload(
-    storage: "Storage", file: str, name: str | None, overwrite: bool, settings: tuple[str, ...], **fields: Any
+    storage: "views_runs.Storage",
+    file: str,
+    overwrite: bool,
+    name: str | None = None,
+    settings: Sequence[str] = (),
+    **fields: Any,
 ) -> Stored:
     """Store a pickle FILE, without loading it.
 
@@ -42,15 +49,15 @@ def upload(
             "To give a model the name of a file, upload it from another folder."
         )
     refuse_extra(more)
-    name = WORDS.convert(os.path.splitext(os.path.basename(file))[0], None, None) if name is None else name
-    return Stored(storage.upload(file, name, metadata(fields, settings) or None, overwrite))
+    name = decode(os.path.splitext(os.path.basename(file))[0]) if name is None else name
+    return Stored(storage.upload(file, name, parse_metadata(fields, settings) or None, overwrite))
 
 
-@verb(extra=True)
+@verb(context_settings=EXTRA)
 @click.argument("name", type=MODEL_NAME)
 @click.argument("file", required=False)
 @click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
-def download(storage: "Storage", name: str, file: str | None, force: bool) -> Download | None:
+def download(storage: "views_runs.Storage", name: str, force: bool, file: str | None = None) -> Download | None:
     """Write a model's pickle to FILE, without loading it.
 
     FILE defaults to NAME.pickle in the current folder; - is standard output.
@@ -85,19 +92,16 @@ def refuse_extra(arguments: list[str]) -> None:
         raise click.UsageError(f"{what}: {shlex.join(arguments)}. Quote a name that contains spaces.")
 
 
-def names_a_model(storage: "Storage", file: str) -> bool:
+def names_a_model(storage: "views_runs.Storage", file: str) -> bool:
     """Return whether FILE is a bare name that is also a model's: the model was more likely meant."""
-    if file == "-" or os.path.dirname(file) or os.path.isdir(file):
-        return False
-    try:
-        return storage.exists(WORDS.convert(file, None, None))
-    except InvalidNameError:
-        return False
+    with suppress(InvalidNameError):
+        return not os.path.dirname(file) and not os.path.isdir(file) and file != "-" and storage.exists(decode(file))
+    return False
 
 
 @verb(fails=lambda made: made.damaged)
 @click.argument("file")
-def backup(storage: "Storage", file: str) -> "Backup":
+def backup(storage: "views_runs.Storage", file: str) -> "views_runs.Backup":
     """Copy the whole store to a new FILE, and verify the copy.
 
     The copy is itself a store, with the state of a single moment; others can store and delete meanwhile. Exits with 1

@@ -1,21 +1,19 @@
 """Verbs for sharing a store."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 
-from views_runs.cli.command import restate, verb
-from views_runs.cli.options import MODEL_NAME, WORDS, yes_option
+import views_runs
+from views_runs.cli.command import decode, restate, verb
+from views_runs.cli.options import MODEL_NAME, yes_option
 from views_runs.rendering.values import Requirements, Trust
-
-if TYPE_CHECKING:
-    from views_runs.storage import Storage
 
 
 @verb()
-@click.argument("fields", metavar="[FIELD]...", nargs=-1, type=WORDS)
+@click.argument("fields", metavar="[FIELD]...", nargs=-1, type=decode)
 @click.option("--none", "clear", is_flag=True, help="Require no fields.")
-def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> Requirements:
+def require(storage: "views_runs.Storage", clear: bool, fields: Sequence[str] = ()) -> Requirements:
     """Show or set the metadata fields that every model must have.
 
     This applies to everyone who uses the store. Models already stored stay as they are.
@@ -36,7 +34,7 @@ def require(storage: "Storage", fields: tuple[str, ...], clear: bool) -> Require
 @verb()
 @click.argument("name", type=MODEL_NAME)
 @yes_option
-def trust(storage: "Storage", name: str, yes: bool) -> Trust:
+def trust(storage: "views_runs.Storage", name: str, yes: bool) -> Trust:
     """Add what a model imports to your list of trusted imports.
 
     The list is a file in your own configuration folder. With VIEWS_RUNS_TRUSTED_ONLY=1, or Storage(trusted=True), a

@@ -7,14 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from io import StringIO, TextIOWrapper
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any, TextIO
 
 import click
-from rich.filesize import decimal
 
-from views_runs.metadata import KNOWN_FIELDS, MONTH
-from views_runs.metadata import month_name, to_jsonable
+from views_runs.metadata import KNOWN_FIELDS, MONTH, month_name, to_jsonable
 
 # rich.console takes as long to import as all else that `list` needs besides click: only views that use it import it.
 if TYPE_CHECKING:
@@ -40,23 +37,13 @@ def stream(err: bool = False) -> TextIO:
     return found
 
 
-def width() -> int:
-    """Return the number of columns of stdout."""
-    return get_terminal_size().columns if stream().isatty() else UNLIMITED
-
-
 def page(err: bool = False, wrap: bool = True) -> "Console":
-    """Return a rich console for a stream.
-
-    Args:
-        err: for messages instead of data.
-        wrap: wrap lines at `PAGE_WIDTH` when the stream is not a terminal.
-    """
+    """Return a rich console for a stream; without `wrap`, lines are folded at the width of a terminal only."""
     from rich.console import Console
 
     file = stream(err)
     columns = None if file.isatty() else PAGE_WIDTH if wrap else UNLIMITED
-    # Without `file`, rich assumes UTF-8 and draws lines that other encodings turn into escapes.
+    # Without `file`, rich assumes UTF-8 and draws lines that other encodings turn into escapes. Text is never markup.
     return Console(file=file, width=columns, highlight=False, emoji=False, markup=False)
 
 
@@ -80,24 +67,6 @@ def show_lines(lines: Iterable[str]) -> None:
         write(text)
 
 
-def show_json(value: Any) -> None:
-    """Print a value as JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    try:
-        text.encode(stream().encoding or "ascii")
-    except UnicodeEncodeError:
-        text = json.dumps(value, indent=2)
-    write(text)
-
-
-def show_page(text: str) -> None:
-    """Print a long text; on a terminal, through a pager."""
-    if stream().isatty():
-        click.echo_via_pager(text)
-    else:
-        write(text.rstrip("\n"))
-
-
 def show_message(message: str) -> None:
     """Print a message for people."""
     write(printable_lines(message.split("\n")), err=True)
@@ -118,15 +87,6 @@ def progress(task: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         number = shown.add_task(task, total=None)
         yield lambda done, total: shown.update(number, completed=done, total=total)
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people to read.
-
-    >>> size(1_200_000_000)
-    '1.2 GB'
-    """
-    return decimal(count)
 
 
 def local_time(moment: datetime) -> str:

@@ -32,22 +32,18 @@ Stored = NamedTuple("Stored", [("record", "ModelRecord")])
 Change = NamedTuple("Change", [("after", "ModelRecord"), ("before", "ModelRecord")])
 Deletion = NamedTuple("Deletion", [("records", "list[ModelRecord]"), ("current", "dict[str, ModelRecord | None]")])
 
-#: Whether one version will load on this machine; whether several will, and rows that could not be read.
-Check = NamedTuple(
-    "Check", [("name", str), ("version", int), ("verdict", str), ("reasons", "tuple[str, ...]"), ("fix", str)]
-)
-Checks = NamedTuple("Checks", [("models", list[Check]), ("unreadable", "list[Damage]")])
+#: Whether models will load on this machine, with the fields of a `Verdict` in each; and rows that could not be read.
+Checks = NamedTuple("Checks", [("models", list[dict[str, Any]]), ("unreadable", "list[Damage]")])
 
 #: The findings of `verify` and of `doctor`.
 Verified = NamedTuple("Verified", [("found", "Verification"), ("store", "Path")])
 Diagnosis = NamedTuple("Diagnosis", [("findings", "list[Finding]")])
 
-#: Values whose JSON is that of their first field; the JSON of the others is an object of all fields.
-WRAPPERS = (Listing, Differences, Stored, Change, Deletion, Checks, Verified, Diagnosis)
-
 #: A downloaded pickle; the fields that a store requires, and the models that lack one; the imports added to the user's
-#: list, and its file; a page of the guide.
+#: list, and its file; a page of the guide. Their JSON has all their fields; that of the values above is the first one.
 Download = NamedTuple("Download", [("name", str), ("file", "Path"), ("size", int)])
 Requirements = NamedTuple("Requirements", [("required", list[str]), ("incomplete", "list[ModelRecord]")])
 Trust = NamedTuple("Trust", [("file", "Path"), ("added", list[str])])
 Topic = NamedTuple("Topic", [("topic", str), ("text", str)])
+
+OBJECTS = (Download, Requirements, Trust, Topic)

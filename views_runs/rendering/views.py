@@ -1,22 +1,25 @@
-"""A view for each kind of value that a verb returns: `show` prints it for people, `as_json` turns it into JSON.
+"""A view for each kind of value that a verb returns, and its JSON.
 
-To add a view, register a function that shows the value; unless it is a record of the library, define it in `values`.
+To add a view, register a function that prints the value; unless it is a record of the library, define it in `values`.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.cells import cell_len, chop_cells
+from rich.filesize import decimal as size
 
-from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields, to_jsonable
-from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
+from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
+from views_runs.records import Backup, Damage, ModelRecord
 from views_runs.rendering import console, values
-from views_runs.rendering.console import local_time, printable, printable_lines, show_lines, show_message, size, text
+from views_runs.rendering.console import local_time, printable, printable_lines, show_lines, show_message, text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,31 +44,50 @@ STYLES = {"loads": "green", "may not load": "yellow", "will not load": "bold red
 STYLES |= {"ok": "green", "warning": "yellow", "failure": "bold red"}
 
 
+def show(value: Any, as_json: bool) -> None:
+    """Print the result of a verb, and report the rows that could not be read."""
+    for row in getattr(value, "unreadable", ()):
+        console.show_error(f"cannot read {printable(row.name)}:{row.version}: {row.trouble}")
+    if as_json:
+        show_json(value)
+    else:
+        show_text(value)
+
+
+def show_json(value: Any) -> None:
+    """Print a value as JSON."""
+    if isinstance(value, values.OBJECTS):
+        value = value._asdict()
+    elif isinstance(value, tuple):
+        value = value[0]
+    shown = json.dumps(value, indent=2, ensure_ascii=False, default=to_plain)
+    try:
+        shown.encode(console.stream().encoding or "ascii")
+    except UnicodeEncodeError:
+        shown = json.dumps(value, indent=2, default=to_plain)
+    console.write(shown)
+
+
+def to_plain(value: Any) -> Any:
+    """Convert what `json.dumps` does not know: records, times and paths.
+
+    >>> json.dumps(Damage("forest", 1, "a part is missing"), default=to_plain)
+    '{"name": "forest", "version": 1, "trouble": "a part is missing"}'
+    """
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, ModelRecord):
+        # As in `ModelRecord.as_json`, which would convert each record's metadata on its own.
+        return {**vars(value), "stored_at": value.stored_at.isoformat(timespec="microseconds")}
+    return vars(value)
+
+
 @singledispatch
-def show(value: Any) -> None:
+def show_text(value: Any) -> None:
     """Print a value for people: data to stdout, messages to stderr."""
     raise TypeError(f"there is no view of {type(value).__name__}")
-
-
-def as_json(value: Any) -> Any:
-    """Return a value in a form that `json.dumps` accepts.
-
-    >>> as_json(Damage("forest", 1, "a part is missing"))
-    {'name': 'forest', 'version': 1, 'trouble': 'a part is missing'}
-    """
-    if isinstance(value, ModelRecord):
-        return value.as_json()
-    if isinstance(value, values.WRAPPERS):
-        return as_json(value[0])
-    if isinstance(value, (Backup, Damage, Finding, Verification)):
-        value = vars(value)
-    elif hasattr(value, "_asdict"):
-        value = value._asdict()
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    return str(value) if isinstance(value, Path) else to_jsonable(value)
 
 
 def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
@@ -97,7 +119,7 @@ COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
 KEPT = ("name", "version", "stored", "size", "run", "author", "training period", "level of analysis", "trained")
 
 
-@show.register
+@show_text.register
 def show_listing(listing: values.Listing) -> None:
     """Print a table of models, with the columns that fit the terminal.
 
@@ -109,9 +131,10 @@ def show_listing(listing: values.Listing) -> None:
         show_message(listing.if_empty)
     else:
         cells = {title: [cell(record) for record in listing.records] for title, cell in COLUMNS.items()}
-        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, console.width())
+        room = get_terminal_size().columns if console.stream().isatty() else console.UNLIMITED
+        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room)
         console.write(click.style(table_line(widths, widths), bold=True))
-        show_lines(table_lines({title: cells[title] for title in widths}, widths))
+        show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
         if len(widths) < len(COLUMNS):
             show_message("Some columns are hidden; use a wider terminal, `viewser model inspect NAME` or --json.")
 
@@ -130,24 +153,18 @@ def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
     return {**kept, "name": max(1, min(widths["name"], room - others))}
 
 
-def table_lines(cells: Mapping[str, list[str]], widths: Mapping[str, int]) -> Iterator[str]:
-    """Yield a line for each model, or several where its name is folded."""
-    for name, *row in zip(*cells.values()):
-        first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
-        yield table_line([first, *row], widths)
-        yield from more
-
-
 def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
-    """Return a row as a line, its cells padded to the width of their columns; numbers are right-aligned."""
+    """Return a row as a line, or as several if its name is folded; numbers are right-aligned."""
+    name, *others = row
+    first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
     padded = []
-    for cell, (title, width) in zip(row, widths.items()):
+    for cell, (title, width) in zip([first, *others], widths.items()):
         space = " " * (width - cell_len(cell))
         padded.append(space + cell if title in ("version", "size") else cell + space)
-    return (" " * GAP).join(padded).rstrip()
+    return "\n".join([(" " * GAP).join(padded).rstrip(), *more])
 
 
-@show.register
+@show_text.register
 def show_record(record: ModelRecord) -> None:
     """Print a model in a panel: its metadata, then what the store recorded."""
     from rich.console import Group
@@ -174,16 +191,15 @@ def recorded_fields(record: ModelRecord, verdict: list[str]) -> dict[str, str]:
     """Return what the store recorded about a model, and whether it will load on this machine."""
     where = f"{record.python} on {record.platform}, " if record.python else ""
     shown = {
-        "type": record.type or "unknown (uploaded as a pickle)",
-        "size": size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else ""),
-        "sha256": record.sha256,
-        "stored": f"{local_time(record.stored_at)} by {record.stored_by}",
-        "made with": f"{where}pickle protocol {record.protocol}",
+        "type": [record.type or "unknown (uploaded as a pickle)"],
+        "size": [size(record.size) + (f" ({record.size:,} bytes)" if record.size >= 1000 else "")],
+        "sha256": [record.sha256],
+        "stored": [f"{local_time(record.stored_at)} by {record.stored_by}"],
+        "made with": [f"{where}pickle protocol {record.protocol}"],
+        "imports": imports_by_package(record, MOST_IMPORTS),
+        "on this machine": verdict,
     }
-    lines = {"imports": imports_by_package(record, MOST_IMPORTS), "on this machine": verdict}
-    return {name: printable(value) for name, value in shown.items()} | {
-        name: printable_lines(value) for name, value in lines.items()
-    }
+    return {name: printable_lines(lines) for name, lines in shown.items()}
 
 
 def imports_by_package(record: ModelRecord, most: int) -> list[str]:
@@ -203,13 +219,12 @@ def imports_by_package(record: ModelRecord, most: int) -> list[str]:
 def pairs(fields: Mapping[str, str], width: int) -> "Table":
     """Return a table of names and values that is folded to a width."""
     from rich.table import Table
-    from rich.text import Text
 
     grid = Table.grid(padding=(0, GAP))
     grid.add_column(style="bold", overflow="fold", max_width=max(8, width // 2))
     grid.add_column(overflow="fold")
     for name, value in fields.items():
-        grid.add_row(Text(printable(name)), Text(value))
+        grid.add_row(printable(name), value)
     return grid
 
 
@@ -218,23 +233,21 @@ def show_fixes(lines: Iterable[str]) -> None:
     show_lines(printable(line) for line in dict.fromkeys(lines) if line)
 
 
-@show.register
+@show_text.register
 def show_differences(found: values.Differences) -> None:
     """Print two models side by side."""
     from rich.table import Table
-    from rich.text import Text
 
     if not found.rows:
         show_message("No differences. Use --all to show equal fields.")
         return
     most = None if console.stream().isatty() else VALUE_WIDTH
     table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    table.add_column("", overflow="fold")
+    table.add_column(style="bold", overflow="fold")
     for record in (found.one, found.other):
-        table.add_column(Text(f"{printable(record.name)}:{record.version}"), overflow="fold", max_width=most)
+        table.add_column(f"{printable(record.name)}:{record.version}", overflow="fold", max_width=most)
     for row in found.rows:
-        cells = (Text(recorded_text(row["field"], value)) for value in row["values"])
-        table.add_row(Text(printable(row["field"]), style="bold"), *cells)
+        table.add_row(printable(row["field"]), *(recorded_text(row["field"], value) for value in row["values"]))
     console.show_grid(table)
 
 
@@ -245,14 +258,14 @@ def recorded_text(field: str, value: Any) -> str:
     return local_time(value) if field == "stored_at" and isinstance(value, datetime) else text(field, value)
 
 
-@show.register
+@show_text.register
 def show_stored(stored: values.Stored) -> None:
     """Say what was stored."""
     record = stored.record
     show_message(f"Stored {printable(record.name)}, version {record.version} ({size(record.size)}).")
 
 
-@show.register
+@show_text.register
 def show_change(change: values.Change) -> None:
     """Say which fields changed."""
     changes = differences(change.before.metadata, change.after.metadata)
@@ -270,7 +283,7 @@ def show_deletion_plan(records: Sequence[ModelRecord]) -> None:
     show_message(f"Deleting frees {size(sum(record.size for record in records))}.")
 
 
-@show.register
+@show_text.register
 def show_deletion(deletion: values.Deletion) -> None:
     """Say what was deleted, and which versions are current now."""
     for record in deletion.records:
@@ -279,7 +292,7 @@ def show_deletion(deletion: values.Deletion) -> None:
         show_message(f"The current version of {printable(left.name)} is now {left.version}.")
 
 
-@show.register
+@show_text.register
 def show_requirements(requirements: values.Requirements) -> None:
     """Print the required fields, and say which models lack one."""
     required, incomplete = requirements.required, requirements.incomplete
@@ -296,13 +309,13 @@ def show_requirements(requirements: values.Requirements) -> None:
             show_message(f"  and {len(incomplete) - MOST_INCOMPLETE:,} more; --json lists them all")
 
 
-@show.register
+@show_text.register
 def show_download(download: values.Download) -> None:
     """Say what was written where."""
     show_message(f"Wrote {download.name} to {download.file} ({size(download.size)}).")
 
 
-@show.register
+@show_text.register
 def show_backup(made: Backup) -> None:
     """Say what was copied, and what was not."""
     for damage in made.damaged:
@@ -318,7 +331,7 @@ def show_imports(record: ModelRecord) -> None:
     console.show_grid(pairs({"imports": imports}, console.page(err=True, wrap=False).width), err=True)
 
 
-@show.register
+@show_text.register
 def show_trust(trust: values.Trust) -> None:
     """Say what was added to the list."""
     if trust.added:
@@ -327,14 +340,14 @@ def show_trust(trust: values.Trust) -> None:
         show_message("Nothing to add: every import is already on the list.")
 
 
-@show.register
+@show_text.register
 def show_checks(checks: values.Checks) -> None:
     """Print a line for each model, then the commands that install what is missing."""
-    show_states((one.verdict, f"{one.name}:{one.version}", one.reasons) for one in checks.models)
-    show_fixes(one.fix for one in checks.models)
+    show_states((one["verdict"], f"{one['name']}:{one['version']}", one["reasons"]) for one in checks.models)
+    show_fixes(one["fix"] for one in checks.models)
 
 
-@show.register
+@show_text.register
 def show_diagnosis(diagnosis: values.Diagnosis) -> None:
     """Print a line for each finding, followed by advice."""
     show_states(
@@ -349,16 +362,15 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
     from rich.text import Text
 
     grid = Table.grid(padding=(0, GAP, 0, 0))
-    for _ in range(3):
-        grid.add_column(overflow="fold")
+    for style in ("", "bold", ""):
+        grid.add_column(style=style, overflow="fold")
     for state, name, lines in rows:
-        text = Text(printable_lines(lines))
-        grid.add_row(Text(state, style=STYLES[state]), Text(printable(name), style="bold"), text)
+        grid.add_row(Text(state, style=STYLES[state]), printable(name), printable_lines(lines))
     if grid.rows:
         console.show_grid(grid)
 
 
-@show.register
+@show_text.register
 def show_verified(verified: values.Verified) -> None:
     """Print a line for each damaged version, and say how many are intact."""
     found = verified.found
@@ -373,10 +385,14 @@ def versions(count: int) -> str:
     return "1 version" if count == 1 else f"{count:,} versions"
 
 
-@show.register
+@show_text.register
 def show_topic(page: values.Topic) -> None:
     """Print a page, without the marks and targets of its links; on a terminal, through a pager."""
     text = re.sub(r"(\n+\.\. _\w+: \S+)+\n*\Z", "\n", page.text)
     # The first column of a table keeps its width.
     text = re.sub(r"\b([a-z]+)_(?=  )", r"\1 ", text)
-    console.show_page(re.sub(r"\b([a-z]+)_(?![\w`])", r"*\1*", text))
+    text = re.sub(r"\b([a-z]+)_(?![\w`])", r"*\1*", text)
+    if console.stream().isatty():
+        click.echo_via_pager(text)
+    else:
+        console.write(text.rstrip("\n"))
