@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 #: The fields that the store records itself and that can differ between two models.
 RECORDED = ("type", "size", "sha256", "stored_at", "stored_by", "python", "platform", "protocol")
 
-#: The fields that determine whether a model can be loaded.
-_NEEDS = ("imports", "troubles", "packages", "suppliers", "python", "protocol", "has_code")
-
 #: The maximum number of imports recorded for a pickle; legitimate pickles have a few dozen.
 MOST_IMPORTS = 300
 
@@ -181,7 +178,7 @@ class ModelRecord:
         """Return what the pickle needs to be loaded."""
         from views_runs.pickles.loadability import Needs
 
-        return Needs.recorded(**{name: getattr(self, name) for name in _NEEDS})
+        return Needs.recorded(**vars(self))
 
     def as_json(self) -> dict[str, Any]:
         """Return the record as a dict for `json.dumps`, with times as ISO 8601 strings."""

@@ -144,6 +144,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
             f"views_runs needs SQLite 3.38 or later, but this Python has {sqlite3.sqlite_version}", "Use a newer Python"
         )
     refuse_foreign_wal(path, timeout)
+    journal = companion(path, "-journal")
     connection = Connection(path, timeout, "rwc" if create else "rw")
     try:
         with connection.snapshot():
@@ -168,7 +169,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
             schema.lay_out(connection)
             log.info("created a new store, %s", path)
         if create:
-            _reserve_journal(connection)
+            _reserve_journal(connection, journal)
     except BaseException:
         connection.close()
         raise
@@ -216,9 +217,8 @@ def share_with_group(path: Path) -> None:
             path.chmod(path.stat().st_mode | stat.S_IRGRP | stat.S_IWGRP)
 
 
-def _reserve_journal(connection: Connection) -> None:
+def _reserve_journal(connection: Connection, journal: Path) -> None:
     """Allocate the journal, which may have been removed, so that it can still be written when the disk is full."""
-    journal = companion(connection.path, "-journal")
     with suppress(OSError, StorageError):
         if journal.exists() and journal.stat().st_size >= JOURNAL_SIZE:
             return

@@ -199,7 +199,7 @@ def check_coherence(path: Path, say: Callable[[str], object] | None) -> Iterator
     """Run the test with another computer, or advise it for a network share."""
     if say:
         yield from describe_encounter(peer.meet(path.parent, say))
-    elif (mount := filesystems.find_mount(path)) and not mount.is_local:
+    elif (mount := filesystems.find_mount(path)) and mount.kind not in filesystems.LOCAL:
         text = "only a test with a second computer shows whether both see the same data"
         advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
         yield Finding("coherence", "ok", text, advice)
