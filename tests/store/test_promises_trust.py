@@ -13,7 +13,7 @@ import pytest
 from tests.support.machine import need
 from tests.support.planted import plant
 from views_runs import OpenPermissionsError, Storage, StorageError, UntrustedModelError
-from views_runs.pickles import opcodes, trust
+from views_runs.pickles import opcodes, permissions, trust
 
 
 @pytest.mark.parametrize("through", ["link to the file", "link to the folder", "link to a folder above"])
@@ -40,6 +40,65 @@ def test_an_open_folder_above_the_real_store(tmp_path: Path, through: str) -> No
         folder.chmod(0o1777)
         assert store.fetch("m") == 1
         folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("relative", [False, True])
+@pytest.mark.parametrize("through", ["a folder's link", "a file's link", "a link with .."])
+def test_an_open_folder_between_two_links(tmp_path: Path, through: str, relative: bool) -> None:
+    """Whoever can write a folder that only links lead through can lead the last one elsewhere."""
+    need(os.name == "posix", "there are no mode bits")
+    mine, between, safe = (tmp_path / name for name in ("mine", "between", "safe"))
+    for folder in (mine, between, safe / "below"):
+        folder.mkdir(parents=True)
+    Storage(safe / "models.db").store("m", 1)
+
+    def link(path: Path, target: Path) -> None:
+        path.symlink_to(os.path.relpath(target, path.parent) if relative else target)
+
+    if through == "a file's link":
+        link(between / "mid.db", safe / "models.db")
+        link(mine / "models.db", between / "mid.db")
+        path = mine / "models.db"
+    else:
+        link(between / "data", safe / "below" if through == "a link with .." else safe)
+        link(mine / "data", between / "data")
+        path = mine / "data" / ".." / "models.db" if through == "a link with .." else mine / "data" / "models.db"
+    store = Storage(safe / "models.db")
+    # As it is given: Storage removes `..` itself, and this is what the lists of trust and other callers may give.
+    assert [*permissions.open_to_everyone(path)] == [] and store.fetch("m") == 1
+    between.chmod(0o777)
+    assert [place for place, _ in permissions.open_to_everyone(path)] == [between]
+    if through != "a link with ..":
+        with pytest.raises(OpenPermissionsError, match=f"can write to {between}, "):
+            Storage(path).fetch("m")
+        findings = [finding.text for finding in Storage(path).doctor() if finding.state == "failure"]
+        assert [text for text in findings if str(between) in text]
+    between.chmod(0o1777)
+    assert [*permissions.open_to_everyone(path)] == []
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    """They lead nowhere, and are followed no further than the system follows them."""
+    need(os.name == "posix", "there are no mode bits")
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    assert len([*permissions.list_folders(tmp_path / "a" / "models.db")]) < 1000
+
+
+def test_the_list_behind_an_open_folder(store: Storage, tmp_path: Path) -> None:
+    """The user's own list is held to the same."""
+    need(os.name == "posix", "there are no mode bits")
+    store.store("m", Fraction(1, 2))
+    trust.add_all(store.inspect("m"))
+    own, between = trust.path(), tmp_path / "between"
+    between.mkdir()
+    own.rename(tmp_path / "list.txt")
+    (between / "list.txt").symlink_to(tmp_path / "list.txt")
+    own.symlink_to(between / "list.txt")
+    assert store.fetch("m", trusted=True) == Fraction(1, 2)
+    between.chmod(0o777)
+    with pytest.raises(StorageError, match=f"can write to {between}, and so change this list"):
+        store.fetch("m", trusted=True)
 
 
 def test_an_open_folder_with_the_list(store: Storage) -> None:

@@ -13,6 +13,9 @@ from views_runs.exceptions import OpenPermissionsError
 
 log = logging.getLogger("views_runs")
 
+#: The number of links after which Linux gives up.
+MOST_LINKS = 40
+
 _MOVE = "Move the store to a folder of its own, for example with `viewser model backup FILE`"
 
 
@@ -47,9 +50,7 @@ def open_to_everyone(path: Path, move: str = _MOVE) -> Iterator[tuple[Path, str]
     if os.name != "posix":
         return
     own = [*list_places(path)]
-    real = Path(os.path.realpath(path))
-    # If the path is a link, the folders on the way to the link matter too.
-    for place in dict.fromkeys([*own, *path.parents, *real.parents]):
+    for place in dict.fromkeys([*own, *list_folders(path)]):
         try:
             mode = place.stat().st_mode
         except OSError:
@@ -71,3 +72,27 @@ def list_places(path: Path) -> Iterator[Path]:
     for place in (real, f"{real}-journal", os.path.dirname(real)):
         if os.path.exists(place):
             yield Path(place)
+
+
+def list_folders(path: Path) -> Iterator[Path]:
+    """Yield each folder in which the system looks something up on the way to a file, links on the way included.
+
+    Whoever can write to one of them can lead the way elsewhere.
+    """
+    place, *rest = path.absolute().parts
+    folder, links = Path(place), 0
+    while rest:
+        step = rest.pop(0)
+        if step == "..":
+            folder = folder.parent
+            continue
+        yield folder
+        found = folder / step
+        if not found.is_symlink():
+            folder = found
+        elif (links := links + 1) > MOST_LINKS:
+            return
+        else:
+            target = Path(os.readlink(found))
+            rest = [*target.relative_to(target.anchor).parts, *rest]
+            folder = Path(target.anchor or folder)
