@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import date, datetime
 from typing import Any, NamedTuple
 
+from views_runs import signals
 from views_runs.exceptions import InvalidMetadataError
 
 #: The maximum nesting depth: enough for any metadata, and well below the limit of SQLite's JSON functions (1000).
@@ -295,6 +296,7 @@ def _as_dict(model: Any) -> dict[str, Any]:
             return dict(model.model_dump())
         fields = {field.name: getattr(model, field.name) for field in dataclasses.fields(model)}
     except Exception as error:
+        signals.let_through(error)
         # Serializers and properties are user code, and may raise anything.
         raise InvalidMetadataError(
             f"is a {_name_type(model)} and cannot be converted to a dict: {type(error).__name__}: {error}"

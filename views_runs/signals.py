@@ -2,6 +2,8 @@
 
 import signal
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -14,6 +16,15 @@ def let_through(error: Exception) -> None:
     handlers = [_find_code(signal.getsignal(number)) for number in signal.valid_signals()]
     if any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__)):
         raise error
+
+
+@contextmanager
+def ignoring_failures() -> Iterator[None]:
+    """Like ``suppress(Exception)``, but let through what a signal handler raises."""
+    try:
+        yield
+    except Exception as error:
+        let_through(error)
 
 
 def _find_code(handler: Any) -> Any:

@@ -14,6 +14,7 @@ from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
 from views_runs.database.connection import Connection
+from views_runs.pickles import packages
 
 ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r"
 
@@ -106,3 +107,46 @@ def test_while_it_is_unpickled(store: Storage) -> None:
     store.store("m", Slow("unpickled"))
     with pytest.raises(Alarm, match="time is up"):
         store.fetch("m")
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_the_culprit_is_looked_for(store: Storage) -> None:
+    """The part that was looked at is not taken for the culprit."""
+
+    class Second(list[int]):
+        """The signal comes when it is pickled for the second time, by itself."""
+
+        def __reduce__(self) -> Any:
+            self.append(1)
+            send(len(self) == 2)
+            return list, ()
+
+    with pytest.raises(Alarm):
+        store.store("m", [Second(), lambda: 0])
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_metadata_is_converted(store: Storage) -> None:
+    """A signal in the method that makes a dict of metadata is not an error of the metadata."""
+
+    class Model:
+        def model_dump(self) -> dict[str, Any]:
+            send(True)
+            return {}
+
+    with pytest.raises(Alarm):
+        store.store("m", 1, Model())
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_distributions_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is remembered as unknown because of a signal."""
+    from importlib import metadata
+
+    version = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: send(True) or version(name))
+    packages.forget()
+    with pytest.raises(Alarm):
+        packages.version("rich")
+    monkeypatch.undo()
+    assert packages.version("rich") == version("rich")

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from views_runs import filesystems
+from views_runs import filesystems, signals
 from views_runs.database import database, locks, owners, schema
 from views_runs.database.connection import SQLITE_VERSION, Connection
 from views_runs.exceptions import InvalidPathError, StorageError, StoreBusyError
@@ -49,6 +49,7 @@ def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
         state = "warning" if isinstance(error, StoreBusyError) else "failure"
         findings.append(Finding(topic, state, error.trouble, error.advice))
     except Exception as error:
+        signals.let_through(error)
         # A damaged store can fail in any way, and the other checks may still be useful.
         findings.append(Finding(topic, "failure", str(error) or type(error).__name__))
     return findings

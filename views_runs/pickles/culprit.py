@@ -4,9 +4,10 @@ import pickle
 import reprlib
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any
+
+from views_runs import signals
 
 #: The maximum duration of the search, in seconds.
 LOOK = 10.0
@@ -43,7 +44,7 @@ def _find_failing_part(path: list[Any], deadline: float) -> tuple[str, Any] | No
             raise TimeoutError
 
     # Objects may run arbitrary code when they are pickled or inspected.
-    with suppress(Exception):
+    with signals.ignoring_failures():
         for step, part in _list_parts(path[-1]):
             # An instance is named rather than its class.
             if type(part) in _LEAVES or part is type(path[-1]):
@@ -53,7 +54,8 @@ def _find_failing_part(path: list[Any], deadline: float) -> tuple[str, Any] | No
             pickler.memo = {id(value): (number, value) for number, value in enumerate(path)}
             try:
                 pickler.dump(part)
-            except Exception:
+            except Exception as error:
+                signals.let_through(error)
                 return step, part
     return None
 

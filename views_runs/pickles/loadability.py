@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pkgutil import get_importer
 from typing import Any
 
+from views_runs import signals
 from views_runs.pickles import packages
 from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
 
@@ -165,6 +166,7 @@ def _can_find(module: str) -> bool:
             # Folders without __init__ are one package together, unless there is one with it.
             found = [spec for spec in found if spec.loader][:1] or found
         return bool(found)
-    except Exception:
+    except Exception as error:
+        signals.let_through(error)
         # Finders can be third-party code, and may search shares and damaged archives.
         return False

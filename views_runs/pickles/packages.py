@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 
+from views_runs import signals
+
 # `importlib.metadata` is imported where needed: the import takes a while, and reading a model rarely needs it.
 
 
@@ -72,7 +74,7 @@ def version(distribution: str) -> str | None:
     """Return the installed version of a distribution; None if it is not installed."""
     from importlib import metadata
 
-    with suppress(Exception):
+    with signals.ignoring_failures():
         return metadata.version(distribution)
     return None
 
@@ -82,7 +84,7 @@ def _distributions() -> dict[str, list[str]]:
     """Return the distributions of each top-level module; cached, because this reads all installed distributions."""
     from importlib import metadata
 
-    with suppress(Exception):
+    with signals.ignoring_failures():
         found = metadata.packages_distributions()
         return {module: sorted({normal(name) for name in names if name}) for module, names in found.items()}
     return {}
@@ -94,7 +96,7 @@ def _requirements(distribution: str) -> list[tuple[str, str]]:
     from importlib import metadata
 
     lines: list[str] = []
-    with suppress(Exception):
+    with signals.ignoring_failures():
         lines = metadata.requires(distribution) or []
     found = (re.match(r"""\s*([A-Za-z0-9._-]+)(?:.*\bextra\s*==\s*['"]([^'"]+))?""", line) for line in lines)
     return [(normal(one[1]), normal(one[2] or "")) for one in found if one]
