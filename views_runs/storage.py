@@ -737,8 +737,9 @@ class Storage:
 
         with self._open("back up the store") as database:
             target = files.choose_target(file, self.path.name, self.path, BackupError).absolute()
-            size = verification.add_sizes(verification.select_models(database.connection, ()))
-            return backup.back_up(database.connection, target, _Counter(2 * size, progress).add)
+            selection = verification.select_models(database.connection, ())
+            counter = _Counter(2 * verification.add_sizes(selection), progress)
+            return backup.back_up(database.connection, selection, target, counter.add)
 
     def doctor(self, peer: bool = False, say: Callable[[str], object] | None = None) -> "list[Finding]":
         """Check the file, its journal, its folder and its file system, and return the findings.

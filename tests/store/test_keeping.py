@@ -1,5 +1,6 @@
 """Verifying a store, and backing it up, while others write to it."""
 
+import itertools
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,66 @@ def test_an_index_that_has_too_much(filled: Storage) -> None:
     [found] = filled.verify().damaged
     assert (found.name, found.version) == ("small", 1)
     assert "an index of the file leads to 'small', but its row is missing" in found.trouble
+
+
+def exchange_roots(path: Path, one: str, other: str) -> None:
+    """Let each of two indexes lead to the pages of the other."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA writable_schema = ON")
+    roots = dict(connection.execute("SELECT name, rootpage FROM sqlite_schema").fetchall())
+    for name, page in (one, roots[other]), (other, roots[one]):
+        connection.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = ?", (page, name))
+    connection.close()
+
+
+UPLOADS, NAMES = "sqlite_autoindex_models_1", "sqlite_autoindex_models_2"
+INDEXES = ["models_record", UPLOADS, NAMES, "sqlite_autoindex_model_parts_1"]
+
+
+@pytest.mark.parametrize("one, other", [*itertools.combinations(INDEXES, 2)])
+def test_indexes_that_lead_astray(
+    store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one: str, other: str
+) -> None:
+    """Reading everything ends, also where an index leads in a circle; a backup takes the models from their table."""
+    monkeypatch.setattr("views_runs.database.verification.ROWS_PER_READ", 10)
+    for number in range(45):
+        store.store(f"m{number}", number, {"number": number})
+    exchange_roots(store.path, one, other)
+    damaged = store.verify().damaged
+    is_used = {one, other} & {"models_record", NAMES}
+    assert len(damaged) == (45 if is_used else 0)
+    copy = store.backup(tmp_path / "copy.db")
+    assert (copy.versions, copy.damaged, copy.deleted) == (45, (), ())
+    found = Storage(copy.path).find(sort="number")
+    assert [record.metadata for record in found] == [{"number": number} for number in range(45)]
+
+
+def test_a_name_that_an_index_does_not_lead_to(store: Storage) -> None:
+    """A name that one index knows and the other does not is not recommended in its own place."""
+    for number in range(3):
+        store.store(f"m{number}", number)
+    exchange_roots(store.path, UPLOADS, NAMES)
+    with pytest.raises(ModelNotFoundError, match="'m1' was stored just now, or an index of the file is damaged. Try"):
+        store.fetch("m1")
+    with pytest.raises(ModelNotFoundError, match="there is no model 'm7'"):
+        store.fetch("m7")
+
+
+def test_a_name_that_is_null(filled: Storage, tmp_path: Path) -> None:
+    """Damage can make a name NULL: the others are verified and copied, and it is reported."""
+    rewrite = "UPDATE sqlite_schema SET sql = replace(sql, ?, ?) WHERE name = 'models'"
+    for old, new in ("name TEXT NOT NULL", "name TEXT"), ("name TEXT", "name TEXT NOT NULL"):
+        with closing(sqlite3.connect(filled.path, isolation_level=None)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(rewrite, (old, new))
+        if new == "name TEXT":
+            with closing(sqlite3.connect(filled.path, isolation_level=None)) as connection:
+                connection.execute("UPDATE models SET name = NULL WHERE name = 'small' AND version = 1")
+    verification = filled.verify()
+    assert [found.name for found in verification.damaged] == [""]
+    copy = filled.backup(tmp_path / "copy.db")
+    assert (copy.versions, len(copy.damaged)) == (verification.versions - 1, 1)
+    assert len(filled.find(all_versions=True)) == verification.versions - 1
 
 
 def test_nobody_waits(filled: Storage) -> None:
@@ -418,8 +480,8 @@ def test_a_copy_that_is_not_what_was_written(filled: Storage, monkeypatch: pytes
 
     fill = backup._copy_all
 
-    def lose(source: object, copy: object, progress: object) -> object:
-        result = fill(source, copy, progress)  # type: ignore[arg-type]
+    def lose(source: object, copy: object, *others: object) -> object:
+        result = fill(source, copy, *others)  # type: ignore[arg-type]
         copy.change("UPDATE model_parts SET data = x'00' WHERE part = 2")  # type: ignore[attr-defined]
         return result
 

@@ -6,7 +6,7 @@ commits (the online backup).
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from views_runs import files
 from views_runs.database import database, owners, schema
 from views_runs.database.connection import Connection
 from views_runs.database.models import TABLE, Models
-from views_runs.database.verification import Progress, select_models, verify
+from views_runs.database.verification import Progress, Selection, refuse_lost_row, select_models, verify
 from views_runs.exceptions import (
     BackupError,
     CorruptModelError,
@@ -38,7 +38,7 @@ _WHOLE = {"names": "name, versions", "required_fields": "field", "sqlite_sequenc
 _HASTE = "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;"
 
 
-def back_up(source: Connection, target: Path, progress: Progress) -> Backup:
+def back_up(source: Connection, selection: Selection, target: Path, progress: Progress) -> Backup:
     """Copy a store to a new file, and verify the copy; report the bytes just copied or read back."""
     # Read now: the path may be gone by the time the copy is complete.
     mode = source.path.stat().st_mode & 0o777
@@ -51,7 +51,7 @@ def back_up(source: Connection, target: Path, progress: Progress) -> Backup:
         with _as_backup_error(beside, target), Connection(beside, 0) as copy:
             copy.script(_HASTE)
             schema.lay_out(copy)
-            deleted, damaged = _copy_all(source, copy, progress)
+            deleted, damaged = _copy_all(source, copy, selection, progress)
         with _as_backup_error(beside, target):
             verified = _verify_copy(beside, progress)
         beside.chmod(mode)
@@ -97,9 +97,11 @@ def _remove_leftovers(folder: Path) -> None:
             files.remove(file)
 
 
-def _copy_all(source: Connection, copy: Connection, progress: Progress) -> tuple[tuple[str, ...], tuple[Damage, ...]]:
+def _copy_all(
+    source: Connection, copy: Connection, selection: Selection, progress: Progress
+) -> tuple[tuple[str, ...], tuple[Damage, ...]]:
     """Copy everything; return the versions deleted in the meantime, and the damaged ones."""
-    models, damaged = _copy_tables(source, copy)
+    models, damaged = _copy_tables(source, copy, selection)
     deleted = []
     for row in models:
         name, version = row[1:3]
@@ -115,11 +117,13 @@ def _copy_all(source: Connection, copy: Connection, progress: Progress) -> tuple
     return tuple(deleted), tuple(damaged)
 
 
-def _copy_tables(source: Connection, copy: Connection) -> tuple[list[tuple[Any, ...]], list[Damage]]:
+def _copy_tables(
+    source: Connection, copy: Connection, selection: Selection
+) -> tuple[list[tuple[Any, ...]], list[Damage]]:
     """Copy the small tables; return the rows of the models, from the same snapshot, and the damaged ones."""
     with source.snapshot():
         whole = {table: source.rows(f"SELECT {columns} FROM {table}") for table, columns in _WHOLE.items()}
-        models, damaged = _read_rows(source)
+        models, damaged = _read_rows(source, selection)
     with copy.transaction():
         for table, columns in _WHOLE.items():
             copy.change(f"DELETE FROM {table}")
@@ -131,19 +135,25 @@ def _copy_tables(source: Connection, copy: Connection) -> tuple[list[tuple[Any, 
     return models, damaged
 
 
-def _read_rows(source: Connection) -> tuple[list[tuple[Any, ...]], list[Damage]]:
-    select = f"SELECT {_COLUMNS} FROM {TABLE}"
-    try:
-        return source.rows(f"{select} ORDER BY id"), []
-    except StoreDamagedError:
-        # Read the rows one by one, to copy those that can be read.
-        found, damaged = [], []
-        for id, (name, version, _) in sorted(select_models(source, ()).items()):
-            try:
-                found += source.rows(f"{select} WHERE id = ?", (id,))
-            except StoreDamagedError as error:
-                damaged.append(Damage(name, version, str(error)))
-        return found, damaged
+def _read_rows(source: Connection, selection: Selection) -> tuple[list[tuple[Any, ...]], list[Damage]]:
+    """Return the rows of the models, and the damaged ones, although the index of records may lead astray."""
+    with suppress(StoreDamagedError):
+        rows = source.rows(f"SELECT {_COLUMNS} FROM {TABLE} ORDER BY id")
+        listed = {id: (name, version) for id, name, version, *_ in rows}
+        lost = [id for id, (name, version, _) in selection.items() if listed.get(id) != (name, version)]
+        # Those without a row have been deleted since they were selected.
+        if not any(source.row("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)) for id in lost):
+            return rows, []
+    found, damaged = [], []
+    for id, (name, version, _) in sorted(selection.items()):
+        try:
+            rows = source.rows(f"SELECT {_COLUMNS} FROM models NOT INDEXED WHERE id = ?", (id,))
+            found += rows
+            if not rows:
+                refuse_lost_row(source, id, name)
+        except StoreDamagedError as error:
+            damaged.append(Damage(name, version, str(error)))
+    return found, damaged
 
 
 def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], progress: Progress) -> None:

@@ -255,13 +255,18 @@ class Models:
         """Return the error for a model that does not exist, with suggestions."""
         select = "SELECT version FROM models WHERE name = ? ORDER BY version DESC LIMIT 9"
         versions = [str(version) for (version,) in self._connection.rows(select, (reference.name,))]
-        if versions:
+        if versions and reference.version is not None:
             return ModelNotFoundError(
                 f"the model {reference.name!r} has no version {reference.version}; "
                 f"its {'only version is' if len(versions) == 1 else 'versions are'} {', '.join(versions)}"
             )
         select = f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?"
         others = [name for (name,) in self._connection.rows(select, (MAX_GUESSES,)) if isinstance(name, str)]
+        if versions or reference.name in others:
+            return ModelNotFoundError(
+                f"the model {reference.name!r} was stored just now, or an index of the file is damaged",
+                "Try again. If the error persists, run `viewser model verify`",
+            )
         return ModelNotFoundError(f"there is no model {reference.name!r}", names.suggest(reference.name, others))
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:

@@ -22,12 +22,16 @@ _RESTORE = "Restore the file from a backup"
 
 def select_models(connection: Connection, references: Sequence[Reference]) -> Selection:
     """Return the versions of these models, or of all models, even if the rest of their rows is unreadable."""
-    models = dict(_walk(connection, TABLE))
-    try:
-        models |= dict(_walk(connection, "models NOT INDEXED"))
-    except StoreDamagedError:
-        # A page of the table cannot be read: its models are reported later, when they are read.
-        pass
+    models: Selection = {}
+    errors = []
+    for table in TABLE, "models NOT INDEXED":
+        try:
+            models.update(_walk(connection, table))
+        except StoreDamagedError as error:
+            # Models that only one of the two leads to are reported later, when they are read.
+            errors.append(error)
+    if len(errors) == 2:
+        raise errors[0]
     found: Selection = {}
     for reference in references:
         own = {
@@ -93,14 +97,19 @@ def _read(connection: Connection, id: int, name: str, progress: Progress) -> int
     models, size = Models(connection), 0
     row = models.row_of(id)
     if row is None:
-        if connection.row(f"SELECT 1 FROM {TABLE} WHERE id = ?", (id,)):
-            raise StoreDamagedError(f"an index of the file leads to {name!r}, but its row is missing", _RESTORE)
+        refuse_lost_row(connection, id, name)
         raise ModelNotFoundError("the model was deleted")
     with models.pieces(row) as pieces:
         for piece in pieces:
             size += len(piece)
             progress(len(piece))
     return size
+
+
+def refuse_lost_row(connection: Connection, id: int, name: str) -> None:
+    """Raise an error if an index leads to a row that does not exist."""
+    if connection.row(f"SELECT 1 FROM {TABLE} WHERE id = ?", (id,)):
+        raise StoreDamagedError(f"an index of the file leads to {name!r}, but its row is missing", _RESTORE)
 
 
 def _check_row(connection: Connection, id: int, name: str) -> None:
