@@ -1,0 +1,83 @@
+"""Rows whose columns hold what this package does not write: they are reported, and the others are shown."""
+
+import sqlite3
+from collections.abc import Callable
+
+import pytest
+from click.testing import Result
+
+from views_runs import Damage, Storage, StorageError
+
+#: A column, a value in SQL that its type does not exclude, and what is said of it.
+ODD = {
+    "a text as size": ("size", "'abc'", "'abc' is not of the type int"),
+    "a float as size": ("size", "1.5", "1.5 is not of the type int"),
+    "bytes as user": ("stored_by", "x'61'", "b'a' is not of the type str"),
+    "bytes as digest": ("sha256", "x'61'", "b'a' is not of the type str"),
+    "a text as version": ("version", "'two'", "'two' is not of the type int"),
+    "bytes as time": ("stored_at", "x'61'", "TypeError"),
+    "no time": ("stored_at", "'yesterday'", "Invalid isoformat string"),
+    "the year 0": ("stored_at", "'0000-01-01T00:00:00+00:00'", "year"),
+    "the year 1": ("stored_at", "'0001-01-01T00:00:00+00:00'", "is out of range"),
+    "the last year": ("stored_at", "'9999-12-31T23:59:59+00:00'", "is out of range"),
+    "no environment": ("environment", "'[]'", "is not a JSON object"),
+    "bytes as environment": ("environment", "x'00ff'", "cannot be read"),
+}
+
+
+@pytest.fixture
+def others(store: Storage) -> Storage:
+    """A store of three models, of which the second will be changed."""
+    for name in ("first", "odd", "last"):
+        store.store(name, name, {"author": "testuser"})
+    return store
+
+
+@pytest.mark.parametrize("column, value, said", ODD.values(), ids=ODD)
+def test_odd_columns(
+    others: Storage, sql: sqlite3.Connection, column: str, value: str, said: str, viewser: Callable[..., Result]
+) -> None:
+    """Each operation on the row is an error that says what is wrong; lists show the other rows."""
+    sql.execute(f"UPDATE models SET {column} = {value} WHERE name = 'odd'")
+    damaged: list[Damage] = []
+    assert [record.name for record in others.find(sort="name", on_damage=damaged.append)] == ["first", "last"]
+    [damage] = damaged
+    assert damage.name == "odd" and said in damage.trouble
+    listed = viewser("model", "list", exit_code=1)
+    assert "first" in listed.stdout and "last" in listed.stdout and "odd" in listed.stderr
+    assert "Traceback" not in listed.output
+    for operation in (
+        lambda: others.inspect("odd"),
+        lambda: others.diff("odd", "first"),
+        lambda: others.check("odd"),
+        lambda: others.annotate("odd", note="x"),
+        lambda: others.store("odd", 1),
+        lambda: others.fetch_metadata("odd"),
+        lambda: others.versions("odd"),
+    ):
+        with pytest.raises(StorageError):
+            operation()
+    assert [record.name for record, _ in others.check(on_damage=damaged.append)] == ["last", "first"]
+    assert [found.name for found in others.verify().damaged] == ["odd"]
+    assert others.fetch("first") == "first"
+    assert others.delete("odd") is None
+    assert others.list(sort="name") == ["first", "last"]
+
+
+def test_a_time_without_an_offset(others: Storage, sql: sqlite3.Connection) -> None:
+    """Times in the file are in UTC."""
+    sql.execute("UPDATE models SET stored_at = '2026-01-31T12:00:00' WHERE name = 'odd'")
+    assert others.inspect("odd").stored_at.isoformat() == "2026-01-31T12:00:00+00:00"
+
+
+def test_odd_rows_of_the_other_tables(others: Storage, sql: sqlite3.Connection) -> None:
+    """What is not the model's own row stops nothing."""
+    sql.execute("INSERT INTO required_fields VALUES (x'617574686f72')")
+    sql.execute("INSERT INTO uploads (owner, started_at, beat) VALUES (x'00', 5, 'many')")
+    sql.execute("INSERT INTO watches VALUES ('no upload', x'00', 'no beat', 'long ago')")
+    assert others.required() == ["author"]
+    assert others.store("new", 1, {"author": "testuser"}).version == 1
+    with pytest.raises(StorageError, match="requires author"):
+        others.store("newer", 1)
+    assert len(others.list()) == 4 and others.doctor()
+    others.delete("first")
