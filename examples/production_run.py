@@ -58,10 +58,8 @@ def fetch_or_train(store: Storage, name: str, model: str, partition: str, panel:
     def train() -> Any:
         return clone(MODELS[model]).fit(*training_data(panel, *months))
 
-    fetched = store.fetch_or_train(name, train, wanted_metadata(*months))
-    if store.fetch_metadata(name).author is None:
-        store.annotate(name, author=getpass.getuser(), run_id=RUN_ID)
-    return fetched
+    recorded = {"author": getpass.getuser(), "run_id": RUN_ID}
+    return store.fetch_or_train(name, train, wanted_metadata(*months), recorded=recorded)
 
 
 def wanted_metadata(start: int, end: int) -> ModelMetadata:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from views_runs import storage
     from views_runs.metadata import Metadata, ModelMetadata
     from views_runs.pickles.loadability import Verdict
-    from views_runs.records import Backup, Damage, Finding, ModelRecord, Verification
+    from views_runs.records import Backup, Damage, Finding, ModelRecord, Obtained, Verification
     from views_runs.storage import Storage
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "ModelPickleError",
     "ModelRecord",
     "NotAStoreError",
+    "Obtained",
     "OpenPermissionsError",
     "QueryError",
     "Storage",

@@ -83,7 +83,9 @@ class QueryError(StorageError, ValueError):
 
 
 class ModelExistsError(StorageError, FileExistsError):
-    """A model with this name already exists, and ``overwrite=True`` was not given."""
+    """A model with this name already exists, and ``overwrite=True`` was not given; ``record`` is that model's."""
+
+    record: Any = None
 
 
 class ModelNotFoundError(StorageError, KeyError):

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from views_runs import metadata as codec
 from views_runs import names
@@ -18,6 +18,8 @@ from views_runs.metadata import Metadata, differences, is_equivalent, to_jsonabl
 
 if TYPE_CHECKING:
     from views_runs.pickles.loadability import Needs, Verdict
+
+T = TypeVar("T")
 
 #: The fields that the store records itself and that can differ between two models.
 RECORDED = ("type", "size", "sha256", "stored_at", "stored_by", "python", "platform", "protocol")
@@ -62,20 +64,20 @@ class Entry(NamedTuple):
     metadata: Metadata | None = None
     #: Whether to add a version if the model exists.
     overwrite: bool = False
-    #: Whether to add a version only if the current one's metadata is not equivalent.
-    unless_equivalent: bool = False
+    #: Add a version unless the current one has this metadata.
+    unless_has: Metadata | None = None
 
     @classmethod
-    def of(cls, name: str, metadata: Any, overwrite: bool = False, unless_equivalent: bool = False) -> "Entry":
+    def of(cls, name: str, metadata: Any, overwrite: bool = False, unless_has: Metadata | None = None) -> "Entry":
         """Check a new name and encode metadata."""
         columns, fetched = encode(metadata)
-        return cls(names.check_new_name(name), columns, fetched, overwrite, unless_equivalent)
+        return cls(names.check_new_name(name), columns, fetched, overwrite, unless_has)
 
     def may_follow(self, current: "ModelRecord") -> bool:
         """Return whether this entry may be added as the version after the current one."""
-        if self.unless_equivalent:
-            return not is_equivalent(current.metadata, self.metadata or {})
-        return self.overwrite
+        if self.unless_has is None:
+            return self.overwrite
+        return not is_equivalent(current.metadata, self.unless_has)
 
 
 def encode(metadata: Any) -> tuple[tuple[str | None, str | None], Metadata | None]:
@@ -86,6 +88,16 @@ def encode(metadata: Any) -> tuple[tuple[str | None, str | None], Metadata | Non
     fetched = codec.decode(text, datetimes)
     codec.check(fetched)
     return (text, datetimes), fetched
+
+
+def combine(needed: Any, recorded: Any) -> tuple[Metadata, Metadata]:
+    """Return the needed metadata, and all metadata, as they will be fetched."""
+    wanted, more = (encode({} if given is None else given)[1] or Metadata() for given in (needed, recorded))
+    for field in wanted.keys() & more.keys():
+        raise InvalidMetadataError(
+            f"metadata field {field} is both needed and recorded", field, "Give it in one of the two"
+        )
+    return wanted, Metadata(wanted | more)
 
 
 @dataclass(frozen=True)
@@ -257,6 +269,16 @@ def as_records(rows: Iterable[tuple[Any, ...]]) -> list[ModelRecord | Damage]:
         except StoreDamagedError as error:
             found.append(Damage(str(row[0]), row[1] if isinstance(row[1], int) else 0, str(error)))
     return found
+
+
+class Obtained(NamedTuple, Generic[T]):
+    """The result of `Storage.obtain`."""
+
+    model: T
+    #: The record of the stored model.
+    record: ModelRecord
+    #: Whether the model was trained, rather than fetched.
+    trained: bool
 
 
 class Decided(StrEnum):

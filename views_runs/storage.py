@@ -34,7 +34,19 @@ from views_runs.pickles import loadability, opcodes, packages, permissions, pick
 from views_runs.pickles.loadability import Verdict
 from views_runs.pickles.parts import PickleWriter
 from views_runs.query import Question
-from views_runs.records import Backup, Damage, Decided, Entry, Finding, ModelRecord, Reference, Verification, encode
+from views_runs.records import (
+    Backup,
+    Damage,
+    Decided,
+    Entry,
+    Finding,
+    ModelRecord,
+    Obtained,
+    Reference,
+    Verification,
+    combine,
+    encode,
+)
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -158,11 +170,11 @@ class Storage:
         metadata: Any,
         fill: Callable[[PickleWriter], object],
         overwrite: bool,
-        unless_equivalent: bool = False,
+        unless_has: Metadata | None = None,
     ) -> ModelRecord:
         """Store whatever `fill` writes to a `PickleWriter`."""
         with self._open(f"store {name!r}", create=True) as database:
-            entry = Entry.of(name, metadata, overwrite, unless_equivalent)
+            entry = Entry.of(name, metadata, overwrite, unless_has)
             if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
@@ -171,21 +183,12 @@ class Storage:
                 fill(writer)
                 return upload.publish(entry, writer.finish())
 
-    def fetch_or_train(self, name: str, train: Callable[[], T], metadata: Any, retrain: bool = False) -> T:
+    def fetch_or_train(
+        self, name: str, train: Callable[[], T], metadata: Any, retrain: bool = False, recorded: Any = None
+    ) -> T:
         """Return the stored model if its metadata matches; otherwise train a new one, store it, and return it.
 
-        The logger ``views_runs`` records the decision at level INFO, with the reason, such as ``train_end 480 -> 492``.
-
-        Args:
-            name: the model's name.
-            train: called without arguments to train the model; returns it.
-            metadata: the metadata that the stored model must have, compared as by `exists_with_metadata`; a newly
-                trained model is stored with it.
-            retrain: train even if the stored model matches.
-
-        Raises:
-            StorageError: the store cannot be used; raised before the training if possible. If the trained model cannot
-                be stored, the exception's ``model`` attribute holds it.
+        This is ``obtain(...).model``; see `obtain` for the arguments, of which `metadata` is `needed` there.
 
         >>> store = Storage("models.db")
         >>> store.fetch_or_train("forest", lambda: "trained", {"train_end": 480})
@@ -195,35 +198,71 @@ class Storage:
         >>> store.fetch_or_train("forest", lambda: "trained again", {"train_end": 492})
         'trained again'
         """
-        metadata = {} if metadata is None else metadata
-        version = self._find_equivalent(name, metadata, retrain)
-        if version is not None:
+        return self.obtain(name, train, metadata, recorded, retrain).model
+
+    def obtain(
+        self, name: str, train: Callable[[], T], needed: Any, recorded: Any = None, retrain: bool = False
+    ) -> Obtained[T]:
+        """Fetch the stored model if its metadata matches; otherwise train a new one and store it.
+
+        The logger ``views_runs`` records the decision at level INFO, with the reason, such as ``train_end 480 -> 492``.
+
+        Args:
+            name: the model's name.
+            train: called without arguments to train the model; returns it.
+            needed: the metadata that the stored model must have, compared as by `exists_with_metadata`.
+            recorded: further metadata to store with a newly trained model, such as its author and the run; it is not
+                compared. Fields that the store requires can be in either.
+            retrain: train even if the stored model matches.
+
+        Returns:
+            The model, its record, and whether it was trained. If another process has stored an equivalent model during
+            the training, the record is of that model.
+
+        Raises:
+            InvalidMetadataError: a field is both needed and recorded, or a required field is in neither.
+            StorageError: the store cannot be used; raised before the training if possible. If the trained model cannot
+                be stored, the exception's ``model`` attribute holds it.
+
+        >>> store = Storage("models.db")
+        >>> result = store.obtain("forest", lambda: "trained", {"train_end": 480}, {"run_id": "2026-11"})
+        >>> result.model, result.record.version, result.trained
+        ('trained', 1, True)
+        >>> store.obtain("forest", lambda: "trained again", {"train_end": 480}, {"run_id": "2026-12"}).trained
+        False
+        """
+        entry, record = self._find_equivalent(name, needed, recorded, retrain)
+        if record is not None:
             with suppress(ModelNotFoundError):
-                return cast(T, self.fetch(name, version))
+                return Obtained(cast(T, self.fetch(name, record.version)), record, False)
             log.info("training %s: the stored model has just been deleted", name)
         model = train()
         try:
-            self._put(name, metadata, partial(PickleWriter.dump, model=model), retrain, unless_equivalent=not retrain)
-        except ModelExistsError:
+            dump = partial(PickleWriter.dump, model=model)
+            return Obtained(model, self._put(name, entry.metadata, dump, retrain, entry.unless_has), True)
+        except ModelExistsError as error:
             log.info("another process has meanwhile stored an equivalent %s; returning the one trained here", name)
+            return Obtained(model, cast(ModelRecord, error.record), True)
         except BaseException as error:
             # Training may have taken hours: do not lose the model.
             error.model = model  # type: ignore[attr-defined]
             raise
-        return model
 
-    def _find_equivalent(self, name: str, metadata: Any, retrain: bool) -> int | None:
-        """Return the number of the current version if it is equivalent; log the decision and its reason."""
+    def _find_equivalent(
+        self, name: str, needed: Any, recorded: Any, retrain: bool
+    ) -> tuple[Entry, ModelRecord | None]:
+        """Return what to store, and the current version if it is equivalent; log the decision and its reason."""
         # Create and check the file now: training may take hours.
         with self._open(f"store {name!r}", create=True) as database:
-            entry = Entry.of(name, metadata)
+            wanted, metadata = combine(needed, recorded)
+            entry = Entry.of(name, metadata, retrain, None if retrain else wanted)
             if not database.exists and not self._is_default:
                 log.warning("%s does not exist; creating it", self.path)
             database.open()
             record = None if retrain else database.models.find(Reference(entry.name))
-            if record is not None and is_equivalent(record.metadata, entry.metadata or {}):
+            if record is not None and is_equivalent(record.metadata, wanted):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
-                return record.version
+                return entry, record
             with database.connection.transaction():
                 # This also fails if the store cannot be written to.
                 database.models.refuse_incomplete(entry.metadata)
@@ -232,11 +271,9 @@ class Storage:
         elif record is None:
             log.info("training %s: no such model in %s", name, self.path)
         else:
-            shown = (
-                f"{field} {old} -> {new}" for field, old, new in unmet_fields(record.metadata, entry.metadata or {})
-            )
-            log.info("training %s: %s", name, ", ".join(shown) or "it has no metadata")
-        return None
+            unmet = [f"{field} {old!s:.60} -> {new!s:.60}" for field, old, new in unmet_fields(record.metadata, wanted)]
+            log.info("training %s: %s", name, ", ".join(unmet) or "it has no metadata")
+        return entry, None
 
     def fetch(
         self,

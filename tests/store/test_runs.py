@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.support.stores import NOTHING, leftovers
 from views_runs import (
     InvalidMetadataError,
     InvalidNameError,
+    ModelExistsError,
     ModelMetadata,
     ModelNotFoundError,
     ModelPickleError,
@@ -182,6 +184,43 @@ def test_fetch_or_train(store: Storage, caplog: pytest.LogCaptureFixture) -> Non
     assert train.trained == 3
     assert [record.version for record in store.versions("m")] == [3, 2, 1]
     assert store.fetch("m") == "model 3"
+
+
+def test_obtain(store: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    """What is recorded is stored with a new model, and not compared; the result says which model it is."""
+    train = Trainer()
+    store.require("author", "train_end")
+    first = store.obtain("m", train, WANTED, recorded={"author": "ines", "run_id": "2026-10"})
+    assert (first.model, first.trained, first.record) == ("model 1", True, store.inspect("m"))
+    assert store.fetch_metadata("m") == {**WANTED, "author": "ines", "run_id": "2026-10"}
+    again = store.obtain("m", train, WANTED, recorded=ModelMetadata(author="tom", run_id="2026-11"))
+    assert (again.model, again.trained, again.record) == ("model 1", False, first.record)
+    assert store.fetch_or_train("m", train, WANTED, recorded={"author": "tom"}) == "model 1"
+    forced = store.obtain("m", train, WANTED, {"author": "tom"}, retrain=True)
+    assert (forced.model, forced.record.version, forced.trained) == ("model 2", 2, True)
+    for recorded in ({"run_id": "2026-11"}, None):
+        with pytest.raises(InvalidMetadataError, match="missing: author"):
+            store.obtain("other", train, WANTED, recorded)
+    with pytest.raises(InvalidMetadataError, match="metadata field train_end is both needed and recorded"):
+        store.obtain("m", train, WANTED, {"train_end": 480, "author": "tom"})
+    assert train.trained == 2
+    with caplog.at_level(logging.INFO, "views_runs"):
+        store.obtain("m", train, {"train_end": 1, "note": "long " * 100}, {"author": "tom"})
+    assert caplog.messages[-1] == f"training m: train_end 480 -> 1, note None -> {'long ' * 12}"
+
+
+def test_obtain_what_another_process_stores(store: Storage) -> None:
+    """The model is the one that was trained here, and the record that of the equivalent one in the store."""
+
+    def beaten() -> str:
+        store.store("m", "theirs", {"train_end": 480, "author": "tom"})
+        return "ours"
+
+    result = store.obtain("m", beaten, {"train_end": 480}, {"author": "ines"})
+    assert (result.model, result.record, result.trained) == ("ours", store.inspect("m"), True)
+    with pytest.raises(ModelExistsError) as caught:
+        store.store("m", 1)
+    assert caught.value.record == pickle.loads(pickle.dumps(caught.value)).record == store.inspect("m")
 
 
 def test_a_model_without_metadata_is_trained_again(store: Storage, caplog: pytest.LogCaptureFixture) -> None:

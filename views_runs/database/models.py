@@ -177,11 +177,13 @@ class Models:
             _refuse_incomplete(entry.metadata, required)
         current = None if row is None else self._read_found(entry.name, row)
         if current is not None and not entry.may_follow(current):
-            raise ModelExistsError(
+            error = ModelExistsError(
                 f"the model already exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC "
                 f"by {current.stored_by}",
                 "Choose another name, or add a version with overwrite=True; nothing was stored",
             )
+            error.record = current
+            raise error
 
     def refuse_incomplete(self, metadata: Metadata | None) -> None:
         """Raise an error if metadata lacks a required field."""

@@ -8,9 +8,11 @@ reader can verify each part before the unpickler sees it.
 import hashlib
 import json
 import logging
+import os
 import pickle
 import platform
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 
@@ -18,7 +20,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
-from itertools import cycle
+from itertools import cycle, takewhile
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -36,6 +38,9 @@ PART_SIZE = 63 * 16384
 
 #: Bytes in the first part of a pickle of several parts. It is in the same row as the metadata, and rewritten with it.
 FIRST_PART_SIZE = 4096
+
+#: The folder of this package.
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 #: The module names of a running script, and of a script in the processes that multiprocessing spawns.
 MAIN = {"__main__", "__mp_main__"}
@@ -160,9 +165,14 @@ class PickleWriter:
         warnings.warn(
             f"the model needs {needed}, defined in the running script: it can be fetched only where __main__ defines "
             "the same. Move it to a module that can be imported, and store the model again",
-            # Points to the caller of Storage.store.
-            stacklevel=6,
+            stacklevel=_count_own_frames() + 1,
         )
+
+
+def _count_own_frames() -> int:
+    """Return how many of the latest frames are this package's, so that a warning points to whoever called it."""
+    frames = traceback.walk_stack(sys._getframe(1))
+    return sum(1 for _ in takewhile(lambda one: one[0].f_code.co_filename.startswith(PACKAGE), frames))
 
 
 def _explain_failure(model: Any, error: Exception) -> ModelPickleError:
