@@ -755,8 +755,12 @@ class Storage:
         >>> {finding.state for finding in store.doctor() if finding.topic in ("store", "file", "leftovers")}
         {'ok'}
         """
-        from views_runs.health import doctor
-
+        try:
+            from views_runs.health import doctor
+        except (ImportError, OSError) as error:
+            # At the limit of open files, no module can be read either.
+            advice = "Close files in this process, or run `viewser model doctor` in another one"
+            return [Finding("store", "failure", f"the diagnosis cannot begin: {error}", advice)]
         return doctor.examine(self.path, self._decided_by, (say or log.info) if peer else None)
 
     def exists_file(self) -> bool:
