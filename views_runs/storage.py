@@ -35,12 +35,15 @@ from views_runs.pickles.loadability import Verdict
 from views_runs.pickles.parts import PickleWriter
 from views_runs.query import Question
 from views_runs.records import Backup, Damage, Decided, Entry, Finding, ModelRecord, Reference, Verification, encode
+from views_runs.texts import escape_record
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("views_runs")
+# Scripts print what is logged, and it can contain what anyone wrote to the file.
+log.addFilter(escape_record)
 
 
 class Storage:

@@ -114,10 +114,13 @@ def on_a_terminal(command: list[str], variables: dict[str, str]) -> str:
 
 
 def test_names_on_a_terminal(store: Storage, sql: sqlite3.Connection) -> None:
-    """A name that another program gave a model cannot move the cursor."""
-    store.store("m", 1)
-    sql.execute("UPDATE models SET name = 'm' || char(27) || '[31m'")
-    assert on_a_terminal(viewser_command("model", "list", "-q"), environment(store)) == "m\\x1b[31m\n"
+    """A name cannot turn the line around, nor can one that another program gave a model move the cursor."""
+    store.store("m\u202e", 1)
+    assert on_a_terminal(viewser_command("model", "list", "-q"), environment(store)) == "m\\u202e\n"
+    sql.execute("UPDATE models SET name = 'm' || char(27) || '[2J'")
+    for options in (["-q"], []):
+        shown = on_a_terminal(viewser_command("model", "list", *options), environment(store))
+        assert r"m\x1b[2J" in shown and "\x1b[2J" not in shown
 
 
 def test_a_page_of_the_guide(viewser: Viewser, guide: Path) -> None:
