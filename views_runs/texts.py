@@ -1,7 +1,7 @@
 """Text that others wrote, made safe to show: in a terminal, control characters move the cursor and change what it does.
 
-There is one place for each way out: `StorageError.__str__` for errors, `escape_record` for what is logged, and
-`rendering.console` for what the command line prints. Values keep their text as it is.
+There is one place for each way out: `StorageError.__str__` for errors, `escape_record` for what is logged,
+`health.doctor` for its findings, and `rendering.console` for all that the command line prints. Values keep their text.
 """
 
 from logging import LogRecord

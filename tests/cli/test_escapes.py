@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import sqlite3
 import subprocess
 from collections.abc import Callable
@@ -12,15 +13,15 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from tests.support.lines import environment, viewser_command
+from tests.support.lines import environment, on_a_terminal, viewser_command
 from views_runs import Storage, StorageError, StoreBusyError
 from views_runs.rendering import console
 
 Viewser = Callable[..., Result]
 
 #: Would set the title of the terminal, clear it, colour it (also with a C1 control), and show text from right to left.
-NASTY = "bad\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b31m\x7f\u202etext"
-SHOWN = r"bad\x1b]0;owned\x07\x1b[2J\x1b[31m\x9b31m\x7f\u202etext"
+NASTY = "bad\x1b]0;owned\x07\x1b[2J\x1b[35m\x9b35m\x7f\u202etext"
+SHOWN = r"bad\x1b]0;owned\x07\x1b[2J\x1b[35m\x9b35m\x7f\u202etext"
 
 #: Commands that read, change nothing that another needs, and end whatever is in the file.
 COMMANDS = [
@@ -106,6 +107,20 @@ def test_every_text(nasty: Storage, viewser: Viewser) -> None:
             json.loads(result.stdout)
     assert SHOWN in printed
     assert json.loads(viewser("model", "inspect", "m", "--json").stdout)["metadata"]["author"] == NASTY
+
+
+@pytest.mark.parametrize("line", ["list", "inspect m", "diff m whole", "check --all", "require", "doctor", "trust m"])
+def test_on_a_terminal(nasty: Storage, line: str) -> None:
+    """Where the package's own styles are shown, nobody else's are."""
+    shown = on_a_terminal(viewser_command("model", *line.split()), environment(nasty, TERM="xterm-256color"), b"n\n")
+    assert "\x1b[35m" not in shown
+    refuse_raw(re.sub(r"\x1b\[[\d;]*m", "", shown).replace("\r", ""))
+
+
+def test_findings(nasty: Storage) -> None:
+    """A script prints what doctor found, too."""
+    texts = [one.text + one.advice for one in nasty.doctor()]
+    assert all(map(str.isprintable, texts)) and SHOWN in "".join(texts)
 
 
 def test_errors_of_the_library(nasty: Storage) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.lines import environment, viewser_command
+from tests.support.lines import environment, on_a_terminal, viewser_command
 from views_runs import Storage
 from views_runs.cli import main
 
@@ -92,25 +91,6 @@ def test_times_say_their_zone(store: Storage, viewser: Viewser, monkeypatch: pyt
     finally:
         monkeypatch.undo()
         time.tzset()
-
-
-def on_a_terminal(command: list[str], variables: dict[str, str]) -> str:
-    """Return what a command prints on a terminal."""
-    main, terminal = pty.openpty()
-    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-    process = subprocess.Popen(command, env=variables, **streams)
-    os.close(terminal)
-    shown = b""
-    try:
-        while piece := os.read(main, 10_000):
-            shown += piece
-    except OSError:
-        # That is how a terminal ends on Linux.
-        pass
-    finally:
-        os.close(main)
-    process.wait(60)
-    return shown.decode().replace("\r\n", "\n")
 
 
 def test_names_on_a_terminal(store: Storage, sql: sqlite3.Connection) -> None:

@@ -66,7 +66,7 @@ def has_usable_name(record: "views_runs.ModelRecord", unreadable: "list[views_ru
     try:
         return bool(check_new_name(record.name))
     except InvalidNameError as error:
-        unreadable.append(views_runs.Damage(record.name, record.version, error.trouble))
+        unreadable.append(views_runs.Damage(record.name, record.version, str(error)))
         return False
 
 
