@@ -7,6 +7,8 @@ message and exits with status 1.
 import os
 from typing import Any, Self
 
+from views_runs.texts import printable, printable_lines
+
 
 class StorageError(Exception):
     """Base class of all exceptions that a store raises.
@@ -38,10 +40,11 @@ class StorageError(Exception):
         return self
 
     def __str__(self) -> str:
-        # Some subclasses are also KeyErrors or OSErrors, which would add quotes or brackets to the text.
+        # Some subclasses are also KeyErrors or OSErrors, which would add quotes or brackets to the text. It can contain
+        # what anyone wrote to the file, and is escaped here: the attributes remain as they are, for comparisons.
         where = f"cannot {self.operation}: " if self.operation else ""
         where += f"{os.fspath(self.path)}: " if self.path is not None else ""
-        return f"{where}{self.trouble}" + (f". {self.advice}" if self.advice else "")
+        return printable(where) + printable_lines(self.trouble + (f". {self.advice}" if self.advice else ""))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Process pools pickle exceptions; OSError's own __reduce__ would lose the attributes. The model that

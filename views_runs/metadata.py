@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
+from math import isfinite
 from typing import Any, NamedTuple
 
 from views_runs import signals
@@ -143,7 +144,7 @@ def encode(metadata: Any) -> tuple[str | None, str | None]:
         raise InvalidMetadataError(
             f"metadata must be a dict, a ModelMetadata, a dataclass or a pydantic model, not {_name_type(metadata)}"
         )
-    encoder = _Encoder()
+    encoder = _Encoder(takes_models=_is_model(metadata))
     try:
         text = json.dumps(encoder.encode(metadata), ensure_ascii=False, allow_nan=False)
     except InvalidMetadataError as error:
@@ -224,11 +225,16 @@ def missing_fields(required: Iterable[str], metadata: Mapping[str, Any] | None) 
 
 
 def to_jsonable(value: Any) -> Any:
-    """Convert decoded metadata for `json.dumps`: datetimes and dates become ISO 8601 strings."""
+    """Convert decoded metadata for `json.dumps`: datetimes and dates become ISO 8601 strings.
+
+    Another program may have written numbers such as ``1e999``: JSON has no infinity, and it becomes a string.
+    """
     if isinstance(value, dict):
         return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, list):
         return [to_jsonable(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return json.dumps(value)
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -251,7 +257,10 @@ def month_number(text: str) -> int:
 class _Encoder:
     """Converts metadata to JSON types; its errors describe the value at `path`, as in ``has duplicate keys``."""
 
-    def __init__(self) -> None:
+    def __init__(self, takes_models: bool) -> None:
+        #: Whether values may be dataclasses and pydantic models: what is fetched equals a model, whatever is inside it,
+        #: but not a dict with models inside, which come back as dicts.
+        self.takes_models = takes_models
         #: The keys and indices of the current value.
         self.path: tuple[str | int, ...] = ()
         #: The paths of the datetimes and dates.
@@ -263,6 +272,10 @@ class _Encoder:
             self.path = path[:3]
             raise InvalidMetadataError(f"is nested more than {MAX_DEPTH} levels deep")
         if _is_model(value):
+            if not self.takes_models:
+                raise InvalidMetadataError(
+                    f"is a {_name_type(value)}, which would come back as a dict", advice=_advise_dict(value)
+                )
             value = _as_dict(value)
         if isinstance(value, dict):
             for key in value:
@@ -304,8 +317,17 @@ def _as_dict(model: Any) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None or not isinstance(model, ModelMetadata)}
 
 
+def _advise_dict(model: object) -> str:
+    is_pydantic = callable(getattr(type(model), "model_dump", None))
+    return f"Give a dict, with {'its model_dump()' if is_pydantic else 'dataclasses.asdict()'}"
+
+
 def _encode_text(value: str) -> str:
     text = str.__str__(value)
+    if "\0" in text:
+        raise InvalidMetadataError(
+            "contains a NUL character, where some versions of SQLite end the text", advice="Remove it"
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:

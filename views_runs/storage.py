@@ -47,12 +47,15 @@ from views_runs.records import (
     combine,
     encode,
 )
+from views_runs.texts import escape_record
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
 T = TypeVar("T")
 
 log = logging.getLogger("views_runs")
+# Scripts print what is logged, and it can contain what anyone wrote to the file.
+log.addFilter(escape_record)
 
 
 class Storage:
@@ -793,8 +796,12 @@ class Storage:
         >>> {finding.state for finding in store.doctor() if finding.topic in ("store", "file", "leftovers")}
         {'ok'}
         """
-        from views_runs.health import doctor
-
+        try:
+            from views_runs.health import doctor
+        except (ImportError, OSError) as error:
+            # At the limit of open files, no module can be read either.
+            advice = "Close files in this process, or run `viewser model doctor` in another one"
+            return [Finding("store", "failure", f"the diagnosis cannot begin: {error}", advice)]
         return doctor.examine(self.path, self._decided_by, (say or log.info) if peer else None)
 
     def exists_file(self) -> bool:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import sqlite3
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from tests.support.lines import environment, viewser_command
+from tests.support.lines import environment, on_a_terminal, viewser_command
 from views_runs import Storage
 from views_runs.cli import main
 
@@ -94,30 +93,14 @@ def test_times_say_their_zone(store: Storage, viewser: Viewser, monkeypatch: pyt
         time.tzset()
 
 
-def on_a_terminal(command: list[str], variables: dict[str, str]) -> str:
-    """Return what a command prints on a terminal."""
-    main, terminal = pty.openpty()
-    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
-    process = subprocess.Popen(command, env=variables, **streams)
-    os.close(terminal)
-    shown = b""
-    try:
-        while piece := os.read(main, 10_000):
-            shown += piece
-    except OSError:
-        # That is how a terminal ends on Linux.
-        pass
-    finally:
-        os.close(main)
-    process.wait(60)
-    return shown.decode().replace("\r\n", "\n")
-
-
 def test_names_on_a_terminal(store: Storage, sql: sqlite3.Connection) -> None:
-    """A name that another program gave a model cannot move the cursor."""
-    store.store("m", 1)
-    sql.execute("UPDATE models SET name = 'm' || char(27) || '[31m'")
-    assert on_a_terminal(viewser_command("model", "list", "-q"), environment(store)) == "m\\x1b[31m\n"
+    """A name cannot turn the line around, nor can one that another program gave a model move the cursor."""
+    store.store("m\u202e", 1)
+    assert on_a_terminal(viewser_command("model", "list", "-q"), environment(store)) == "m\\u202e\n"
+    sql.execute("UPDATE models SET name = 'm' || char(27) || '[2J'")
+    for options in (["-q"], []):
+        shown = on_a_terminal(viewser_command("model", "list", *options), environment(store))
+        assert r"m\x1b[2J" in shown and "\x1b[2J" not in shown
 
 
 def test_a_page_of_the_guide(viewser: Viewser, guide: Path) -> None:

@@ -418,3 +418,25 @@ def test_a_system_that_does_not_tell(store: Storage, monkeypatch: pytest.MonkeyP
     store.store("m", 1)
     monkeypatch.setattr(filesystems, "MOUNTS", "/nowhere")
     assert "the file system type is unknown" in found(store, "file system", "warning")[0]
+
+
+def test_the_limit_of_open_files(store: Storage) -> None:
+    """A process that cannot open one more file gets findings, and no exception, however few it can open."""
+    need(sys.platform != "win32", "there is no such limit")
+    store.store("m", 1)
+    code = (
+        "import os, resource, sys; from views_runs import Storage; from views_runs.exceptions import StorageError\n"
+        "store = Storage(sys.argv[1]); store.list(); held = []\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "try:\n    while True: held.append(os.open(os.devnull, os.O_RDONLY))\nexcept OSError: pass\n"
+        "for free in range(8):\n"
+        "    if not os.fork():\n"
+        "        for one in held[:free]: os.close(one)\n"
+        "        print(free, [one.state for one in store.doctor()], flush=True)\n"
+        "        os._exit(0)\n"
+        "    assert os.wait()[1] == 0\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(store.path)], capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    first, *_, last = result.stdout.splitlines()
+    assert first == "0 ['failure']" and "failure" not in last

@@ -360,7 +360,8 @@ SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(-3, 3),
-    st.sampled_from([0.5, 1.0, -2.5]),
+    st.sampled_from([0.5, 1.0, -2.5, 2.0**63, 2.0**64]),
+    st.sampled_from([2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1, 2**64, -(2**63), -(2**63) - 1]),
     st.sampled_from(["", "a", "b", "1", "true", "[1]", "a*", "2026-11-23"]),
     st.sampled_from([DAY, datetime(2026, 11, 23, 8), datetime(2026, 11, 22, 23, 30, tzinfo=UTC)]),
 )
@@ -377,6 +378,8 @@ METADATA = st.fixed_dictionaries(
 )
 VALUES = st.sampled_from(
     ["a", "b", "''", "1", "007", "0", "true", "false", "480", "2019-12", "0.5", "-2", "'1'", "[1]"]
+    + ["9223372036854775807", "9223372036854775808", "-9223372036854775808", "1.8446744073709552e19"]
+    + ["18446744073709551615", "1e999"]
 )
 TIMES = st.sampled_from(["2026-11-23", "2026-11-23T08:00", "2026-11-23T01:30+02:00", "2026-11-24"])
 CONDITIONS = st.one_of(
@@ -501,13 +504,53 @@ def test_find_on_the_command_line(models: Storage, viewser: Viewser) -> None:
 
 
 def test_numbers_beyond_those_of_sqlite(models: Storage) -> None:
-    """A larger integer is more than any that SQLite can hold; the largest is compared exactly."""
+    """The largest integer that SQLite can hold is compared exactly, and so are those that are larger."""
     models.store("huge", 1, {"seed": 2**63 - 1})
     assert models.list(seed=2**63 - 1) == models.list(f"seed={2**63 - 1}") == ["huge"]
     assert models.list(seed=2**63) == models.list(seed=2**63 - 2) == []
     assert models.list(seed=10**400) == models.list(f"seed>{10**400}") == []
     assert models.list(seed=[10**400, 1]) == ["forest"]
     assert models.list(f"seed<{10**400}") == models.list("seed>-1e999") == ["huge", "forest"]
+
+
+LARGE = [2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1, 2**64, 10**40, -(2**63), -(2**63) - 1]
+
+
+@pytest.mark.parametrize("key", ["seed", "a.b", "ž"])
+def test_large_integers_are_told_apart(store: Storage, key: str) -> None:
+    """Half of all 64-bit hashes are integers that SQLite reads as floats, where neighbours are equal."""
+    for number in LARGE:
+        store.store(f"m{number}", 1, {key: number, "nested": {key: number}})
+    store.store("float", 1, {key: 2.0**64})
+    store.store("others", 1, {key: str(2**64)})
+    for field in (f'"{key}"', f'nested."{key}"'):
+        for number in LARGE:
+            same = ["float"] if number == 2**64 and "nested" not in field else []
+            assert store.list(f"{field} = {number}") == store.list(**{field: number}) == [*same, f"m{number}"]
+            less = [f"m{one}" for one in reversed(LARGE) if one < number]
+            assert [one for one in store.list(f"{field} < {number}") if one != "float"] == less
+    assert store.list(**{f'"{key}"': [2**63, 7, 2.0**64]}) == ["float", f"m{2**64}", f"m{2**63}"]
+    assert f"m{2**63}" not in store.list(f'"{key}" != {2**63}') and f"m{2**63 + 1}" in store.list(f'"{key}" != {2**63}')
+    assert store.list(size=2**64) == store.list(f"version >= {2**63}") == store.list(f"version < -{2**64}") == []
+
+
+def test_large_integers_on_the_command_line(store: Storage, viewser: Viewser) -> None:
+    """What --set stores is what it was given, and is found."""
+    store.store("m", 1)
+    for number in LARGE:
+        viewser("model", "annotate", "m", "--set", f"fingerprint={number}", "--set", f"list=[{number}]")
+        assert store.fetch_metadata("m") == {"fingerprint": number, "list": [number]}
+        assert isinstance(store.fetch_metadata("m").fingerprint, int)
+        assert viewser("model", "list", "-q", "-w", f"fingerprint = {number}").stdout == "m\n"
+    assert "cannot represent" in viewser("model", "annotate", "m", "--set", f"x={'9' * 5000}", exit_code=1).stderr
+
+
+def test_numbers_of_another_program(store: Storage, sql: sqlite3.Connection) -> None:
+    """What no number is equal to does not stop the search."""
+    for number, value in enumerate(["1e999", "9" * 5000, '"text"', "null", "[1]", "true"]):
+        store.store(f"m{number}", 1)
+        sql.execute("UPDATE models SET metadata = ? WHERE name = ?", (f'{{"x": {value}}}', f"m{number}"))
+    assert store.list(f"x > {2**64}") == store.list("x = 1e999") == ["m0"]
 
 
 def test_true_is_not_one(store: Storage) -> None:

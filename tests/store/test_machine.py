@@ -77,6 +77,7 @@ VERSIONS = st.none() | st.integers(1, 3)
 LENGTHS = st.sampled_from([0, 10, 70_000, 10, 1000, 1_048_000, 2_600_000])
 
 MONTHS = st.integers(478, 482)
+TEXTS = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=3)
 FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "author": st.sampled_from(["ines", "jon", "'; DROP TABLE models"]),
     "train_start": MONTHS,
@@ -84,7 +85,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "training_date": st.sampled_from([date(2026, 11, 23), datetime(2026, 11, 23, 8, 0, 0, 123), "2026-11-23"]),
     "steps": st.lists(st.integers(1, 36), max_size=3),
     "note": st.none() | st.sampled_from(["", "draft", True, 1, 0.5, "1", datetime(2026, 1, 1, tzinfo=UTC)]),
-    "a.b": st.lists(st.dictionaries(st.text("ab", max_size=2), st.booleans() | st.text(max_size=3), max_size=2)),
+    "a.b": st.lists(st.dictionaries(st.text("ab", max_size=2), st.booleans() | TEXTS, max_size=2)),
 }
 
 

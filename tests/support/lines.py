@@ -1,6 +1,7 @@
 """Command lines that are run as processes."""
 
 import os
+import subprocess
 import sys
 
 from views_runs import Storage
@@ -14,3 +15,25 @@ def viewser_command(*arguments: str) -> list[str]:
 def environment(store: Storage, **variables: str) -> dict[str, str]:
     """Return the variables of a process that uses a store."""
     return {**os.environ, "VIEWS_RUNS_STORE": str(store.path), **variables}
+
+
+def on_a_terminal(command: list[str], variables: dict[str, str], typed: bytes = b"") -> str:
+    """Return what a command prints on a terminal."""
+    import pty
+
+    main, terminal = pty.openpty()
+    streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
+    process = subprocess.Popen(command, env=variables, **streams)
+    os.close(terminal)
+    os.write(main, typed)
+    shown = b""
+    try:
+        while piece := os.read(main, 10_000):
+            shown += piece
+    except OSError:
+        # That is how a terminal ends on Linux.
+        pass
+    finally:
+        os.close(main)
+    process.wait(60)
+    return shown.decode().replace("\r\n", "\n")

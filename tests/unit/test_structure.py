@@ -69,6 +69,15 @@ def test_one_place_for_each_library(module: str) -> None:
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_one_place_lets_text_out(module: str) -> None:
+    """Only the console prints and asks: it escapes what would do something to a terminal."""
+    tree = ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text("utf-8")))
+    called = {ast.unparse(node.func) for node in tree if isinstance(node, ast.Call)}
+    prints = re.compile(r"print|click\.(s?echo\w*|confirm|prompt|pause)|.*page(\(.*\))?\.print|.*std(out|err)\.write")
+    assert module == "rendering/console" or not list(filter(prints.fullmatch, called))
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_pickles_know_no_sql(module: str) -> None:
     """What reads and writes pickles gets bytes and paths, not a connection; what renders gets values, not a store."""
     below = {"pickles": {"pickles", "values"}, "rendering": {"rendering", "values"}}.get(folder(module))

@@ -50,6 +50,7 @@ def delete(storage: "views_runs.Storage", names: list[str], yes: bool) -> Deleti
       viewser model delete my-model
       viewser model delete my-model:1 my-model:2 --yes
     """
+    from views_runs.rendering.console import confirm
     from views_runs.rendering.views import show_deletion_plan
 
     found = {}
@@ -60,5 +61,5 @@ def delete(storage: "views_runs.Storage", names: list[str], yes: bool) -> Deleti
     records = [*found.values()]
     if not yes:
         show_deletion_plan(records)
-        click.confirm("Delete them?" if len(records) > 1 else "Delete it?", abort=True, err=True)
+        confirm("Delete them?" if len(records) > 1 else "Delete it?")
     return Deletion(records, {record.name: storage.delete(record.name, record.version) for record in records})

@@ -14,6 +14,7 @@ import click
 
 import views_runs
 from views_runs.exceptions import StorageError
+from views_runs.texts import printable_lines
 
 
 def decode(text: str) -> str:
@@ -57,10 +58,16 @@ class Main(click.Group):
                 ctx.fail(f"No such command {cmd_name!r}. Did you mean '{ctx.command_path} {name} {cmd_name}'?")
         return super().get_command(ctx, cmd_name)
 
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        """Parse the options of the group itself."""
+        with escaped():
+            return super().make_context(*arguments, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with escaped():
+                return super().invoke(ctx)
         except BrokenPipeError:
             # The reader closed the pipe; click exits quietly.
             raise
@@ -73,8 +80,20 @@ class Main(click.Group):
             # A prompt turns Ctrl-C into the same exception as the answer no.
             if isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt):
                 raise
-            click.echo("\nAborted!", err=True)
+            from views_runs.rendering import console
+
+            console.show_message("\nAborted!")
             ctx.exit(130)
+
+
+@contextmanager
+def escaped() -> Iterator[None]:
+    """Escape control characters in the messages that click prints itself: they quote the line."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = printable_lines(error.message)  # type: ignore[misc]
+        raise
 
 
 class Verbs(click.Group):

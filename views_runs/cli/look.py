@@ -8,7 +8,9 @@ import click
 import views_runs
 from views_runs.cli.command import decode, restate, verb
 from views_runs.cli.options import MODEL_NAME, field_options
+from views_runs.exceptions import InvalidNameError
 from views_runs.metadata import MONTH, TEXT
+from views_runs.names import check_new_name
 from views_runs.rendering.values import Differences, Listing, Topic
 
 
@@ -51,8 +53,21 @@ def list_models(storage: "views_runs.Storage", quiet: bool, where: Sequence[str]
         records = storage.find(*where, **options, on_damage=unreadable.append)
     names = None
     if quiet:
-        names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in records]
+        usable = [one for one in records if has_usable_name(one, unreadable)]
+        names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in usable]
     return Listing(records, unreadable, names, "" if records else explain_empty(storage, where, options))
+
+
+def has_usable_name(record: "views_runs.ModelRecord", unreadable: "list[views_runs.Damage]") -> bool:
+    """Return whether the name of a model is what another command takes it for; if not, add to the unreadable rows.
+
+    Another program may have given it a name with a line break, which would be two names for xargs.
+    """
+    try:
+        return bool(check_new_name(record.name))
+    except InvalidNameError as error:
+        unreadable.append(views_runs.Damage(record.name, record.version, str(error)))
+        return False
 
 
 def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: dict[str, Any]) -> str:

@@ -45,11 +45,12 @@ def trust(storage: "views_runs.Storage", name: str, yes: bool) -> Trust:
       viewser model trust my-model
     """
     from views_runs.pickles import trust
+    from views_runs.rendering.console import confirm
     from views_runs.rendering.views import show_imports
 
     with restate(f"trust {name!r}"):
         record = storage.inspect(name)
     show_imports(trust.as_installed(record))
     if not yes and not record.troubles:
-        click.confirm(f"Add these to {trust.path()}?", abort=True, err=True)
+        confirm(f"Add these to {trust.path()}?")
     return Trust(trust.path(), [str(one) for one in trust.add_all(record)])

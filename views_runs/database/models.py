@@ -21,7 +21,7 @@ from views_runs.exceptions import (
 from views_runs.metadata import Metadata, missing_fields
 from views_runs.pickles.loadability import Needs
 from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
-from views_runs.query import CURRENT, Question, compare_time, refuse_beyond_limits
+from views_runs.query import CURRENT, Question, compare_large, compare_time, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 
 #: The maximum number of names, most recent first, to compare with a missing name.
@@ -104,6 +104,7 @@ class Models:
     def search(self, question: Question) -> list[ModelRecord | Damage]:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
         self._connection.add_function(compare_time, 3)
+        self._connection.add_function(compare_large, 4)
         sql, parameters = question
         try:
             rows = self._connection.rows(f"{SELECT} {sql}", parameters)

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from views_runs import filesystems, signals
@@ -13,6 +14,7 @@ from views_runs.exceptions import InvalidPathError, StorageError, StoreBusyError
 from views_runs.files import TEMPORARY, companion
 from views_runs.health import peer, permissions
 from views_runs.records import Decided, Encounter, Finding
+from views_runs.texts import printable
 from views_runs.version import __version__
 
 #: Seconds to wait for a lock; a diagnosis should not take long.
@@ -40,7 +42,7 @@ def examine(path: Path, decided_by: Decided, say: Callable[[str], object] | None
 
 
 def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
-    """Return the findings of a check; if it fails, add that as a finding."""
+    """Return the findings of a check, with control characters escaped; if it fails, add that as a finding."""
     findings = []
     try:
         for finding in check:
@@ -52,7 +54,7 @@ def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
         signals.let_through(error)
         # A damaged store can fail in any way, and the other checks may still be useful.
         findings.append(Finding(topic, "failure", str(error) or type(error).__name__))
-    return findings
+    return [replace(one, text=printable(one.text), advice=printable(one.advice)) for one in findings]
 
 
 def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:

@@ -1,4 +1,8 @@
-"""The two streams of a command: data goes to stdout, messages and progress to stderr."""
+"""The two streams of a command: data goes to stdout, messages and progress to stderr.
+
+All text of a command leaves through this module, which escapes what would move the cursor or change the terminal. Views
+also escape the texts whose width they measure, or in which a line break must not begin another line.
+"""
 
 import json
 import os
@@ -12,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 import click
 
 from views_runs.metadata import KNOWN_FIELDS, MONTH, month_name, to_jsonable
+from views_runs.texts import printable, printable_lines
 
 # rich.console takes as long to import as all else that `list` needs besides click: only views that use it import it.
 if TYPE_CHECKING:
-    from rich.console import Console
-    from rich.table import Table
+    from rich.console import Console, RenderableType
 
 #: The width of a page when the output is not a terminal.
 PAGE_WIDTH = 100
@@ -47,18 +51,26 @@ def page(err: bool = False, wrap: bool = True) -> "Console":
     return Console(file=file, width=columns, highlight=False, emoji=False, markup=False)
 
 
-def write(text: str, err: bool = False) -> None:
-    """Write text and a line break at once; styles show only on a terminal that has them."""
+def write(text: str, err: bool = False, **style: Any) -> None:
+    """Write text and a line break at once, with escapes for control characters."""
+    _echo(click.style(printable_lines(text), **style) if style else printable_lines(text), err)
+
+
+def _echo(text: str, err: bool = False) -> None:
+    """Write text as it is; styles show only on a terminal that has them."""
     is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     click.echo(text, file=stream(err), color=False if is_plain else None)
 
 
-def show_grid(grid: "Table", err: bool = False) -> None:
-    """Print a table without the spaces that rich puts after each line."""
-    console = page(err, wrap=False)
+def draw(drawing: "RenderableType", err: bool = False, wrap: bool = True) -> None:
+    """Print what rich renders, without the spaces that it puts after each line, and with escapes in its text."""
+    from rich.segment import Segment, Segments
+
+    console = page(err, wrap)
+    pieces = [Segment(printable_lines(text), style) for text, style, _ in console.render(drawing)]
     with console.capture() as captured:
-        console.print(grid)
-    write("\n".join(line.rstrip() for line in captured.get().splitlines()), err)
+        console.print(Segments(pieces), crop=False)
+    _echo("\n".join(line.rstrip() for line in captured.get().splitlines()), err)
 
 
 def show_lines(lines: Iterable[str]) -> None:
@@ -67,14 +79,35 @@ def show_lines(lines: Iterable[str]) -> None:
         write(text)
 
 
+def show_names(names: Iterable[str]) -> None:
+    """Print names that models can have: in a pipe as they are, for another command to find."""
+    if stream().isatty():
+        show_lines(map(printable, names))
+    elif text := "\n".join(names):
+        _echo(text)
+
+
+def show_pages(text: str) -> None:
+    """Print a long text, on a terminal through a pager."""
+    if stream().isatty():
+        click.echo_via_pager(printable_lines(text))
+    else:
+        write(text.rstrip("\n"))
+
+
 def show_message(message: str) -> None:
     """Print a message for people."""
-    write(printable_lines(message.split("\n")), err=True)
+    write(message, err=True)
 
 
 def show_error(message: str) -> None:
     """Print what went wrong."""
-    write(click.style("Error: ", fg="red", bold=True) + printable_lines(message.split("\n")), err=True)
+    _echo(click.style("Error: ", fg="red", bold=True) + printable_lines(message), err=True)
+
+
+def confirm(question: str) -> None:
+    """Ask a question, and abort the command unless the answer is yes."""
+    click.confirm(printable_lines(question), abort=True, err=True)
 
 
 @contextmanager
@@ -110,19 +143,3 @@ def text(field: str, value: Any) -> str:
     if isinstance(value, datetime):
         return value.isoformat(" ")
     return printable(json.dumps(to_jsonable(value), ensure_ascii=False).strip('"'))
-
-
-def printable(value: str) -> str:
-    """Return text with escapes for characters that would move the cursor or change the terminal.
-
-    >>> printable("a\\x1b[31m")
-    'a\\\\x1b[31m'
-    """
-    if value.isprintable():
-        return value
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in value)
-
-
-def printable_lines(lines: Iterable[str]) -> str:
-    """Return texts as lines, each made `printable`."""
-    return "\n".join(map(printable, lines))

@@ -12,14 +12,14 @@ from pathlib import Path
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
-import click
 from rich.cells import cell_len, chop_cells
 from rich.filesize import decimal as size
 
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
 from views_runs.records import Backup, Damage, ModelRecord
 from views_runs.rendering import console, values
-from views_runs.rendering.console import local_time, printable, printable_lines, show_lines, show_message, text
+from views_runs.rendering.console import local_time, show_lines, show_message, text
+from views_runs.texts import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -60,12 +60,33 @@ def show_json(value: Any) -> None:
         value = value._asdict()
     elif isinstance(value, tuple):
         value = value[0]
-    shown = json.dumps(value, indent=2, ensure_ascii=False, default=to_plain)
+    shown = to_json(value)
     try:
         shown.encode(console.stream().encoding or "ascii")
     except UnicodeEncodeError:
-        shown = json.dumps(value, indent=2, default=to_plain)
-    console.write(shown)
+        shown = _escape_unless(str.isascii, shown)
+    # All of these are inside strings.
+    console.write(_escape_unless(str.isprintable, shown))
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON, in which infinity and NaN, which another program may have written, are strings.
+
+    >>> to_json([float("inf"), 1])
+    '[\\n  "Infinity",\\n  1\\n]'
+    """
+    dump = partial(json.dumps, indent=2, ensure_ascii=False, default=to_plain)
+    try:
+        return dump(value, allow_nan=False)
+    except ValueError:
+        return dump(json.loads(dump(value), parse_constant=str))
+
+
+def _escape_unless(is_fine: Callable[[str], bool], text: str) -> str:
+    """Return JSON with JSON's escapes for all characters that are not fine, except its line breaks."""
+    if is_fine(text.replace("\n", "")):
+        return text
+    return "".join(one if is_fine(one) or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
 def to_plain(value: Any) -> Any:
@@ -126,14 +147,14 @@ def show_listing(listing: values.Listing) -> None:
     A `rich.table.Table` takes ten times as long for a thousand models.
     """
     if listing.names is not None:
-        show_lines(map(printable, listing.names) if console.stream().isatty() else listing.names)
+        console.show_names(listing.names)
     elif not listing.records:
         show_message(listing.if_empty)
     else:
         cells = {title: [cell(record) for record in listing.records] for title, cell in COLUMNS.items()}
         room = get_terminal_size().columns if console.stream().isatty() else console.UNLIMITED
         widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room)
-        console.write(click.style(table_line(widths, widths), bold=True))
+        console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
         if len(widths) < len(COLUMNS):
             show_message("Some columns are hidden; use a wider terminal, `viewser model inspect NAME` or --json.")
@@ -183,7 +204,7 @@ def show_record(record: ModelRecord) -> None:
     # A Rule without a title draws its line in every encoding.
     rule = Rule(characters="-" if page.options.ascii_only else "─", style="dim")
     content = Group(given, rule, recorded)
-    page.print(Panel(content, title=title, width=min(page.width, max(widest, len(title) + 6))))
+    console.draw(Panel(content, title=title, width=min(page.width, max(widest, len(title) + 6))))
     show_fixes([verdict.fix])
 
 
@@ -199,7 +220,7 @@ def recorded_fields(record: ModelRecord, verdict: list[str]) -> dict[str, str]:
         "imports": imports_by_package(record, MOST_IMPORTS),
         "on this machine": verdict,
     }
-    return {name: printable_lines(lines) for name, lines in shown.items()}
+    return {name: "\n".join(map(printable, lines)) for name, lines in shown.items()}
 
 
 def imports_by_package(record: ModelRecord, most: int) -> list[str]:
@@ -248,7 +269,7 @@ def show_differences(found: values.Differences) -> None:
         table.add_column(f"{printable(record.name)}:{record.version}", overflow="fold", max_width=most)
     for row in found.rows:
         table.add_row(printable(row["field"]), *(recorded_text(row["field"], value) for value in row["values"]))
-    console.show_grid(table)
+    console.draw(table, wrap=False)
 
 
 def recorded_text(field: str, value: Any) -> str:
@@ -327,8 +348,9 @@ def show_backup(made: Backup) -> None:
 
 def show_imports(record: ModelRecord) -> None:
     """Print everything that a model imports, before the question whether to trust it."""
-    imports = printable_lines(imports_by_package(record, len(record.imports or ())))
-    console.show_grid(pairs({"imports": imports}, console.page(err=True, wrap=False).width), err=True)
+    imports = "\n".join(map(printable, imports_by_package(record, len(record.imports or ()))))
+    grid = pairs({"imports": imports}, console.page(err=True, wrap=False).width)
+    console.draw(grid, err=True, wrap=False)
 
 
 @show_text.register
@@ -365,9 +387,9 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
     for style in ("", "bold", ""):
         grid.add_column(style=style, overflow="fold")
     for state, name, lines in rows:
-        grid.add_row(Text(state, style=STYLES[state]), printable(name), printable_lines(lines))
+        grid.add_row(Text(state, style=STYLES[state]), printable(name), "\n".join(map(printable, lines)))
     if grid.rows:
-        console.show_grid(grid)
+        console.draw(grid, wrap=False)
 
 
 @show_text.register
@@ -392,7 +414,4 @@ def show_topic(page: values.Topic) -> None:
     # The first column of a table keeps its width.
     text = re.sub(r"\b([a-z]+)_(?=  )", r"\1 ", text)
     text = re.sub(r"\b([a-z]+)_(?![\w`])", r"*\1*", text)
-    if console.stream().isatty():
-        click.echo_via_pager(text)
-    else:
-        console.write(text.rstrip("\n"))
+    console.show_pages(text)
