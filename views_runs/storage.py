@@ -105,10 +105,8 @@ class Storage:
         #: Seconds that an operation waits for a lock.
         self.timeout = timeout
         #: Whether every fetch is restricted to the user's own list.
-        self.trusted = trusted or trust.is_asked_for("VIEWS_RUNS_TRUSTED_ONLY")
-        self._allows_open_permissions = allow_open_permissions or trust.is_asked_for(
-            "VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS"
-        )
+        self.trusted = trusted or _is_asked_for("VIEWS_RUNS_TRUSTED_ONLY")
+        self._allows_open_permissions = allow_open_permissions or _is_asked_for("VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
@@ -853,6 +851,11 @@ class Storage:
         if options.get("all_versions"):
             return [str(record.reference) for record in records]
         return [record.name for record in records]
+
+
+def _is_asked_for(variable: str) -> bool:
+    """Return whether an environment variable is set to anything but a false value."""
+    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
 def _make_absolute(path: str | os.PathLike[str]) -> Path:

@@ -1,6 +1,5 @@
 """The user's own list of trusted imports: in the user's folder, never in the file that others can write to."""
 
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
@@ -121,8 +120,3 @@ def _read_lines(file: Path) -> list[str]:
 def _parse_lines(lines: Iterable[str]) -> frozenset[Import]:
     entries = map(str.strip, lines)
     return parsed(entry for entry in entries if entry and not entry.startswith("#"))
-
-
-def is_asked_for(variable: str) -> bool:
-    """Return whether an environment variable is set to anything but a false value."""
-    return os.environ.get(variable, "").strip().lower() not in ("", "0", "false", "no", "off")
