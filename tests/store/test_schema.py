@@ -20,7 +20,8 @@ def test_views_that_never_end(store: Storage, sql: sqlite3.Connection, name: str
     """Nothing is read from a view in the place of a table, whatever the case of its name."""
     store.store("m", 1)
     sql.execute(f"DROP TABLE {name}")
-    sql.execute(f"CREATE VIEW {name.title()} AS {ENDLESS} {', '.join(f'x AS {column}' for column in COLUMNS[name])} FROM r")
+    columns = ", ".join(f"x AS {column}" for column in COLUMNS[name])
+    sql.execute(f"CREATE VIEW {name.title()} AS {ENDLESS} {columns} FROM r")
     refused(store, StoreDamagedError, f"there is a view with the name '{name.title()}'")
     findings = [finding for finding in store.doctor() if finding.state == "failure"]
     assert [finding.topic for finding in findings] == ["file"] and name.title() in findings[0].text
