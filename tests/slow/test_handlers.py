@@ -36,7 +36,7 @@ from views_runs import Storage
 KNOWN: tuple[str, ...] = ()
 
 #: Seconds that the second thread waits for a lock, and that a fork may take.
-TIMEOUT, AT_ONCE = 20.0, 5.0
+TIMEOUT, AT_ONCE = 10.0, 5.0
 
 #: Seconds beyond its time after which a process never ends.
 PATIENCE = 90.0
@@ -63,11 +63,12 @@ class Handler:
 
     Args:
         kind: of what it raises.
-        most: how often.
+        again: after how many seconds it is called again, if it is, up to three times in all.
     """
 
-    def __init__(self, kind: type[BaseException], most: int) -> None:
-        self.kind, self.most = kind, most
+    def __init__(self, kind: type[BaseException], again: float = 0) -> None:
+        self.kind, self.again = kind, again
+        self.most = 3 if again else 1
         self.raised: list[BaseException] = []
         #: The lines that it raised at.
         self.where = ""
@@ -82,6 +83,7 @@ class Handler:
                 frame = frame.f_back
             assert frame is not None
             self.where += f" {frame.f_code.co_filename}:{frame.f_lineno}"
+            signal.setitimer(signal.ITIMER_REAL, self.again)
             self.raised.append(self.kind("raised by the handler"))
             raise self.raised[-1]
 
@@ -283,8 +285,8 @@ def by_timer(trial: Trial, choose: random.Random) -> Handler:
     # The exponent is random, so that short and long times are tried as often.
     seconds = 10 ** choose.uniform(-5.3, -1.3)
     again = 10 ** choose.uniform(-5, -3) if choose.random() < 0.25 else 0
-    handler = Handler(choose.choice(KINDS), 3 if again else 1)
-    handler.arm = lambda: signal.setitimer(signal.ITIMER_REAL, seconds, again)
+    handler = Handler(choose.choice(KINDS), again)
+    handler.arm = lambda: signal.setitimer(signal.ITIMER_REAL, seconds)
     handler.disarm = lambda: signal.setitimer(signal.ITIMER_REAL, 0)
     return handler
 
@@ -304,7 +306,7 @@ def at_a_point(trial: Trial, choose: random.Random) -> Handler:
             if not times:
                 signal.raise_signal(signal.SIGALRM)
 
-    handler = Handler(choose.choice(KINDS), 1)
+    handler = Handler(choose.choice(KINDS))
     handler.arm = lambda: sys.settrace(tracer(reach, wanted[0]))
     handler.disarm = lambda: sys.settrace(None)
     return handler
