@@ -553,7 +553,7 @@ def test_texts_that_steer_a_terminal(memory: Path, base: Storage) -> None:
             where = "on a terminal" if on_terminal else "in a file"
             for trouble in troubles(shown, verb, line, on_terminal):
                 said = f"{place}: {trouble} {where}, {verb}{' --json' if '--json' in line else ''}"
-                detail = f"TESTS_SEED={seed} {line!r}\n{(shown.out + shown.err)[-1500:]!a}"
+                detail = f"TESTS_SEED={seed} {line!r}\n{(shown.out + shown.err)[-900:]!a}"
                 findings.setdefault(said, detail)
         shutil.rmtree(scene.folder)
     print(f"TESTS_SEED={SEED}: {', '.join(f'{count} {what}' for what, count in counts.most_common())}")
