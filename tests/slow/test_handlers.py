@@ -31,12 +31,22 @@ from tests.support.budgets import SECONDS, SEED, trials
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import Storage
+from views_runs.database import connection
 
 #: Findings that are not mended yet, each a regular expression for what is said about it.
-KNOWN: tuple[str, ...] = ()
+KNOWN: tuple[str, ...] = (
+    # A handler that raises in Gate.__exit__ before its entry is removed, or in the parts of contextlib around a
+    # transaction, leaves an entry in the gate, and another thread's fork waits for FORK_PATIENCE.
+    r"AssertionError: \[\d+\] is not \[\]",
+    # A handler that raises between a statement's execution and the closing of its cursor: as long as the exception
+    # lives (as sys.last_value does at a prompt) its traceback keeps the cursor, and that the lock.
+    r"OperationalError: database is locked(?s:.*)StoreBusyError",
+    # A TimeoutError that a handler raises is taken for a failure of the file system by `except OSError`.
+    r"exceptions\.\w+: .*raised as Late",
+)
 
-#: Seconds that the second thread waits for a lock, and that a fork may take.
-TIMEOUT, AT_ONCE = 10.0, 5.0
+#: Seconds that operations wait for a lock; that a fork waits for who never leaves the gate; and that it may take.
+TIMEOUT, FORK_PATIENCE, AT_ONCE = 5.0, 4.0, 3.0
 
 #: Seconds beyond its time after which a process never ends.
 PATIENCE = 90.0
@@ -84,7 +94,7 @@ class Handler:
             assert frame is not None
             self.where += f" {frame.f_code.co_filename}:{frame.f_lineno}"
             signal.setitimer(signal.ITIMER_REAL, self.again)
-            self.raised.append(self.kind("raised by the handler"))
+            self.raised.append(self.kind(f"raised as {self.kind.__name__}"))
             raise self.raised[-1]
 
 
@@ -109,10 +119,10 @@ JUMPS = {number for name, number in dis.opmap.items() if name.startswith(("JUMP_
 
 
 def tracer(reached: Callable[[Point], object], within: CodeType | None = None) -> Callable[..., Any]:
-    """Return a function for `sys.settrace` that calls a function at each point (of some code) where handlers are called.
+    """Return a function for `sys.settrace` that calls a function at each point (of some code) where a handler may be.
 
-    These are the beginning of a function, the end of a call, and a jump backwards. Between other bytecodes no handler
-    is called, so that one can rely on what is done there.
+    These are the beginning of a function, the end of a call, and a jump backwards: Python calls handlers there, and not
+    between other bytecodes.
     """
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:
@@ -141,7 +151,7 @@ class Other(threading.Thread):
 
     def __init__(self, path: Path) -> None:
         super().__init__(daemon=True)
-        self.done = 0
+        self.done = self._seen = 0
         self.error = ""
         self._store = Storage(path, timeout=TIMEOUT)
 
@@ -160,11 +170,12 @@ class Other(threading.Thread):
         self._store.delete(name)
 
     def goes_on(self) -> None:
-        """Wait until it has done something more."""
-        before, until = self.done, time.monotonic() + TIMEOUT
-        while self.done == before and not self.error:
+        """Wait until it has done something more since this was called the last time."""
+        until = time.monotonic() + 4 * TIMEOUT
+        while self.done == self._seen and not self.error:
             assert time.monotonic() < until, f"the second thread was stopped\n{stack(self)}"
             time.sleep(0.001)
+        self._seen = self.done
         assert not self.error, f"the second thread failed: {self.error}"
 
 
@@ -258,8 +269,9 @@ class Trial:
         forks: list[float] = []
         thread = threading.Thread(target=lambda: forks.append(time_fork()))
         thread.start()
-        thread.join(TIMEOUT)
-        forks.append(time_fork())
+        thread.join()
+        if self.number % 5 == 0:
+            forks.append(time_fork())
         equal([round(seconds) for seconds in forks if seconds > AT_ONCE], [])
 
 
@@ -280,12 +292,16 @@ def time_fork() -> float:
     return took
 
 
+def new_handler(choose: random.Random) -> Handler:
+    """Return a handler, which is sometimes called again while what it raised is being dealt with."""
+    return Handler(choose.choice(KINDS), 10 ** choose.uniform(-5, -3) if choose.random() < 0.25 else 0)
+
+
 def by_timer(trial: Trial, choose: random.Random) -> Handler:
-    """Let a timer ring at a random moment, sometimes again while the first is being dealt with."""
+    """Let a timer ring at a random moment."""
     # The exponent is random, so that short and long times are tried as often.
     seconds = 10 ** choose.uniform(-5.3, -1.3)
-    again = 10 ** choose.uniform(-5, -3) if choose.random() < 0.25 else 0
-    handler = Handler(choose.choice(KINDS), again)
+    handler = new_handler(choose)
     handler.arm = lambda: signal.setitimer(signal.ITIMER_REAL, seconds)
     handler.disarm = lambda: signal.setitimer(signal.ITIMER_REAL, 0)
     return handler
@@ -306,9 +322,9 @@ def at_a_point(trial: Trial, choose: random.Random) -> Handler:
             if not times:
                 signal.raise_signal(signal.SIGALRM)
 
-    handler = Handler(choose.choice(KINDS))
+    handler = new_handler(choose)
     handler.arm = lambda: sys.settrace(tracer(reach, wanted[0]))
-    handler.disarm = lambda: sys.settrace(None)
+    handler.disarm = lambda: [sys.settrace(None), signal.setitimer(signal.ITIMER_REAL, 0)]
     return handler
 
 
@@ -343,6 +359,7 @@ def work(way: Way, folder: Path, seconds: float, first: int, answer: Connection)
     faulthandler.dump_traceback_later(seconds + PATIENCE, exit=True)
     # What hangs on the garbage collector to be released may stay for ever.
     gc.disable()
+    connection.FORK_PATIENCE = FORK_PATIENCE
     # With two threads, each waits less for the other.
     sys.setswitchinterval(0.0002)
     # What is raised where Python cannot pass it on, as in a destructor, is lost.
