@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -110,15 +110,18 @@ def is_running(frame: FrameType | None) -> bool:
     return frame is not None
 
 
-#: A place in the code where Python calls handlers.
-Point = tuple[CodeType, int]
+#: A place where Python calls handlers: a file, the first line of a function, and an offset in its bytecode.
+Point = tuple[str, int, int]
+
+#: Points to try, each with one of the times that an operation comes by; by operation.
+Points = dict[str, list[tuple[Point, int]]]
 
 #: After these Python calls handlers, and before those.
 CALLS = {number for name, number in dis.opmap.items() if name.startswith("CALL")}
 JUMPS = {number for name, number in dis.opmap.items() if name.startswith(("JUMP_BACKWARD", "POP_JUMP_BACKWARD"))}
 
 
-def tracer(reached: Callable[[Point], object], within: CodeType | None = None) -> Callable[..., Any]:
+def tracer(reached: Callable[[Point], object], within: Point | None = None) -> Callable[..., Any]:
     """Return a function for `sys.settrace` that calls a function at each point (of some code) where a handler may be.
 
     These are the beginning of a function, the end of a call, and a jump backwards: Python calls handlers there, and not
@@ -127,7 +130,8 @@ def tracer(reached: Callable[[Point], object], within: CodeType | None = None) -
 
     def enter(frame: FrameType, event: str, argument: Any) -> Any:
         code, was_call = frame.f_code, False
-        if within not in (None, code) or not is_running(frame):
+        place = (code.co_filename, code.co_firstlineno)
+        if within and within[:2] != place or not is_running(frame):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
 
@@ -136,11 +140,11 @@ def tracer(reached: Callable[[Point], object], within: CodeType | None = None) -
             if event == "opcode":
                 opcode = code.co_code[frame.f_lasti]
                 if was_call or opcode in JUMPS:
-                    reached((code, frame.f_lasti))
+                    reached((*place, frame.f_lasti))
                 was_call = opcode in CALLS
             return trace
 
-        reached((code, -1))
+        reached((*place, -1))
         return trace
 
     return enter
@@ -190,16 +194,17 @@ class Trial:
 
     Args:
         path: of the store.
+        points: that were not tried yet.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, points: Points) -> None:
         self.store = Storage(path, timeout=TIMEOUT)
         self.store.store("fetched", LARGE, {"author": "me"})
         self.counts: Counter[str] = Counter()
         self.number = 0
-        #: The operation to interrupt, and the points that were not tried yet, by operation.
+        #: The operation to interrupt.
         self.kind = ""
-        self.points: dict[str, list[tuple[Point, int]]] = {}
+        self.points = points
         self.other = Other(path)
         self.other.start()
 
@@ -323,7 +328,7 @@ def at_a_point(trial: Trial, choose: random.Random) -> Handler:
                 signal.raise_signal(signal.SIGALRM)
 
     handler = new_handler(choose)
-    handler.arm = lambda: sys.settrace(tracer(reach, wanted[0]))
+    handler.arm = lambda: sys.settrace(tracer(reach, wanted))
     handler.disarm = lambda: [sys.settrace(None), signal.setitimer(signal.ITIMER_REAL, 0)]
     return handler
 
@@ -343,15 +348,15 @@ def find_points(trial: Trial, choose: random.Random) -> list[tuple[Point, int]]:
     found = [(point, choose.randint(1, count)) for point, count in times.items()]
     choose.shuffle(found)
     own = ("views_runs", "contextlib")
-    return sorted(found, key=lambda one: any(name in one[0][0].co_filename for name in own))
+    return sorted(found, key=lambda one: any(name in one[0][0] for name in own))
 
 
 #: Arms a handler.
 Way = Callable[[Trial, random.Random], Handler]
 
 
-def work(way: Way, folder: Path, seconds: float, first: int, answer: Connection) -> None:
-    """Interrupt operations until one has a finding or the time is over; answer with the last seed, counts and finding.
+def work(way: Way, folder: Path, seconds: float, first: int, points: Points, answer: Connection) -> None:
+    """Interrupt operations until one has a finding or the time is over; answer with what was done.
 
     This is the main function of a process: what went wrong may leave it spoilt.
     """
@@ -364,7 +369,7 @@ def work(way: Way, folder: Path, seconds: float, first: int, answer: Connection)
     sys.setswitchinterval(0.0002)
     # What is raised where Python cannot pass it on, as in a destructor, is lost.
     sys.unraisablehook = lambda unraisable: None
-    trial = Trial(folder / "models.db")
+    trial = Trial(folder / "models.db", points)
     finding = ""
     for seed, choose in trials(seconds, first):
         trial.kind = choose.choice(OPERATIONS)
@@ -376,7 +381,7 @@ def work(way: Way, folder: Path, seconds: float, first: int, answer: Connection)
             finding = f"TESTS_SEED={seed}, {trial.kind}, raised at{handler.where}\n{said}"
             break
     trial.counts["operations of the second thread"] = 4 * trial.other.done
-    answer.send((seed, trial.counts, finding))
+    answer.send((seed, trial.counts, points, finding))
     os._exit(0)
 
 
@@ -386,17 +391,18 @@ def test_handlers_that_raise(memory: Path, way: Way) -> None:
     need(hasattr(signal, "setitimer") and hasattr(os, "fork"), "this system has neither timers nor forks")
     end, seed = time.monotonic() + SECONDS / 2, SEED
     counts: Counter[str] = Counter()
+    points: Points = {}
     findings: list[str] = []
     while seed == SEED or time.monotonic() < end:
         folder = memory / str(seed)
         folder.mkdir()
         answer, sender = multiprocessing.Pipe(duplex=False)
-        arguments = (way, folder, end - time.monotonic(), seed, sender)
+        arguments = (way, folder, end - time.monotonic(), seed, points, sender)
         process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
         process.start()
         sender.close()
         try:
-            last, counted, finding = answer.recv()
+            last, counted, points, finding = answer.recv()
         except EOFError:
             pytest.fail(f"it never ended, or died, after TESTS_SEED={seed}; see above")
         finally:
@@ -405,6 +411,7 @@ def test_handlers_that_raise(memory: Path, way: Way) -> None:
         counts += counted
         findings += [finding] if finding else []
         shutil.rmtree(folder)
+    counts["points tried"] = counts["points"] - sum(map(len, points.values()))
     print(f"TESTS_SEED={SEED}: {', '.join(f'{count} {kind}' for kind, count in counts.most_common())}")
     known = [one for one in findings if re.search("|".join(KNOWN) or "(?!)", one)]
     print(f"{len(known)} known findings")

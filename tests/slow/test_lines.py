@@ -50,8 +50,8 @@ PATIENCE = 100
 NUMBERS = "0 1 -1 2 480 1e999 -1e999 nan NaN Infinity 1_000 0x10 1. ١٢ １２ 1e-400 100MB 1e9kB 2.5".split()
 NUMBERS += ["9" * 400, "9" * 5000, "1 GB", *(str(2**63 + one) for one in (-1, 0, 1)), str(-(2**63) - 1), str(2**64)]
 TIMES = "2026-01-01 2026-13-45 2019-12 9999-12 10000-01 0000-01-01 2026-01-01T08:00Z 2026-01-01T08:00+99:00".split()
-TEXTS = ["", " ", "\n", "a\tb", "é", "e\u0301", "\u202e", "😀", "\udc80", "\udce9", "\x1b[31m", "\x7f", "\x9b", "\u2028"]
-TEXTS += "' \" '' \"a\" \\ %s {0} $HOME * ? [a [!a] a,b - -- --- -x = a=b true null None İß \ufeff".split(" ")
+TEXTS = ["", " ", "\n", "a\tb", "é", "e\u0301", "\u202e", "😀", "\udc80", "\udce9", "\x1b[31m", "\x7f", "\x9b"]
+TEXTS += "' \" '' \"a\" \\ %s {0} $HOME * ? [a [!a] a,b - -- --- -x = a=b true null None İß \ufeff \u2028".split(" ")
 TEXTS += [*TIMES, "x" * 300, "x" * 70_000, "é" * 200]
 NAMES = ["m:" + "9" * 31, *"m n large m:1 m:2 m:3 m:999 m:-1 m: :1 m:1:1 M nothing mé".split()]
 FIELDS = "author train_start train_end steps note note.a note.a.b size stored_at stored_by version current type".split()
@@ -227,7 +227,7 @@ _outside: list[str] | None = None
 _jail = ""
 
 #: Events whose first arguments are paths that are changed.
-CHANGES = {f"os.{name}" for name in "mkdir rename remove rmdir link symlink chmod chown truncate utime setxattr".split()}
+CHANGES = {f"os.{one}" for one in "mkdir rename remove rmdir link symlink chmod chown truncate utime setxattr".split()}
 
 
 def notice(event: str, arguments: tuple[Any, ...]) -> None:
