@@ -244,7 +244,8 @@ def notice(event: str, arguments: tuple[Any, ...]) -> None:
     for path in paths:
         if isinstance(path, (str, bytes, os.PathLike)):
             whole = os.path.abspath(os.fsdecode(path))
-            if not whole.startswith(_jail) and whole != os.devnull:
+            # Modules are compiled when they are first imported.
+            if not whole.startswith(_jail) and whole != os.devnull and "__pycache__" not in whole:
                 _outside.append(f"{event} {whole!r}")
 
 
