@@ -26,7 +26,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.support.budgets import SEED, trials
-from tests.support.lines import viewser_command
+from tests.support.lines import verbs, viewser_command
 from tests.support.stores import NOTHING, copied, leftovers
 from views_runs import Storage
 from views_runs.cli import main
@@ -128,15 +128,6 @@ SUITABLE: dict[str, Callable[[random.Random], str]] = {
     "store": lambda choose: choose.choice(STORES),
     "topic": lambda choose: choose.choice(["index", "conditions", "commands", "..", "x"]),
 }
-
-
-def verbs() -> dict[str, click.Command]:
-    """Return all verbs of the command line."""
-    group = main.commands["model"]
-    assert isinstance(group, click.Group)
-    context = click.Context(group)
-    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
-    return {name: command for name, command in found.items() if command}
 
 
 def command_line(commands: dict[str, click.Command], choose: random.Random) -> list[str]:

@@ -3,7 +3,10 @@
 import os
 import sys
 
+import click
+
 from views_runs import Storage
+from views_runs.cli import main
 
 
 def viewser_command(*arguments: str) -> list[str]:
@@ -14,3 +17,12 @@ def viewser_command(*arguments: str) -> list[str]:
 def environment(store: Storage, **variables: str) -> dict[str, str]:
     """Return the variables of a process that uses a store."""
     return {**os.environ, "VIEWS_RUNS_STORE": str(store.path), **variables}
+
+
+def verbs() -> dict[str, click.Command]:
+    """Return all verbs of the command line, by name."""
+    group = main.commands["model"]
+    assert isinstance(group, click.Group)
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command}
