@@ -42,10 +42,10 @@ from views_runs.cli import main
 KNOWN: tuple[str, ...] = (
     # JSON is written with ensure_ascii=False, which escapes neither DEL nor C1 controls, nor what turns text around.
     r": \[[^]]*\] in stdout (on a terminal|in a file), \w+ --json$",
-    # click shows arguments that it does not expect as they are: an argument that is too many, or an unknown option.
-    r"^argument: \[[^]]*\] in (stdout|stderr) ",
+    # click shows arguments that it does not expect as they are: one that is too many, or an unknown option.
+    r"^[^:]+: \[[^]]*\] in (stdout|stderr) .* \(usage\)$",
     # views.show_listing prints names as they are unless stdout is a terminal.
-    r"^name: (\[[^]]*\]|a forged line) in stdout in a file, list$",
+    r"^(name|part): (\[[^]]*\]|a forged line) in stdout in a file, list$",
     # views.show_backup takes the name of a damaged row for a text.
     r"^name in bytes: a traceback .* backup$",
 )
@@ -383,15 +383,15 @@ FIRST = [["list"], ["list", "-q"], ["list", "-q", "--all-versions"], ["list", "-
 
 #: What is given for an argument whose name is not among these: a model.
 ARGUMENTS = {"topic": ["index", "nothing"], "fields": ["author", "run_id"]}
-#: Options that are always given or never (which wait for an answer or for another computer); others now and then.
-ALWAYS, NEVER = {"yes"}, {"peer", "store", "help"}
+#: Options that are never given: the first waits for another computer.
+NEVER = {"peer", "store", "help"}
 VALUES = ["me", "2019-12", "author=me", "a = 1", "1", "stored_at"]
 
 
 def is_given(option: click.Option, choose: random.Random) -> bool:
     """Whether to give an option."""
-    likely = 0.25 if option.is_flag else 0.07
-    return option.name in ALWAYS or option.name not in NEVER and choose.random() < likely
+    likely = 0.5 if option.name == "yes" else 0.25 if option.is_flag else 0.07
+    return option.name not in NEVER and choose.random() < likely
 
 
 def command_line(command: click.Command, scene: Scene, choose: random.Random) -> list[str]:
@@ -471,6 +471,8 @@ def run(line: list[str], scene: Scene, on_terminal: bool, anew: bool, columns: i
             run_here(line)
         finally:
             os._exit(99)
+    # The answer to a question.
+    os.write(terminal, b"n\n")
     shown = b""
     end, unlock = time.monotonic() + PATIENCE, time.monotonic() + 1.2
     try:
@@ -517,6 +519,11 @@ def troubles(shown: Shown, verb: str, line: list[str], on_terminal: bool) -> lis
     return found
 
 
+def json_or_usage(line: list[str], shown: Shown) -> str:
+    """Return what was asked for, or that it was not understood."""
+    return " (usage)" if shown.code == 2 else " --json" if "--json" in line else ""
+
+
 @pytest.fixture
 def base(memory: Path) -> Storage:
     """A store with some models."""
@@ -560,9 +567,10 @@ def test_texts_that_steer_a_terminal(memory: Path, base: Storage) -> None:
             counts["on a terminal"] += on_terminal
             counts["in a new interpreter"] += anew or scene.is_locked
             counts[f"exit {shown.code}"] += 1
+            counts["waiting"] += "waiting" in shown.out + shown.err
             where = "on a terminal" if on_terminal else "in a file"
             for trouble in troubles(shown, verb, line, on_terminal):
-                said = f"{place}: {trouble} {where}, {verb}{' --json' if '--json' in line else ''}"
+                said = f"{place}: {trouble} {where}, {verb}{json_or_usage(line, shown)}"
                 detail = f"TESTS_SEED={seed} {line!r}\n{(shown.out + shown.err)[-900:]!a}"
                 findings.setdefault(said, detail)
             if scene.is_locked:
