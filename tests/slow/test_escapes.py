@@ -525,9 +525,9 @@ def json_or_usage(line: list[str], shown: Shown) -> str:
 
 
 @pytest.fixture
-def base(memory: Path) -> Storage:
+def base(memory_path: Path) -> Storage:
     """A store with some models."""
-    store = Storage(memory / "base.db")
+    store = Storage(memory_path / "base.db")
     metadata = {"author": "me", "train_start": 121, "train_end": 480, "note": {"a": [1, "b"]}}
     store.store("n", [1], metadata)
     store.store("m", [1], metadata)
@@ -536,7 +536,8 @@ def base(memory: Path) -> Storage:
     return store
 
 
-def test_texts_that_steer_a_terminal(memory: Path, base: Storage) -> None:
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_texts_that_steer_a_terminal(memory_path: Path, base: Storage) -> None:
     """No control character that came from elsewhere is written as it is, and no name is forged."""
     need(hasattr(os, "fork"), "this system has no forks")
     commands = verbs()
@@ -547,7 +548,7 @@ def test_texts_that_steer_a_terminal(memory: Path, base: Storage) -> None:
     for seed, choose in trials():
         [place] = choose.choices([*PLACES], [WEIGHTS.get(one, 1.0) for one in PLACES])
         text = "v" + "w".join(choose.sample(ATOMS, choose.randint(1, 6))) + "x"
-        scene = Scene(memory / str(seed), base, text)
+        scene = Scene(memory_path / str(seed), base, text)
         try:
             PLACES[place](scene)
         except sqlite3.Error:

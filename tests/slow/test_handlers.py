@@ -385,8 +385,9 @@ def work(way: Way, folder: Path, seconds: float, first: int, points: Points, ans
     os._exit(0)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("way", [by_timer, at_a_point])
-def test_handlers_that_raise(memory: Path, way: Way) -> None:
+def test_handlers_that_raise(memory_path: Path, way: Way) -> None:
     """The exception comes out or the result is right, and all is well afterwards."""
     need(hasattr(signal, "setitimer") and hasattr(os, "fork"), "this system has neither timers nor forks")
     end, seed = time.monotonic() + SECONDS / 2, SEED
@@ -394,7 +395,7 @@ def test_handlers_that_raise(memory: Path, way: Way) -> None:
     points: Points = {}
     findings: list[str] = []
     while seed == SEED or time.monotonic() < end:
-        folder = memory / str(seed)
+        folder = memory_path / str(seed)
         folder.mkdir()
         answer, sender = multiprocessing.Pipe(duplex=False)
         arguments = (way, folder, end - time.monotonic(), seed, points, sender)

@@ -313,9 +313,9 @@ def troubles(done: Done, verb: str, has_changed: bool) -> list[str]:
 
 
 @pytest.fixture
-def base(memory: Path) -> Storage:
+def base(memory_path: Path) -> Storage:
     """A store with some models."""
-    store = Storage(memory / "base.db")
+    store = Storage(memory_path / "base.db")
     metadata = {"author": "me", "train_start": 121, "train_end": 480, "note": {"a": [1, "b"]}, "steps": [1, 2]}
     store.store("n", [1], metadata)
     store.store("m", [1], metadata)
@@ -325,7 +325,7 @@ def base(memory: Path) -> Storage:
     return store
 
 
-def test_random_command_lines(memory: Path, base: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_command_lines(memory_path: Path, base: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each ends well, reading changes nothing, the store stays whole, and nothing is written outside of the jail."""
     commands = verbs()
     sys.addaudithook(notice)
@@ -337,7 +337,7 @@ def test_random_command_lines(memory: Path, base: Storage, monkeypatch: pytest.M
     jail = None
     for number, (seed, choose) in enumerate(trials()):
         if jail is None:
-            jail = Jail(memory / f"jail{number}", base)
+            jail = Jail(memory_path / f"jail{number}", base)
             monkeypatch.chdir(jail.work)
             used: list[list[str]] = []
         line = command_line(commands, choose)
