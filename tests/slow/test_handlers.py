@@ -327,9 +327,13 @@ def at_a_point(trial: Trial, choose: random.Random) -> Handler:
             if not times:
                 signal.raise_signal(signal.SIGALRM)
 
+    def disarm() -> None:
+        sys.settrace(None)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
     handler = new_handler(choose)
     handler.arm = lambda: sys.settrace(tracer(reach, wanted))
-    handler.disarm = lambda: [sys.settrace(None), signal.setitimer(signal.ITIMER_REAL, 0)]
+    handler.disarm = disarm
     return handler
 
 

@@ -288,7 +288,8 @@ def run_anew(line: list[str], variables: dict[str, str], answer: str, folder: Pa
     done = subprocess.run(
         command, cwd=folder, env={**kept, **variables}, input=given, capture_output=True, timeout=PATIENCE
     )
-    return Done(done.returncode, *(one.decode("utf-8", "backslashreplace") for one in (done.stdout, done.stderr)))
+    out, err = (one.decode("utf-8", "backslashreplace") for one in (done.stdout, done.stderr))
+    return Done(done.returncode, out, err)
 
 
 def troubles(done: Done, verb: str, has_changed: bool) -> list[str]:
