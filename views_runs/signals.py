@@ -8,14 +8,16 @@ from typing import Any
 
 
 def let_through(error: Exception) -> None:
-    """Raise an exception again if a signal handler raised it, such as one that limits the time of an operation.
+    """Raise an exception, or one of its causes, if a signal handler raised it, such as one that limits the time.
 
-    Call this where any exception is taken for a failure of code that is not this package's: a handler is called between
-    any two steps of that code.
+    Call this where an exception is taken for a failure: a handler is called between any two steps of the code.
     """
     handlers = [_find_code(signal.getsignal(number)) for number in signal.valid_signals()]
-    if any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__)):
-        raise error
+    cause: BaseException | None = error
+    while cause:
+        if any(frame.f_code in handlers for frame, _ in traceback.walk_tb(cause.__traceback__)):
+            raise cause
+        cause = cause.__cause__
 
 
 @contextmanager

@@ -31,7 +31,7 @@ STUCK = """
 connection.FORK_PATIENCE = 0.1
 held, free = threading.Event(), threading.Event()
 def hold():
-    with connection._gate:
+    with connection.Gate():
         held.set()
         free.wait()
 threading.Thread(target=hold).start()
@@ -43,8 +43,9 @@ print(use("parent"))
 
 # A signal handler can fork in the middle of a transaction; the child goes on from there.
 INSIDE = """
-with connection._gate:
-    with connection._gate:
+gate = connection.Gate()
+with gate:
+    with gate:
         child = os.fork()
 if child:
     os.waitpid(child, 0)

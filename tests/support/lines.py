@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 
+import click
+
 from views_runs import Storage
+from views_runs.cli import main
 
 
 def viewser_command(*arguments: str) -> list[str]:
@@ -21,19 +24,28 @@ def on_a_terminal(command: list[str], variables: dict[str, str], typed: bytes = 
     """Return what a command prints on a terminal."""
     import pty
 
-    main, terminal = pty.openpty()
+    reader, terminal = pty.openpty()
     streams = {"stdin": terminal, "stdout": terminal, "stderr": terminal}
     process = subprocess.Popen(command, env=variables, **streams)
     os.close(terminal)
-    os.write(main, typed)
+    os.write(reader, typed)
     shown = b""
     try:
-        while piece := os.read(main, 10_000):
+        while piece := os.read(reader, 10_000):
             shown += piece
     except OSError:
         # That is how a terminal ends on Linux.
         pass
     finally:
-        os.close(main)
+        os.close(reader)
     process.wait(60)
     return shown.decode().replace("\r\n", "\n")
+
+
+def verbs() -> dict[str, click.Command]:
+    """Return all verbs of the command line, by name."""
+    group = main.commands["model"]
+    assert isinstance(group, click.Group)
+    context = click.Context(group)
+    found = {name: group.get_command(context, name) for name in group.list_commands(context)}
+    return {name: command for name, command in found.items() if command}

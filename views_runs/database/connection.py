@@ -8,10 +8,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from views_runs.database.failures import explain, primary_code
 from views_runs.exceptions import StorageError, StoreAccessError, StoreBusyError, StoreDamagedError
@@ -60,65 +61,80 @@ FORK_PATIENCE = 10.0
 Parameters = tuple[Any, ...] | dict[str, Any]
 
 class Gate:
-    """Keeps `os.fork` out while another thread is inside SQLite, from the first statement of a transaction to the last.
+    """Keeps `os.fork` out while a connection is inside SQLite, from the first statement of a transaction to the last.
 
     A child process inherits SQLite's list of locks and the state of its mutexes: it could wait for mutexes that nobody
     will release, and read under locks that it does not hold.
 
     Any number of threads can be inside. An RLock would be shorter, but while one thread waits for another process with
     a transaction open, all the others would wait for it, whatever their timeouts. There is no lock here that a signal
-    handler could leave held: an entry that is left behind delays a fork by `FORK_PATIENCE`, and nothing else.
+    handler could leave held. A count that one leaves too high delays forks, until the connection is closed or forgotten.
     """
 
+    #: The gates of all connections, and the threads that are about to fork.
+    _all: "ClassVar[WeakValueDictionary[int, Gate]]" = WeakValueDictionary()
+    _forking: ClassVar[set[int]] = set()
+
     def __init__(self) -> None:
-        #: How deep each thread is inside, and which threads are about to fork.
-        self._inside: dict[int, int] = {}
-        self._forking: set[int] = set()
+        #: How often its connection is inside. A connection is used in one thread.
+        self._depth = 0
+        self._thread = threading.get_ident()
+        Gate._all[id(self)] = self
 
     def __enter__(self) -> None:
-        thread = threading.get_ident()
-        depth = self._inside.get(thread, 0)
         # Enter first and look second. The forking thread does the same, so at least one of the two sees the other.
-        self._inside[thread] = depth + 1
-        while not depth and self._forking - {thread}:
-            del self._inside[thread]
+        self._depth += 1
+        while self._forking and self._must_wait():
+            self._depth -= 1
             time.sleep(0.001)
-            self._inside[thread] = 1
+            self._depth += 1
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        thread = threading.get_ident()
-        depth = self._inside.pop(thread, 1) - 1
-        if depth:
-            self._inside[thread] = depth
+        self._depth -= 1
 
-    def close(self) -> None:
-        """Keep other threads out and wait until they have left, within limits: one may hang on a share that is gone."""
-        thread = threading.get_ident()
-        self._forking.add(thread)
-        until = time.monotonic() + FORK_PATIENCE
-        while time.monotonic() < until:
-            alive = {other.ident for other in threading.enumerate()} - {thread}
-            if not alive & self._inside.keys():
-                return
-            time.sleep(0.001)
+    def leave(self) -> None:
+        """Leave for good: the connection is closed."""
+        self._depth = 0
 
-    def open(self) -> None:
-        """Let other threads in again."""
-        self._forking.discard(threading.get_ident())
-
-    def forget_others(self) -> None:
-        """In a child process, forget the threads that it lacks; one that forked while inside is still inside."""
-        thread = threading.get_ident()
-        self._inside = {thread: self._inside[thread]} if thread in self._inside else {}
-        self._forking = set()
+    def _must_wait(self) -> bool:
+        """Return whether another thread is about to fork, and this one was not inside before."""
+        return bool(self._forking - {self._thread}) and list_inside({self._thread}) == [self] and self._depth == 1
 
 
-_gate = Gate()
+def list_inside(threads: set[int | None]) -> list[Gate]:
+    """Return the gates of these threads whose connections are inside."""
+    gates = [ref() for ref in Gate._all.valuerefs()]
+    return [gate for gate in gates if gate and gate._depth > 0 and gate._thread in threads]
+
+
+def wait_to_fork() -> None:
+    """Keep other threads out and wait until they have left, within limits: one may hang on a share that is gone."""
+    thread = threading.get_ident()
+    Gate._forking.add(thread)
+    until = time.monotonic() + FORK_PATIENCE
+    # Threads that have ended are not waited for.
+    while list_inside({other.ident for other in threading.enumerate()} - {thread}) and time.monotonic() < until:
+        time.sleep(0.001)
+
+
+def go_on() -> None:
+    """Let other threads in again."""
+    Gate._forking.discard(threading.get_ident())
+
+
+def forget_others() -> None:
+    """In a child process, forget the threads that it lacks; one that forked while inside is still inside."""
+    thread = threading.get_ident()
+    for gate in [ref() for ref in Gate._all.valuerefs()]:
+        if gate and gate._thread != thread:
+            gate.leave()
+    Gate._forking.clear()
+
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_gate.close, after_in_parent=_gate.open, after_in_child=_gate.forget_others)
+    os.register_at_fork(before=wait_to_fork, after_in_parent=go_on, after_in_child=forget_others)
 
 
 def _watch_signals(raised: list[BaseException]) -> Generator[int, None, None]:
@@ -208,12 +224,13 @@ class Connection:
     def __init__(self, path: Path, timeout: float, mode: str = "rw") -> None:
         self.path = path
         self.timeout = timeout
+        self._gate = Gate()
         #: What signal handlers raised during the current statement.
         self.raised: list[BaseException] = []
         watch = _watch_signals(self.raised)
         next(watch)
         try:
-            with _gate:
+            with self._gate:
                 uri = f"{path.as_uri()}?mode={mode}"
                 self._sqlite = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
                 self._sqlite.set_progress_handler(watch.__next__, STEPS)
@@ -230,12 +247,13 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection, and roll back an open transaction."""
-        with _gate:
+        with self._gate:
             self._sqlite.close()
+        self._gate.leave()
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Execute one statement and return all its rows; outside transactions, no lock is held afterwards."""
-        found: list[tuple[Any, ...]] = self._wait_for(self._sqlite.execute, sql, parameters)[0]
+        found: list[tuple[Any, ...]] = self._wait_for(self._execute, sql, parameters)
         return found
 
     def row(self, sql: str, parameters: Parameters = ()) -> tuple[Any, ...] | None:
@@ -249,16 +267,18 @@ class Connection:
 
     def change(self, sql: str, parameters: Parameters = ()) -> int:
         """Execute one statement and return how many rows it changed."""
-        return int(self._wait_for(self._sqlite.execute, sql, parameters)[1])
+        before = self._sqlite.total_changes
+        self._wait_for(self._execute, sql, parameters)
+        return self._sqlite.total_changes - before
 
     def script(self, sql: str) -> None:
         """Execute several statements and discard their rows; if the file is locked, start again with the first."""
-        self._wait_for(self._sqlite.executescript, sql)
+        self._wait_for(self._execute_script, sql)
 
     def glance(self, sql: str) -> list[tuple[Any, ...]]:
         """Execute one statement without waiting; return no rows if the file is locked."""
         try:
-            with _gate:
+            with self._gate:
                 return self._sqlite.execute(sql).fetchall()
         except sqlite3.Error:
             if self.raised:
@@ -302,7 +322,7 @@ class Connection:
     def _locked(self, begin: str, poll: tuple[float, float]) -> Iterator[None]:
         wait: Wait | None = None
         while True:
-            with _gate:
+            with self._gate:
                 try:
                     self._sqlite.execute(begin).fetchall()
                 except sqlite3.Error as error:
@@ -319,23 +339,26 @@ class Connection:
             wait.sleep(refusal)
 
     def _wait_for(self, action: Callable[..., Any], *arguments: Any) -> Any:
-        """Retry a method until the file is not locked or the timeout expires; return its result, or rows and count."""
+        """Retry a method until the file is not locked or the timeout expires, and return its result."""
         wait: Wait | None = None
         while True:
             try:
-                with _gate:
-                    result = action(*arguments)
-                    if not isinstance(result, sqlite3.Cursor):
-                        return result
-                    # A cursor that an error's traceback keeps alive would keep the file locked.
-                    with closing(result):
-                        return result.fetchall(), result.rowcount
+                with self._gate:
+                    return action(*arguments)
             except UnicodeError as error:
                 # Either SQLite's own message about a damaged schema, or an unpaired surrogate in a parameter.
                 raise StorageError(f"a string is not valid Unicode: {error}") from error
             except sqlite3.Error as error:
                 wait = wait or Wait(self, POLL)
                 wait.sleep(error)
+
+    # No variable holds a cursor: the traceback of an exception would keep it, and so keep the file locked.
+
+    def _execute(self, sql: str, parameters: Parameters) -> list[tuple[Any, ...]]:
+        return self._sqlite.execute(sql, parameters).fetchall()
+
+    def _execute_script(self, sql: str) -> None:
+        self._sqlite.executescript(sql).close()
 
     def _copy_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
         with self._sqlite.blobopen(table, column, rowid, readonly=True) as blob:

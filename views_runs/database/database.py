@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
+from views_runs import signals
 from views_runs.database import schema, uploads
 from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
 from views_runs.database.models import Models
@@ -95,6 +96,8 @@ class Database:
             raise failure from error
 
     def _locate(self, error: StorageError) -> None:
+        # A handler may have raised an OSError, which was then taken for one of the system's.
+        signals.let_through(error)
         subject = "" if self._reference is None else f" {str(self._reference)!r}"
         error.locate(self._operation + subject, self.path)
 
