@@ -247,9 +247,11 @@ class Connection:
 
     def close(self) -> None:
         """Close the connection, and roll back an open transaction."""
-        with self._gate:
-            self._sqlite.close()
-        self._gate.leave()
+        try:
+            with self._gate:
+                self._sqlite.close()
+        finally:
+            self._gate.leave()
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Execute one statement and return all its rows; outside transactions, no lock is held afterwards."""
