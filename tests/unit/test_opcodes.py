@@ -55,7 +55,7 @@ from views_runs.pickles.opcodes import (
     TroubleKind,
     compression,
     imported,
-    is_joblib,
+    joblib_wrappers,
     read,
 )
 from views_runs.records import MOST_IMPORTS
@@ -212,7 +212,7 @@ def test_what_a_load_imports(hook: None, kind: str) -> None:
         assert reading.asked == asked_in_a_load(data), protocol
         assert (reading.troubles, reading.is_whole, reading.size) == ((), True, len(data))
         assert reading.protocol == (protocol if protocol > 1 else None)
-        assert not is_joblib(reading) and compression(data[:8]) is None
+        assert not joblib_wrappers(reading) and compression(data[:8]) is None
 
 
 @pytest.mark.abridged
@@ -400,7 +400,7 @@ def test_joblib(tmp_path: pathlib.Path, compress: Any) -> None:
     data = path.read_bytes()
     reading = read([data])
     assert compression(data[:8]) == (compress[0] if compress else None)
-    assert is_joblib(reading) is not bool(compress)
+    assert joblib_wrappers(reading) is not bool(compress)
     assert not reading.is_whole
 
 

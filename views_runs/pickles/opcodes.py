@@ -153,7 +153,7 @@ _CODE_MAKERS = ("_make_function", "_make_skel_func", "_builtin_type", "_create_f
 
 #: The first bytes of compressed files from joblib, including old versions; no pickle begins like this.
 _COMPRESSED = {
-    b"\x78": "zlib",
+    **dict.fromkeys((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), "zlib"),
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
     b"\xfd7zXZ": "xz",
@@ -168,11 +168,14 @@ def compression(start: bytes) -> str | None:
     return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
 
 
-def is_joblib(reading: Reading) -> bool:
-    """Return whether joblib wrote the pickle, with raw arrays between the opcodes, which no plain unpickler expects."""
-    return any(
-        found.module.startswith("joblib.numpy_pickle") and found.name in ("NumpyArrayWrapper", "NDArrayWrapper")
-        for found in reading.imports
+#: Where joblib has the stand-ins for arrays: also as a copy in another package, such as scikit-learn before 0.23.
+_JOBLIB = re.compile(r"(?:.*\.)?joblib\.numpy_pickle(?:_compat)?", re.DOTALL)
+
+
+def joblib_wrappers(reading: Reading) -> list[Import]:
+    """Return what joblib put into a pickle in place of arrays; these lie between the opcodes or in files beside it."""
+    return sorted(
+        found for found in reading.imports if _JOBLIB.fullmatch(found.module) and found.name.endswith("ArrayWrapper")
     )
 
 

@@ -189,18 +189,18 @@ class PickleReader:
         self._pieces = pieces
         self._rest = memoryview(b"")
 
+    def _take(self, most: int) -> memoryview:
+        """Return the next bytes, at most so many; none at the end of the pickle."""
+        self._rest = self._rest or next(self._pieces, self._rest)
+        piece, self._rest = self._rest[:most], self._rest[most:]
+        return piece
+
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as possible, and return the number of bytes read."""
         view, done = memoryview(buffer), 0
-        while done < len(view):
-            if not self._rest:
-                self._rest = next(self._pieces, self._rest)
-                if not self._rest:
-                    break
-            count = min(len(view) - done, len(self._rest))
-            view[done : done + count] = self._rest[:count]
-            self._rest = self._rest[count:]
-            done += count
+        while done < len(view) and (piece := self._take(len(view) - done)):
+            view[done : done + len(piece)] = piece
+            done += len(piece)
         return done
 
     def read(self, size: int) -> bytes:
@@ -208,9 +208,11 @@ class PickleReader:
         if size <= len(self._rest):
             piece, self._rest = self._rest[:size], self._rest[size:]
             return bytes(piece)
-        buffer = bytearray(size)
-        count = self.readinto(buffer)
-        return bytes(memoryview(buffer)[:count])
+        # It grows with what is there: a pickle can declare any length, and `bytearray(size)` would fill that much memory.
+        buffer = bytearray()
+        while len(buffer) < size and (piece := self._take(size - len(buffer))):
+            buffer += piece
+        return bytes(buffer)
 
     def readline(self) -> bytes:
         """Return the bytes up to and including the next newline."""
