@@ -138,7 +138,7 @@ class PickleWriter:
         return Pickled(self.size, self._hash.hexdigest(), self._first, json.dumps(self._describe()))
 
     def _describe(self) -> dict[str, Any]:
-        """Return the environment to record; for a copied pickle, its type and libraries are not known."""
+        """Return the environment to record; of a copied pickle's libraries, only what they wrote into it is known."""
         if self.reader is None:
             return {}
         reading = self.reader.result()
@@ -147,7 +147,7 @@ class PickleWriter:
         if modules & MAIN:
             self._warn_of_main(sorted(found.name for found in reading.imports if found.module in MAIN))
         if not self._made_here:
-            return environment
+            return {**environment, "packages": dict(reading.versions)}
         suppliers = packages.suppliers(modules)
         made = {"packages": packages.versions(suppliers.values()), "suppliers": suppliers}
         return {**self._made_here, **environment, **made}
