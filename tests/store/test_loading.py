@@ -590,7 +590,7 @@ def test_the_versions_of_an_uploaded_pickle(store: Storage) -> None:
     found = checked(store, "old")
     assert (found.verdict, found.fix) == (MAY_NOT, "pip install scikit-learn==0.2.2")
     assert found.reasons == (f"created with scikit-learn 0.2.2, but {here} is installed",)
-    with pytest.raises(ModelLoadError, match="Possible reasons:\n  created with scikit-learn 0.2.2.*\nTry: pip install"):
+    with pytest.raises(ModelLoadError, match="reasons:\n  created with scikit-learn 0.2.2.*\nTry: pip install"):
         store.fetch("old")
 
 
@@ -606,7 +606,7 @@ def test_versions_that_are_unknown(store: Storage) -> None:
     upload(store, "plain", pickle.dumps([1, Fraction(1, 2)]))
     assert checked(store, "plain") == loadability.Verdict(LOADS)
     upload(store, "failing", b"cnumpy\narray\n(tR.")
-    with pytest.raises(ModelLoadError, match="Possible reasons:\n  the versions it was created with are unknown: numpy"):
+    with pytest.raises(ModelLoadError, match="reasons:\n  the versions it was created with are unknown: numpy"):
         store.fetch("failing")
     upload(store, "nothing", b"cbuiltins\nlen\n(tR.")
     with pytest.raises(ModelLoadError, match="Nothing was recorded of where it was created"):
@@ -618,7 +618,7 @@ def test_another_distribution_of_the_same_module(store: Storage) -> None:
     here = metadata.version("xgboost-cpu")
     record = upload(store, "m", pickle.dumps(fitted(xgboost.XGBRegressor(n_estimators=2))))
     assert record.packages == {"xgboost": here}
-    assert not any("xgboost" in reason for reason in checked(store, "m").reasons)
+    assert checked(store, "m") == loadability.Verdict(LOADS)
     found = replace(record, packages={"xgboost": "1.0.2"}).loadable()
     assert found.reasons[-1] == f"created with xgboost 1.0.2, but xgboost-cpu {here} is installed"
     assert found.fix == "pip install xgboost==1.0.2"
@@ -646,7 +646,8 @@ def test_a_missing_requirement_of_a_requirement(store: Storage, modules: Path) -
     )
     with pytest.raises(ModelLoadError, match="No module named 'inner'") as caught:
         store.fetch("m")
-    assert "\n  the module inner is not installed" in str(caught.value) and "Try: pip install inner" in str(caught.value)
+    assert "\n  the module inner is not installed" in str(caught.value)
+    assert "Try: pip install inner" in str(caught.value)
     install(modules, "inner", "outer")
     assert checked(store, "m") == loadability.Verdict(LOADS) and store.fetch("m") == 1
 
@@ -669,7 +670,7 @@ def test_byte_strings_of_python_2(store: Storage) -> None:
     upload(store, "m", data)
     found = checked(store, "m")
     assert found.verdict == WILL_NOT
-    assert found.reasons[0].startswith("it contains Python 2 byte strings (byte 3): download it, load it with pickle.load")
+    assert found.reasons[0].startswith("it contains Python 2 byte strings (byte 3): download it, load it with")
     put(store, "n", data, imports=[])
     for name in "m", "n":
         with pytest.raises(ModelLoadError, match="UnicodeDecodeError.*\n  it contains Python 2 byte strings") as caught:

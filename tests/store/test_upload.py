@@ -236,7 +236,7 @@ KINDS = {
     "login": "a web page. Download the file itself",
     "torch": "as torch wrote them before 1.6. Load it with torch.load",
     "onnx": "an ONNX model. Store what is in it",
-    "safetensors": "safetensors",
+    "safetensors": "a file of tensors (safetensors). Load it",
     "lightgbm": "Load it with lightgbm.Booster(model_file=file)",
     "xgboost": "Load it with xgboost.Booster(model_file=file)",
     "a.tar": "a tar archive. Unpack it",

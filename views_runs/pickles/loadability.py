@@ -148,18 +148,20 @@ def _compare_versions(needs: Needs) -> Iterator[tuple[str, str]]:
     """Yield each distribution that is missing here or has another version, with a description of the difference."""
     for name, stored in needs.packages.items():
         # Check the folder names first: reading a distribution's metadata takes much longer.
-        if packages.is_installed(name, stored) or (here := packages.version(name)) == stored:
+        if packages.is_installed(name, stored):
             continue
-        if here is None and (other := _find_other(name, needs)):
-            if (here := packages.version(other)) == stored:
-                continue
-            here = f"{other} {here}"
-        how = "created" if needs.python is None else "stored"
-        yield name, f"{how} with {name} {stored}, {f'but {here} is installed' if here else 'which is not installed'}"
+        found = _find_installed(name, needs)
+        here = packages.version(found) if found else None
+        if here != stored:
+            how = "created" if needs.python is None else "stored"
+            shown = "but " + (f"{here}" if found == name else f"{found} {here}") + " is installed"
+            yield name, f"{how} with {name} {stored}, {shown if found else 'which is not installed'}"
 
 
-def _find_other(distribution: str, needs: Needs) -> str | None:
-    """Return the distribution that supplies the modules of another here, such as xgboost-cpu those of xgboost."""
+def _find_installed(distribution: str, needs: Needs) -> str | None:
+    """Return a distribution, or what supplies its modules here instead, such as xgboost-cpu; None if nothing does."""
+    if packages.version(distribution) is not None:
+        return distribution
     modules = [module for module, name in {**_WELL_KNOWN, **needs.suppliers}.items() if name == distribution]
     return next(iter(packages.suppliers(modules).values()), None)
 
@@ -182,7 +184,8 @@ def _check_unknown(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]
     """Name the modules of an uploaded pickle whose versions are not known, beyond what those known require."""
     if needs.python is not None:
         return
-    known = {*needs.packages, *(one.name for name in needs.packages for one in packages.requirements(name))}
+    installed = filter(None, (_find_installed(name, needs) for name in needs.packages))
+    known = {*needs.packages, *(one.name for name in installed for one in packages.requirements(name))}
     modules = {name.split(".")[0] for name in needs.modules} - {*missing, *sys.stdlib_module_names, *MAIN}
     names = sorted(modules - {module for module, name in suppliers(modules, needs).items() if name in known})
     if names:

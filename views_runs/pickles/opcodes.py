@@ -1,9 +1,9 @@
 """Determine what a pickle would import from its opcodes, without unpickling it.
 
 A `Reader` follows the opcodes as the unpickler does, but keeps little: for the stack, which items are marks and which
-are strings that may be names; for the memo, only such strings. It never runs anything and never fails. A
-pickle without troubles imports what is in `Reading.imports` and nothing else, as far as its opcodes are concerned. What
-the imported functions do when called cannot be determined.
+are strings that may be names; for the memo, only such strings. It never runs anything and never fails. A pickle without
+troubles imports what is in `Reading.imports` and nothing else, as far as its opcodes are concerned. What the imported
+functions do when called cannot be determined.
 
 It is modelled on CPython's `_pickle.c`. It does not check values, such as numbers that make the unpickler fail, but
 reports an opcode that crosses the end of its frame, because the unpickler reads it differently from a file and from
@@ -27,8 +27,8 @@ from views_runs.records import MOST_IMPORTS
 #: The maximum length of a string, in bytes, that is considered as a name.
 NAME_BYTES = 500
 
-#: Limits on memory use, beyond what any legitimate pickle has: distinct imports, distinct troubles, and memo entries out
-#: of order.
+#: Limits on memory use, beyond what any legitimate pickle has: distinct imports, distinct troubles, and memo entries
+#: that are out of order.
 MAX_IMPORTS = 4096
 MAX_TROUBLES = 20
 MAX_OUT_OF_ORDER = 65536
@@ -37,8 +37,8 @@ MAX_OUT_OF_ORDER = 65536
 #: kept; of more in the memo, the others are packed.
 MAX_NAMES = 20_000
 
-#: The bytes of packed names. A text of one byte takes 4 bytes in a pickle and 9 here, and a longer one less for each byte,
-#: so that a pickle of 64 MiB does not reach this. A few thousand would do for most models, but not for models of text.
+#: The bytes of packed names. A text of one byte takes 4 bytes in a pickle and 9 here, and a longer one less for each
+#: byte, so that a pickle of 64 MiB does not reach this. Fewer would do for most models, but not for models of text.
 MAX_PACKED = 160_000_000
 
 #: Bytes to copy and read at a time.
@@ -755,14 +755,17 @@ def _make_table() -> dict[int, _Opcode]:
     return table
 
 
-#: What is read of versions, and of strings of Python 2: ASCII, up to an escape that is not, or not complete.
+#: A quoted line, up to what is not ASCII or an escape that is not complete.
+_ASCII = re.compile(rb"(?:[^\\\x80-\xff]|\\(?:x[0-7][0-9a-fA-F]|[^x\x80-\xff]))*+", re.DOTALL).match
+
+#: Where versions are: the last key and value before SETITEM or SETITEMS; in the bytes of a booster as UBJSON or, before
+#: 1.6, as JSON. LightGBM writes only the version of its format.
 _SETS = b"su"
 _TWO_STRINGS = bytes([_STRING, _STRING])
 _XGBOOST = Import("xgboost.core", "Booster")
 _XGBOOST_VERSION = re.compile(
     rb'version(?:\[#L\x00{7}\x03((?:i.){3})|":\[(\d{1,4}),(\d{1,4}),(\d{1,4})\])', re.DOTALL
 ).search
-_ASCII = re.compile(rb"(?:[^\\\x80-\xff]|\\(?:x[0-7][0-9a-fA-F]|[^x\x80-\xff]))*+", re.DOTALL).match
 
 _MARK_OP, _BINGET, _SHORT_BINUNICODE, _MEMOIZE, _FRAME, _STOP, _NEWLINE = b"(h\x8c\x94\x95.\n"
 

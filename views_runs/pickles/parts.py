@@ -208,7 +208,7 @@ class PickleReader:
         if size <= len(self._rest):
             piece, self._rest = self._rest[:size], self._rest[size:]
             return bytes(piece)
-        # It grows with what is there: a pickle can declare any length, and `bytearray(size)` would fill that much memory.
+        # It grows with what is there: a pickle can declare any length, and `bytearray(size)` would fill so much memory.
         buffer = bytearray()
         while len(buffer) < size and (piece := self._take(size - len(buffer))):
             buffer += piece

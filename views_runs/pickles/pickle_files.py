@@ -111,7 +111,7 @@ def _find_format(start: bytes) -> _Format | None:
 
 def _explain_joblib(wrappers: list[Import], path: Path) -> tuple[str, str]:
     """Explain a file that only the joblib that wrote it can load; before 0.10, it put arrays into other files."""
-    load = f"{wrappers[0].module.rpartition('.')[0]}.load"
+    load = Import(wrappers[0].module.rpartition(".")[0], "load")
     if all(found.name == "NumpyArrayWrapper" for found in wrappers):
         return "not a plain pickle: joblib wrote it, with raw arrays between the opcodes", _LOAD.format(load)
     beside = sorted(found.name for found in path.parent.glob(f"{glob.escape(path.name)}_*.npy*"))
@@ -122,7 +122,7 @@ def _explain_joblib(wrappers: list[Import], path: Path) -> tuple[str, str]:
 
 
 def _explain_compressed(name: str, start: bytes) -> tuple[str, str]:
-    """Explain a compressed file by what is in it: joblib loads compressed pickles, whatever wrote them, and no others."""
+    """Explain a compressed file by what is in it: joblib loads any compressed pickle, and nothing else."""
     inside = b""
     if name in ("gzip", "zlib"):
         with suppress(zlib.error):
