@@ -6,6 +6,7 @@ import decimal
 import enum
 import fractions
 import functools
+import io
 import itertools
 import json
 import logging
@@ -250,7 +251,53 @@ def test_all_strings_are_kept() -> None:
     assert read([begin + strings + again]).imports == {Import("os", "path"), Import("os", "open")}
     assert read([b"\x80\x04\x8c\x02os\x94" + strings + again]).imports == {Import("os", "open")}
     first, last = (b"j" + struct.pack("<I", number + 1) for number in (0, 3 * MAX_NAMES - 1))
-    assert read([b"\x80\x04N\x94" + strings + first + last + b"\x93."]).imports == {Import("000000", "059999")}
+    imports = read([b"\x80\x04N\x94" + strings + first + last + b"\x93."]).imports
+    assert imports == {Import("000000", f"{3 * MAX_NAMES - 1:06}")}
+
+
+class Asking(pickle.Unpickler):
+    """Imports nothing, but knows what it was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.asked: set[tuple[str, str]] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.asked.add((module, name))
+        return None
+
+
+def strings_and_names(chance: random.Random) -> bytes:
+    """Return a pickle with many strings, some of them replaced, and imports of which some come from the memo."""
+    data, count, start = b"\x80\x04", 0, chance.choice((0, 0, 1))
+    for _ in range(chance.randrange(20, 400)):
+        text = b"\x8c\x03%03d" % chance.randrange(999)
+        one, other = (struct.pack("<I", start + chance.randrange(count or 1)) for _ in range(2))
+        kind = chance.choices(("put", "import", "replace"), (600, 300, count and 1))[0]
+        if kind == "import" and count:
+            data += b"j" + one + chance.choice((b"j" + other, text)) + b"\x930"
+        else:
+            data += text + b"r" + (one if kind == "replace" else struct.pack("<I", start + count)) + b"0"
+            count += kind != "replace"
+    return data + b"N."
+
+
+@pytest.mark.parametrize("packed", [0, 500, 10**8])
+def test_imports_among_many_strings(packed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many strings are kept, the imports that are read are those of the unpickler, or some are said to lack."""
+    monkeypatch.setattr(opcodes, "MAX_NAMES", 12)
+    monkeypatch.setattr(opcodes, "MAX_PACKED", packed)
+    complete = 0
+    for seed in range(budget(1000)):
+        chance = random.Random(seed)
+        data = strings_and_names(chance)
+        reading = read(cut(data, chance.choice((7, 50, 1000))))
+        unpickler = Asking(data)
+        unpickler.load()
+        assert reading.asked <= unpickler.asked, seed
+        assert reading.troubles or reading.asked == unpickler.asked, seed
+        complete += not reading.troubles
+    assert complete > budget(1000) / 2 or packed < 10**8
 
 
 def test_a_string_that_is_replaced_late() -> None:

@@ -35,7 +35,7 @@ MAX_OUT_OF_ORDER = 65536
 
 #: The number of possible names in a dict, which takes 150 bytes for each. Of more on the stack, those near its top are
 #: kept; of more in the memo, the others are packed.
-MAX_NAMES = 20_000
+MAX_NAMES = 10_000
 
 #: The bytes of packed names. A text of one byte takes 4 bytes in a pickle and 9 here, and a longer one less for each
 #: byte, so that a pickle of 64 MiB does not reach this. Fewer would do for most models, but not for models of text.
