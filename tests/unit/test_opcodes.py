@@ -269,16 +269,19 @@ class Asking(pickle.Unpickler):
 
 def strings_and_names(chance: random.Random) -> bytes:
     """Return a pickle with many strings, some of them replaced, and imports of which some come from the memo."""
-    data, count, start = b"\x80\x04", 0, chance.choice((0, 0, 1))
+    start = chance.choice((0, 0, 1))
+    # Strings that BINGET could get are not packed.
+    data, count = b"\x80\x04N" + numbered(256, lambda n: b"r" + struct.pack("<I", start + n)), 256
     for _ in range(chance.randrange(20, 400)):
         text = b"\x8c\x03%03d" % chance.randrange(999)
-        one, other = (struct.pack("<I", start + chance.randrange(count or 1)) for _ in range(2))
-        kind = chance.choices(("put", "import", "replace"), (600, 300, count and 1))[0]
-        if kind == "import" and count:
+        one, other = (struct.pack("<I", start + chance.randrange(256, max(257, count))) for _ in range(2))
+        kind = chance.choices(("put", "import", "replace"), (600, 300, 5))[0]
+        if kind == "import" and count > 256:
             data += b"j" + one + chance.choice((b"j" + other, text)) + b"\x930"
         else:
-            data += text + b"r" + (one if kind == "replace" else struct.pack("<I", start + count)) + b"0"
-            count += kind != "replace"
+            is_new = kind != "replace" or count == 256
+            data += text + b"r" + (struct.pack("<I", start + count) if is_new else one) + b"0"
+            count += is_new
     return data + b"N."
 
 
@@ -297,7 +300,7 @@ def test_imports_among_many_strings(packed: int, monkeypatch: pytest.MonkeyPatch
         assert reading.asked <= unpickler.asked, seed
         assert reading.troubles or reading.asked == unpickler.asked, seed
         complete += not reading.troubles
-    assert complete > budget(1000) / 2 or packed < 10**8
+    assert complete > budget(1000) / 4 or packed < 10**8
 
 
 def test_a_string_that_is_replaced_late() -> None:
