@@ -132,7 +132,8 @@ class ModelRecord:
     imports: tuple[str, ...] | None = None
     #: The reasons why there may be further imports.
     troubles: tuple[str, ...] = ()
-    #: The distributions that supplied its modules when it was stored and their direct requirements, with versions.
+    #: The distributions that supplied its modules when it was stored and their direct requirements, with versions; for
+    #: an uploaded pickle, those that wrote their version into it.
     packages: Mapping[str, str] = field(default_factory=dict)
     #: The distribution that supplied each top-level module.
     suppliers: Mapping[str, str] = field(default_factory=dict)

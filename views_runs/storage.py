@@ -875,7 +875,7 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
 
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
-    """Return a record whose imports are read from the pickle's bytes instead of those recorded."""
+    """Return a record whose imports are read from its pickle, and the versions too where none were recorded."""
     reader = opcodes.Reader()
     try:
         with database.models.pieces(database.models.row(record.reference)) as pieces:
@@ -887,7 +887,8 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
     except CorruptModelError as error:
         damage = f"damaged: {error.trouble.partition(': ')[2]}"
         return replace(record, **{**opcodes.imported(reader.result()), "troubles": (damage,)})
-    return replace(record, **opcodes.imported(reader.result()))
+    reading = reader.result()
+    return replace(record, **opcodes.imported(reading), packages=record.packages or reading.versions)
 
 
 def _keep_records(

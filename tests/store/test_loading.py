@@ -162,7 +162,7 @@ def test_damaged_distributions_lose_no_model(
         raise error("no such file: METADATA")
 
     monkeypatch.setattr(metadata, name, fail)
-    for function in ("_distributions", "_requirements", "version"):
+    for function in ("_distributions", "requirements", "version"):
         # What was found before stays in mind for other tests: to look at all that is installed takes long.
         monkeypatch.setattr(packages, function, cache(getattr(packages, function).__wrapped__))
     assert store.store("m", Ridge()).version == 1
@@ -523,7 +523,7 @@ def verdict(store: Storage, data: bytes, **recorded: Any) -> loadability.Verdict
     put(store, "m", data, **recorded)
     found = store.inspect("m").loadable()
     record = store.inspect("m")
-    lie(store, "m", json.dumps({**recorded, "protocol": 5, **{
+    lie(store, "m", json.dumps({"python": "CPython 3.11.7", **recorded, "protocol": 5, **{
         name: getattr(record, name) for name in ("imports", "troubles", "has_code")
     }}))  # fmt: skip
     ((_, checked),) = store.check("m")
@@ -563,6 +563,122 @@ def test_another_version_may_not_load(store: Storage) -> None:
     here = metadata.version("scikit-learn")
     assert found.reasons == (f"stored with scikit-learn 1.0.2, but {here} is installed",)
     assert (found.verdict, found.fix) == (MAY_NOT, "pip install scikit-learn==1.0.2")
+
+
+def upload(store: Storage, name: str, data: bytes) -> records.ModelRecord:
+    """Upload a pickle, of which nothing is known but what is in it."""
+    path = Path(f"{name}.pickle")
+    path.write_bytes(data)
+    return store.upload(path, name)
+
+
+def checked(store: Storage, name: str) -> loadability.Verdict:
+    """Return the verdict of `check`, which is that of `inspect`."""
+    ((_, found),) = store.check(name)
+    assert found == store.inspect(name).loadable()
+    return found
+
+
+def test_the_versions_of_an_uploaded_pickle(store: Storage) -> None:
+    """A pickle that says its versions gets the verdict and the advice of a stored model, in a failed fetch too."""
+    here = metadata.version("scikit-learn")
+    data = pickle.dumps(fitted(RandomForestRegressor(2)), 4)
+    assert upload(store, "same", data).packages == {"scikit-learn": here}
+    assert checked(store, "same") == loadability.Verdict(LOADS)
+    old = data.replace(here.encode(), b"0.2.2").replace(b"\x8c\x05nodes", b"\x8c\x05n0des")
+    assert len(here) == 5 and upload(store, "old", old).packages == {"scikit-learn": "0.2.2"}
+    found = checked(store, "old")
+    assert (found.verdict, found.fix) == (MAY_NOT, "pip install scikit-learn==0.2.2")
+    assert found.reasons == (f"created with scikit-learn 0.2.2, but {here} is installed",)
+    with pytest.raises(ModelLoadError, match="reasons:\n  created with scikit-learn 0.2.2.*\nTry: pip install"):
+        store.fetch("old")
+
+
+def test_versions_that_are_unknown(store: Storage) -> None:
+    """A pickle that does not say its versions may not load, and a failed fetch does not claim that all is here."""
+    booster = pickle.dumps(fitted(lightgbm.LGBMRegressor(n_estimators=2, verbose=-1)))
+    assert upload(store, "m", booster).packages == {}
+    found = checked(store, "m")
+    assert found.verdict == MAY_NOT and found.reasons[0].startswith("the versions it was created with are unknown: ")
+    assert "lightgbm" in found.reasons[0]
+    upload(store, "both", pickle.dumps([fitted(RandomForestRegressor(2)), fitted(lightgbm.LGBMRegressor(verbose=-1))]))
+    assert checked(store, "both").reasons == ("the versions it was created with are unknown: lightgbm",)
+    upload(store, "plain", pickle.dumps([1, Fraction(1, 2)]))
+    assert checked(store, "plain") == loadability.Verdict(LOADS)
+    upload(store, "failing", b"cnumpy\narray\n(tR.")
+    with pytest.raises(ModelLoadError, match="reasons:\n  the versions it was created with are unknown: numpy"):
+        store.fetch("failing")
+    upload(store, "nothing", b"cbuiltins\nlen\n(tR.")
+    with pytest.raises(ModelLoadError, match="Nothing was recorded of where it was created"):
+        store.fetch("nothing")
+
+
+def test_another_distribution_of_the_same_module(store: Storage) -> None:
+    """The version of xgboost is that of xgboost-cpu, which has the same modules; a pickle does not say which it was."""
+    here = metadata.version("xgboost-cpu")
+    record = upload(store, "m", pickle.dumps(fitted(xgboost.XGBRegressor(n_estimators=2))))
+    assert record.packages == {"xgboost": here}
+    assert checked(store, "m") == loadability.Verdict(LOADS)
+    found = replace(record, packages={"xgboost": "1.0.2"}).loadable()
+    assert found.reasons[-1] == f"created with xgboost 1.0.2, but xgboost-cpu {here} is installed"
+    assert found.fix == "pip install xgboost==1.0.2"
+
+
+def install(folder: Path, name: str, *requires: str) -> None:
+    """Install a distribution with a module of its name."""
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    lines = "".join(f"Requires-Dist: {one}\n" for one in requires)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{lines}")
+    needed = "".join(f"import {one.split('>')[0]}\n" for one in requires if ";" not in one)
+    (folder / f"{name}.py").write_text(f"{needed}Model = 1\n")
+
+
+def test_a_missing_requirement_of_a_requirement(store: Storage, modules: Path) -> None:
+    """What was installed without what it requires may not load, and the module that was missing is named."""
+    install(modules, "outer", "middle>=1")
+    install(modules, "middle", "inner>=2", "windows-only; sys_platform == 'win32'", "extra-only>1; extra == 'all'")
+    known = {"packages": {"outer": "1.0", "middle": "1.0"}, "suppliers": {"outer": "outer"}}
+    put(store, "m", imports("outer"), imports=["outer.Model"], **known)
+    found = checked(store, "m")
+    assert found == loadability.Verdict(
+        MAY_NOT, ("middle requires inner, which is not installed",), "pip install inner"
+    )
+    with pytest.raises(ModelLoadError, match="No module named 'inner'") as caught:
+        store.fetch("m")
+    assert "\n  the module inner is not installed" in str(caught.value)
+    assert "Try: pip install inner" in str(caught.value)
+    install(modules, "inner", "outer")
+    assert checked(store, "m") == loadability.Verdict(LOADS) and store.fetch("m") == 1
+
+
+def test_a_module_that_is_missing_at_a_failure(store: Storage, modules: Path) -> None:
+    """Where a module imports one that is not there, the error names it, whatever was recorded."""
+    (modules / "mine.py").write_text("import sklearn.gone\n")
+    put(store, "m", imports("mine"), imports=["mine.Model"])
+    with pytest.raises(ModelLoadError, match="Possible reasons:\n  the module sklearn.gone cannot be found"):
+        store.fetch("m")
+    (modules / "mine.py").write_text("raise ModuleNotFoundError(name='\\x1b[31m:.')\n")
+    with pytest.raises(ModelLoadError, match="Possible reasons") as caught:
+        store.fetch("m")
+    assert "\x1b" not in str(caught.value)
+
+
+def test_byte_strings_of_python_2(store: Storage) -> None:
+    """They will not load, and the way out works; a fetch that fails by them says so, whatever was recorded."""
+    data = b"\x80\x02}U\x08" + "Ålesund".encode() + b"K\x01s."
+    upload(store, "m", data)
+    found = checked(store, "m")
+    assert found.verdict == WILL_NOT
+    assert found.reasons[0].startswith("it contains Python 2 byte strings (byte 3): download it, load it with")
+    put(store, "n", data, imports=[])
+    for name in "m", "n":
+        with pytest.raises(ModelLoadError, match="UnicodeDecodeError.*\n  it contains Python 2 byte strings") as caught:
+            store.fetch(name)
+        assert str(caught.value).count("byte strings") == 1
+    with store.download("m", "copy.pickle").open("rb") as file:
+        store.store("p", pickle.load(file, encoding="latin1"))
+    assert [*store.fetch("p")] == ["Ålesund".encode().decode("latin1")]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import pickle
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.budgets import budget
+from tests.support.planted import plant
 from tests.support.stores import NOTHING, damage, leftovers
 from views_runs import (
     CorruptModelError,
@@ -26,7 +28,7 @@ from views_runs import (
 )
 from views_runs.database import uploads
 from views_runs.database.connection import Connection
-from views_runs.pickles.parts import PART_SIZE
+from views_runs.pickles.parts import PART_SIZE, PickleReader
 
 #: What `Told` objects said when they were unpickled.
 told: list[int] = []
@@ -244,6 +246,25 @@ def test_what_cannot_be_loaded(store: Storage, size: int) -> None:
         store.fetch("m")
     assert str(store.path) in str(caught.value) and "'m'" in str(caught.value)
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("opcode", [b"\x8d", b"\x8e", b"\x95", b"\x96"])
+def test_a_length_beyond_the_end(store: Storage, opcode: bytes) -> None:
+    """However long a text, bytes or a frame are said to be, no more memory is filled than there are bytes."""
+    plant(store, "m", b"\x80\x05" + opcode + (2**29).to_bytes(8, "little") + b"N" * 3 * PART_SIZE + b".")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ModelLoadError, match="truncated|ran out of input|exhausted"):
+        store.fetch("m")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**26 // 1024
+
+
+def test_reading_across_parts() -> None:
+    """A reader returns what it is asked for from any number of parts, and less at the end."""
+    reader = PickleReader(iter(map(memoryview, (b"ab", b"cde\nf", b"g"))))
+    assert [reader.read(1), reader.read(0), reader.read(3), reader.readline()] == [b"a", b"", b"bcd", b"e\n"]
+    buffer = bytearray(5)
+    assert (reader.readinto(buffer), buffer, reader.read(9)) == (2, b"fg\0\0\0", b"")
+    assert PickleReader(iter([memoryview(b"abc")])).read(2**62) == b"abc"
 
 
 def test_space_is_used_again_and_given_back(store: Storage) -> None:

@@ -1,16 +1,20 @@
 """Pickle files from elsewhere: into the store as they are, or refused and explained."""
 
+import bz2
 import errno
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import pickle
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,6 +23,7 @@ from typing import Any
 import joblib
 import numpy as np
 import pytest
+import xgboost
 from click.testing import Result
 from sklearn.ensemble import RandomForestRegressor
 
@@ -46,6 +51,14 @@ def forest() -> Any:
     """Return a fitted model."""
     data = np.random.default_rng(1).random((40, 3))
     return RandomForestRegressor(3, random_state=1).fit(data, data[:, 0])
+
+
+@cache
+def booster() -> bytes:
+    """Return the file that xgboost writes of a model."""
+    data = np.random.default_rng(1).random((40, 3))
+    model = xgboost.XGBRegressor(n_estimators=1, n_jobs=1).fit(data, data[:, 0])
+    return bytes(model.get_booster().save_raw("ubj"))
 
 
 @pytest.fixture
@@ -173,11 +186,28 @@ def others(folder: Path) -> dict[str, Path]:
         "late data": pickle.dumps(bytes(5_000_000)) + b"x",
         "torn": pickle.dumps(bytes(5_000_000))[:-1],
         "protocol 6": b"\x80\x06N.",
+        "text in the middle of an opcode": b"In the beginning",
+        "cut off in protocol 0": pickle.dumps(forest(), 0)[:5000],
+        "cut off in a frame": pickle.dumps([1.5] * 1000)[:500],
+        "pointer": b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "login": b"\n\n<html lang='en'><head><title>Log in</title></head></html>",
+        "torch": b"".join(pickle.dumps(one, 2) for one in (0x1950A86A20F9469CFC6C, 1001, {}, [1])),
+        "onnx": b"\x08\x08\x12\x08skl2onnx\x1a\x061.16.0\x22\x07ai.onnx",
+        "safetensors": (120).to_bytes(8, "little") + b'{"weights": {"dtype": "F32"}}',
+        "lightgbm": b"tree\nversion=v4\nnum_class=1\n",
+        "xgboost": booster(),
+        "gzip of text": gzip.compress(b"year,month\n2019,12\n"),
+        "gzip of a pointer": gzip.compress(b"version https://git-lfs.github.com/spec/v1\n"),
+        "begins like zlib": b"x,y\n1,2\n",
     }
     paths = {}
     for kind, content in contents.items():
         paths[kind] = folder / kind
         paths[kind].write_bytes(content)
+    for name, mode in ("a.tar", "w"), ("a.tar.gz", "w:gz"):
+        with tarfile.open(folder / name, mode) as tar:
+            tar.add(folder / "json", "model.json")
+        paths[name] = folder / name
     np.save(folder / "array.npy", np.arange(9))
     np.savez(folder / "arrays.npz", a=np.arange(9))
     with zipfile.ZipFile(folder / "archive.zip", "w") as archive:
@@ -195,10 +225,25 @@ KINDS = {
     "empty": "it is empty",
     "text": "not a pickle",
     "json": "a text",
-    "html": "not a pickle",
+    "html": "a web page. Download the file itself",
     "zeros": "not a pickle",
-    "truncated": "ends too early",
-    "half": "ends too early",
+    "truncated": "a pickle that was cut off: it ends too early, after 100,0",
+    "half": "a pickle that was cut off: it ends too early, after 5,000 bytes. Copy it again",
+    "text in the middle of an opcode": "not a pickle",
+    "cut off in protocol 0": "cut off: it ends too early, after 5,000 bytes",
+    "cut off in a frame": "cut off: it ends too early, after 500 bytes",
+    "pointer": "a Git LFS pointer, not the file itself. Run `git lfs pull`",
+    "login": "a web page. Download the file itself",
+    "torch": "as torch wrote them before 1.6. Load it with torch.load",
+    "onnx": "an ONNX model. Store what is in it",
+    "safetensors": "a file of tensors (safetensors). Load it",
+    "lightgbm": "Load it with lightgbm.Booster(model_file=file)",
+    "xgboost": "Load it with xgboost.Booster(model_file=file)",
+    "a.tar": "a tar archive. Unpack it",
+    "a.tar.gz": "a tar archive, compressed (gzip). Unpack it",
+    "gzip of text": "a file without a pickle in it, compressed (gzip). Decompress it",
+    "gzip of a pointer": "a Git LFS pointer, not the file itself, compressed (gzip). Run `git lfs pull`",
+    "begins like zlib": "not a pickle",
     "data after the end": "data after the end",
     "two pickles": "data after the end",
     "late data": "data after the end",
@@ -228,7 +273,8 @@ def test_what_is_no_pickle(store: Storage, tmp_path: Path, kind: str, viewser: V
     store.store("other", [1])
     with pytest.raises(UploadError):
         store.upload(path, "m")
-    assert KINDS[kind] in viewser("model", "upload", str(path), "m", exit_code=1).stderr.replace("\n", " ")
+    shown = viewser("model", "upload", str(path), "m", exit_code=1).stderr
+    assert KINDS[kind].replace(" ", "") in "".join(shown.split())
     assert store.list() == ["other"] and leftovers(store) == NOTHING
     assert store.store("m", [2]).version == 1
 
@@ -380,10 +426,50 @@ def test_joblib(store: Storage, file: Path, compress: Any, model: str, viewser: 
     store.store("m", joblib.load(file))
 
 
-def test_gzip(store: Storage, file: Path) -> None:
-    """A compressed pickle is no plain one."""
-    file.write_bytes(gzip.compress(pickle.dumps([1])))
-    with pytest.raises(UploadError, match="compressed .gzip."):
+@pytest.mark.parametrize("value", [[1], list(range(100_000))])
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, bz2.compress, lzma.compress])
+def test_compressed_by_others(store: Storage, file: Path, compress: Callable[[bytes], bytes], value: Any) -> None:
+    """A compressed pickle is no plain one, and joblib loads it whatever wrote it."""
+    file.write_bytes(compress(pickle.dumps(value)))
+    with pytest.raises(UploadError, match="compressed .*Load it with joblib.load"):
+        store.upload(file, "m")
+    assert joblib.load(file) == value
+
+
+def old_joblib(module: str, name: str) -> bytes:
+    """Return what joblib wrote in versions before 0.10: instead of an array, the name of another file."""
+    texts = [b"U%c%b" % (len(one), one) for one in (b"weights", b"filename", b"m.pkl_01.npy", b"subclass")]
+    wrapper = f"c{module}\n{name}\n)\x81}}(".encode()
+    return b"\x80\x02}" + texts[0] + wrapper + b"".join(texts[1:]) + b"cnumpy\nndarray\nubs."
+
+
+@pytest.mark.parametrize("module", ["joblib.numpy_pickle", "sklearn.externals.joblib.numpy_pickle_compat"])
+@pytest.mark.parametrize("name", ["NDArrayWrapper", "ZNDArrayWrapper"])
+def test_joblib_with_arrays_in_other_files(store: Storage, tmp_path: Path, module: str, name: str) -> None:
+    """A file of joblib without its arrays is refused, and the files that have them are named."""
+    file = tmp_path / "m.pkl"
+    file.write_bytes(old_joblib(module, name))
+    load = f"Load it with {module.partition('.numpy')[0]}.load, where these files are beside it"
+    with pytest.raises(UploadError, match=rf"files beside it \(such as m.pkl_01.npy\)\. {load}"):
+        store.upload(file, "m")
+    for number in range(1, 6):
+        (tmp_path / f"m.pkl_{number:02}.npy.z").write_bytes(b"")
+    with pytest.raises(UploadError, match=r"\(m.pkl_01.npy.z, m.pkl_02.npy.z, m.pkl_03.npy.z, ...\)"):
+        store.upload(file, "m")
+    assert not store.path.exists()
+
+
+def test_a_copy_of_joblib(store: Storage, file: Path) -> None:
+    """The arrays of a joblib that is in another package are no opcodes either."""
+    joblib.dump(np.arange(1000.0), file)
+    data = file.read_bytes()
+    name = b"\x8c\x13joblib.numpy_pickle"
+    assert name in data
+    module = b"sklearn.externals.joblib.numpy_pickle"
+    # Its frame is longer by as much.
+    frame = int.from_bytes(data[3:11], "little") + len(module) + 2 - len(name)
+    file.write_bytes(data[:3] + frame.to_bytes(8, "little") + data[11:].replace(name, b"\x8c%c" % len(module) + module))
+    with pytest.raises(UploadError, match="joblib wrote it.*Load it with sklearn.externals.joblib.load"):
         store.upload(file, "m")
 
 

@@ -6,6 +6,7 @@ import decimal
 import enum
 import fractions
 import functools
+import io
 import itertools
 import json
 import logging
@@ -29,6 +30,7 @@ import lightgbm
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn
 import xgboost
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -40,9 +42,11 @@ from sklearn.preprocessing import StandardScaler
 from tests.hostile import CODE, Hostile, catalogue
 from tests.support.budgets import IN_FULL, budget
 from tests.support.machine import ROOT, need
+from views_runs.pickles import opcodes
 from views_runs.pickles.opcodes import (
     MAX_IMPORTS,
     MAX_NAMES,
+    MAX_PACKED,
     MAX_TROUBLES,
     NAME_BYTES,
     Import,
@@ -52,7 +56,7 @@ from views_runs.pickles.opcodes import (
     TroubleKind,
     compression,
     imported,
-    is_joblib,
+    joblib_wrappers,
     read,
 )
 from views_runs.records import MOST_IMPORTS
@@ -209,7 +213,7 @@ def test_what_a_load_imports(hook: None, kind: str) -> None:
         assert reading.asked == asked_in_a_load(data), protocol
         assert (reading.troubles, reading.is_whole, reading.size) == ((), True, len(data))
         assert reading.protocol == (protocol if protocol > 1 else None)
-        assert not is_joblib(reading) and compression(data[:8]) is None
+        assert not joblib_wrappers(reading) and compression(data[:8]) is None
 
 
 @pytest.mark.abridged
@@ -239,14 +243,166 @@ def test_names_of_python_2() -> None:
         assert reading.imports == reading.asked == {Import("exceptions", "ValueError")}
 
 
-def test_a_name_that_was_used_is_remembered() -> None:
-    """A module's name stays in mind, however many strings come between it and its next use; others do not."""
+def test_all_strings_are_kept() -> None:
+    """A name can be used after any number of strings that a model has, whether it was used as one before or not."""
     strings = b"".join(b"\x8c\x06%06d\x940" % number for number in range(3 * MAX_NAMES))
     begin = b"\x80\x04\x8c\x02os\x94\x8c\x04path\x94\x93\x94"
     again = b"h\x00\x8c\x04open\x94\x93."
     assert read([begin + strings + again]).imports == {Import("os", "path"), Import("os", "open")}
-    reading = read([b"\x80\x04\x8c\x02os\x94" + strings + again])
-    assert not reading.imports and reading.troubles[0].startswith("a name that is computed at load time")
+    assert read([b"\x80\x04\x8c\x02os\x94" + strings + again]).imports == {Import("os", "open")}
+    first, last = (b"j" + struct.pack("<I", number + 1) for number in (0, 3 * MAX_NAMES - 1))
+    imports = read([b"\x80\x04N\x94" + strings + first + last + b"\x93."]).imports
+    assert imports == {Import("000000", f"{3 * MAX_NAMES - 1:06}")}
+
+
+class Asking(pickle.Unpickler):
+    """Imports nothing, but knows what it was asked for."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data))
+        self.asked: set[tuple[str, str]] = set()
+
+    def find_class(self, module: str, name: str) -> Any:
+        self.asked.add((module, name))
+        return None
+
+
+def strings_and_names(chance: random.Random) -> bytes:
+    """Return a pickle with many strings, some of them replaced, and imports of which some come from the memo."""
+    start = chance.choice((0, 0, 1))
+    # Strings that BINGET could get are not packed.
+    data, count = b"\x80\x04N" + numbered(256, lambda n: b"r" + struct.pack("<I", start + n)), 256
+    for _ in range(chance.randrange(20, 400)):
+        text = b"\x8c\x03%03d" % chance.randrange(999)
+        one, other = (struct.pack("<I", start + chance.randrange(256, max(257, count))) for _ in range(2))
+        kind = chance.choices(("put", "import", "replace"), (600, 300, 5))[0]
+        if kind == "import" and count > 256:
+            data += b"j" + one + chance.choice((b"j" + other, text)) + b"\x930"
+        else:
+            is_new = kind != "replace" or count == 256
+            data += text + b"r" + (struct.pack("<I", start + count) if is_new else one) + b"0"
+            count += is_new
+    return data + b"N."
+
+
+@pytest.mark.parametrize("packed", [0, 500, 10**8])
+def test_imports_among_many_strings(packed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many strings are kept, the imports that are read are those of the unpickler, or some are said to lack."""
+    monkeypatch.setattr(opcodes, "MAX_NAMES", 12)
+    monkeypatch.setattr(opcodes, "MAX_PACKED", packed)
+    complete = 0
+    for seed in range(budget(1000)):
+        chance = random.Random(seed)
+        data = strings_and_names(chance)
+        reading = read(cut(data, chance.choice((7, 50, 1000))))
+        unpickler = Asking(data)
+        unpickler.load()
+        assert reading.asked <= unpickler.asked, seed
+        assert reading.troubles or reading.asked == unpickler.asked, seed
+        complete += not reading.troubles
+    assert complete > budget(1000) / 4 or packed < 10**8
+
+
+def test_a_string_that_is_replaced_late() -> None:
+    """What is put over a string after very many others is not followed, rather than taken for the first."""
+    strings = numbered(3 * MAX_NAMES, lambda n: b"\x8c\x06%06d\x940" % n)
+    data = b"\x80\x04" + strings + b"\x8c\x02osr\0\1\0\0j\0\1\0\0\x8c\x06system\x93."
+    reading = read([data])
+    assert [trouble.kind for trouble in reading.troubles] == [TroubleKind.NOT_FOLLOWED] and not reading.is_whole
+
+
+def test_a_limit_on_strings_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond it, only names that were used are kept, and nobody is accused of a computed one."""
+    monkeypatch.setattr(opcodes, "MAX_PACKED", 0)
+    few, many = (numbered(count, lambda n: b"\x8c\x06%06d\x940" % n) for count in (300, 3 * MAX_NAMES))
+    names = b"\x8c\x02os\x94\x8c\x04path\x94"
+    again = b"0j" + struct.pack("<I", 300) + b"\x8c\x04open\x93."
+    assert read([b"\x80\x04" + few + names + b"\x93" + many + again]).imports == {
+        Import("os", "path"),
+        Import("os", "open"),
+    }
+    reading = read([b"\x80\x04" + few + names + b"0" + many + again])
+    assert not reading.imports and [trouble.kind for trouble in reading.troubles] == [TroubleKind.FORGOTTEN_NAME]
+
+
+def test_the_limit_on_strings_is_beyond_any_64_mib() -> None:
+    """However short they are: each takes three bytes in a pickle beyond its own, and eight in the reader."""
+    assert max(2**26 / (size + 3) * (size + 8) for size in range(1, NAME_BYTES)) < MAX_PACKED
+
+
+@pytest.mark.parametrize("kind", [list, tuple, set, dict.fromkeys])
+def test_texts_between_two_uses_of_a_word(hook: None, kind: Callable[[Any], Any]) -> None:
+    """A word of the model that is a module's name too is pickled once, however many texts come before the module."""
+    texts = kind([f"id{number}" for number in range(30_000)])
+    value = {"columns": ["datetime"], "ids": texts, "trained": datetime.datetime(2026, 1, 1)}
+    for protocol in (2, 4, 5):
+        data = pickle.dumps(value, protocol)
+        assert (read([data]).asked, read([data]).troubles) == (asked_in_a_load(data), ())
+
+
+def test_the_memo_of_python_2(hook: None) -> None:
+    """Its pickler in C begins with 1, and its pickles can have any number of entries."""
+    data = b"\x80\x02]q\x01(" + numbered(70_000, lambda n: b"U\x01ar" + struct.pack("<I", n + 2)) + b"h\x02e."
+    assert len(pickle.loads(data)) == 70_001 and read([data]).troubles == ()
+    assert read([b"\x80\x02Nq\x01h\x00."]).troubles == ("broken after byte 5: something is missing in its memo",)
+    assert read([b"Nq\x01\x94cos\nsystem\nh\x01."]).imports == {Import("os", "system")}
+    assert read([b"Nq\x01N\x94h\x00."]).is_whole is False
+    assert read([b"Nq\x01Nq\x00\x94h\x02."]).is_whole and read([b"Nq\x01Nq\x02Nq\x00h\x00."]).is_whole
+
+
+LATIN = "Ålesund".encode()
+#: Strings of Python 2, each with whether the unpickler fails.
+BYTE_STRINGS = {
+    "short": (b"U\x08" + LATIN, True),
+    "ASCII": (b"U\x03abcT\x03\0\0\0abcS'abc\\n'\n", False),
+    "counted": (b"T\x08\0\0\0" + LATIN, True),
+    "escaped": (b"S'\\xc3\\x85lesund'\n", True),
+    "in a line": (b"S'" + LATIN + b"'\n", True),
+    "in octal": (b"S'\\303'\n", True),
+    "long ASCII": (b"T\0\0\x02\0" + b"a" * 2**17 + b"S'" + b"\\x41\\\\x80" * 9999 + b"'\n", False),
+    "long": (b"T\0\0\x02\0" + b"a" * (2**17 - 8) + LATIN, True),
+    "a long line": (b"S'" + b"\\x41" * 40_000 + b"\\x80'\n", True),
+    "a long line of bytes": (b"S'" + b"\\x41" * 40_000 + b"\xc3'\n", True),
+}
+
+
+@pytest.mark.parametrize("kind", BYTE_STRINGS)
+def test_byte_strings_of_python_2(kind: str) -> None:
+    """Those outside ASCII are a trouble, however long they are and however they are cut: the unpickler fails."""
+    string, fails = BYTE_STRINGS[kind]
+    data = b"\x80\x02}" + string + b"."
+    if fails:
+        with pytest.raises(UnicodeDecodeError):
+            pickle.loads(data)
+    for size in (1, 7, 1000, 2**20) if len(data) < 1000 else (999, 1000, 2**20):
+        reading = read(cut(data, size))
+        assert reading.troubles == (("Python 2 byte strings (byte 3)",) if fails else ()) and reading.is_whole
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("kind", ["forest", "boosted", "pipeline", "xgboost"])
+@pytest.mark.filterwarnings("ignore")
+def test_versions_are_read(kind: str, protocol: int) -> None:
+    """What scikit-learn and xgboost write of their own versions is read; in protocol 0, xgboost's is behind escapes."""
+    data = pickle.dumps(made(kind), protocol)
+    versions = {"xgboost": xgboost.__version__} if kind == "xgboost" else {"scikit-learn": sklearn.__version__}
+    assert read([data]).versions == (versions if kind != "xgboost" or protocol else {})
+    text = sklearn.__version__.encode()
+    if kind != "xgboost" and text in data:
+        assert read([data.replace(text, b"0.2.1"[: len(text)])]).versions == {"scikit-learn": "0.2.1"}
+
+
+def test_versions_that_are_none() -> None:
+    """What could not be a version is not taken for one, and neither is what is not where libraries write theirs."""
+    key = b"\x8c\x10_sklearn_version"
+    for value in (b"\x8c\x041; x", b"\x8c\x00", b"K\x01", b"X\x3c\0\0\0" + b"1" * 60, b"\x8c\x02\xc2\xb2"):
+        assert read([b"\x80\x04}" + key + value + b"s."]).versions == {}
+    assert read([b"\x80\x04}" + key + b"\x8c\x031.0s."]).versions == {"scikit-learn": "1.0"}
+    assert read([b"\x80\x04](" + key + b"\x8c\x031.0e."]).versions == {}
+    booster = b"cxgboost.core\nBooster\n"
+    snapshot = b'{"Config":{"learner":{},"version":[1,5,2]},' + b" " * 500
+    raw = b"B" + struct.pack("<I", len(snapshot)) + snapshot + b"."
+    assert (read([booster + raw]).versions, read([raw]).versions) == ({"xgboost": "1.5.2"}, {})
 
 
 def test_a_real_pickle_whose_names_lie_far_apart(hook: None) -> None:
@@ -294,7 +450,7 @@ def test_joblib(tmp_path: pathlib.Path, compress: Any) -> None:
     data = path.read_bytes()
     reading = read([data])
     assert compression(data[:8]) == (compress[0] if compress else None)
-    assert is_joblib(reading) is not bool(compress)
+    assert joblib_wrappers(reading) is not bool(compress)
     assert not reading.is_whole
 
 
@@ -483,6 +639,7 @@ def test_kinds_of_troubles() -> None:
     """Each trouble has a kind, also when it is restored from its recorded text."""
     for data, kinds in (
         (b"NN\x93.", [TroubleKind.COMPUTED_NAME]),
+        (b"U\x01\xe9.", [TroubleKind.BYTE_STRINGS]),
         (b"\x82\x07.", [TroubleKind.EXTENSION]),
         (b"NQ.", [TroubleKind.PERSISTENT]),
         (b"\x97.", [TroubleKind.BUFFER]),
@@ -533,7 +690,7 @@ def test_where_it_breaks() -> None:
         (b"](h\x05e.", "broken after byte 2: something is missing in its memo"),
         (b"\x8e" + bytes(7) + b"\x80.", "broken after byte 0: a length is impossible"),
         (b"\x8b\xff\xff\xff\xff.", "broken after byte 0: a length is impossible"),
-        (b"U\x02\xc3\xbcU\x01a\x93.", "a name that is computed at load time (byte 7)"),
+        (b"V\\udc8\nU\x01a\x93.", "a name that is computed at load time (byte 10)"),
         (b"\x95\x03\0\0\0\0\0\0\0C\x05abcde.", "not followed after byte 12: an opcode crosses the end of its frame"),
         (b"\x95\x03\0\0\0\0\0\0\0K\x01.", ""),
         (b"\x95\x02\0\0\0\0\0\0\0NK\x01.", "not followed after byte 11: an opcode crosses the end of its frame"),

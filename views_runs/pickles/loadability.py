@@ -12,6 +12,7 @@ from typing import Any
 from views_runs import signals
 from views_runs.pickles import packages
 from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
+from views_runs.pickles.parts import MAIN
 
 #: The verdicts, from best to worst.
 LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
@@ -73,7 +74,9 @@ class Needs:
 def verdict(needs: Needs) -> Verdict:
     """Compare what a pickle needs with this machine."""
     missing, others = missing_modules(needs.modules), dict(_compare_versions(needs))
-    findings = [*_check_bytes(needs), *_check_modules(needs, missing), *((MAY_NOT, text) for text in others.values())]
+    others |= _find_missing_requirements(needs)
+    findings = [*_check_bytes(needs), *_check_modules(needs, missing), *_check_unknown(needs, missing)]
+    findings += [(MAY_NOT, text) for text in others.values()]
     worst = max((state for state, _ in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
     reasons = tuple(dict.fromkeys(reason for _, reason in findings))
     return Verdict(worst, reasons, format_command([*suppliers(missing, needs).values(), *others], needs))
@@ -116,6 +119,11 @@ def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
     for trouble in troubles:
         if Trouble(trouble).kind in (TroubleKind.BROKEN, TroubleKind.DAMAGED):
             yield WILL_NOT, trouble
+        elif Trouble(trouble).kind is TroubleKind.BYTE_STRINGS:
+            yield WILL_NOT, (
+                f"it contains {trouble}: download it, load it with pickle.load(file, encoding='latin1'), and store the "
+                "result"
+            )
         else:
             yield MAY_NOT, f"it may have imports that are not known: {trouble}"
     here = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -141,9 +149,48 @@ def _compare_versions(needs: Needs) -> Iterator[tuple[str, str]]:
     """Yield each distribution that is missing here or has another version, with a description of the difference."""
     for name, stored in needs.packages.items():
         # Check the folder names first: reading a distribution's metadata takes much longer.
-        if packages.is_installed(name, stored) or (here := packages.version(name)) == stored:
+        if packages.is_installed(name, stored):
             continue
-        yield name, f"stored with {name} {stored}, {f'but {here} is installed' if here else 'which is not installed'}"
+        found = _find_installed(name, needs)
+        here = packages.version(found) if found else None
+        if here != stored:
+            how = "created" if needs.python is None else "stored"
+            shown = "but " + (f"{here}" if found == name else f"{found} {here}") + " is installed"
+            yield name, f"{how} with {name} {stored}, {shown if found else 'which is not installed'}"
+
+
+def _find_installed(distribution: str, needs: Needs) -> str | None:
+    """Return a distribution, or what supplies its modules here instead, such as xgboost-cpu; None if nothing does."""
+    if packages.version(distribution) is not None:
+        return distribution
+    modules = [module for module, name in {**_WELL_KNOWN, **needs.suppliers}.items() if name == distribution]
+    return next(iter(packages.suppliers(modules).values()), None)
+
+
+def _find_missing_requirements(needs: Needs) -> dict[str, str]:
+    """Return the distributions that those needed require and that are missing, with a description of each.
+
+    A distribution may have been installed without its requirements, and its modules import theirs.
+    """
+    installed = [*needs.packages, *suppliers({name.split(".")[0] for name in needs.modules}, needs).values()]
+    missing = packages.missing_requirements(installed)
+    return {
+        name: f"{by} requires {name}, which is not installed"
+        for name, by in missing.items()
+        if name not in needs.packages
+    }
+
+
+def _check_unknown(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]]:
+    """Name the modules of an uploaded pickle whose versions are not known, beyond what those known require."""
+    if needs.python is not None:
+        return
+    installed = filter(None, (_find_installed(name, needs) for name in needs.packages))
+    known = {*needs.packages, *(one.name for name in installed for one in packages.requirements(name))}
+    modules = {name.split(".")[0] for name in needs.modules} - {*missing, *sys.stdlib_module_names, *MAIN}
+    names = sorted(modules - {module for module, name in suppliers(modules, needs).items() if name in known})
+    if names:
+        yield MAY_NOT, f"the versions it was created with are unknown: {', '.join(names)}"
 
 
 def _can_find(module: str) -> bool:

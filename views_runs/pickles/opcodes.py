@@ -1,9 +1,9 @@
 """Determine what a pickle would import from its opcodes, without unpickling it.
 
-A `Reader` follows the opcodes as the unpickler does, but keeps almost nothing: for the stack, which items are marks
-and which are strings that may be names; for the memo, only such strings. It never runs anything and never fails. A
-pickle without troubles imports what is in `Reading.imports` and nothing else, as far as its opcodes are concerned. What
-the imported functions do when called cannot be determined.
+A `Reader` follows the opcodes as the unpickler does, but keeps little: for the stack, which items are marks and which
+are strings that may be names; for the memo, only such strings. It never runs anything and never fails. A pickle without
+troubles imports what is in `Reading.imports` and nothing else, as far as its opcodes are concerned. What the imported
+functions do when called cannot be determined.
 
 It is modelled on CPython's `_pickle.c`. It does not check values, such as numbers that make the unpickler fail, but
 reports an opcode that crosses the end of its frame, because the unpickler reads it differently from a file and from
@@ -14,10 +14,12 @@ import codecs
 import re
 import sys
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from views_runs.records import MOST_IMPORTS
@@ -25,12 +27,19 @@ from views_runs.records import MOST_IMPORTS
 #: The maximum length of a string, in bytes, that is considered as a name.
 NAME_BYTES = 500
 
-#: Limits on memory use, beyond what any legitimate pickle has: distinct imports, distinct troubles, possible names in
-#: the memo or on the stack (beyond it, the latest and those used as names are kept), and memo entries out of order.
+#: Limits on memory use, beyond what any legitimate pickle has: distinct imports, distinct troubles, and memo entries
+#: that are out of order.
 MAX_IMPORTS = 4096
 MAX_TROUBLES = 20
-MAX_NAMES = 20_000
 MAX_OUT_OF_ORDER = 65536
+
+#: The number of possible names in a dict, which takes 150 bytes for each. Of more on the stack, those near its top are
+#: kept; of more in the memo, the others are packed.
+MAX_NAMES = 10_000
+
+#: The bytes of packed names. A text of one byte takes 4 bytes in a pickle and 9 here, and a longer one less for each
+#: byte, so that a pickle of 64 MiB does not reach this. Fewer would do for most models, but not for models of text.
+MAX_PACKED = 160_000_000
 
 #: Bytes to copy and read at a time.
 CHUNK = 2**16
@@ -76,12 +85,16 @@ class TroubleKind(Enum):
 
     #: A STACK_GLOBAL of anything but two strings known to the reader.
     COMPUTED_NAME = "a name that is computed at load time"
+    #: The same, where the reader no longer has all strings.
+    FORGOTTEN_NAME = "a name after more text than the reader keeps"
     #: A number that represents whatever the process has registered for it (`copyreg`).
     EXTENSION = "extension code"
     #: An object outside the pickle; BUFFER is data outside it.
     PERSISTENT = "a persistent id"
     BUFFER = "a buffer that is kept elsewhere"
     REST = "data after the end"
+    #: Strings of Python 2 outside ASCII: the unpickler fails, unless it is given their encoding.
+    BYTE_STRINGS = "Python 2 byte strings"
     #: The unpickler fails at the same place.
     BROKEN = "broken after byte"
     #: The unpickler may continue; the reader does not.
@@ -116,6 +129,10 @@ class Reading:
     size: int
     #: Whether it was read to its end, with no data after it.
     is_whole: bool
+    #: Whether it ends in the middle, without anything wrong before.
+    is_cut_off: bool = False
+    #: The versions of distributions that wrote theirs into the pickle.
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def has_code(self) -> bool:
@@ -136,7 +153,7 @@ _CODE_MAKERS = ("_make_function", "_make_skel_func", "_builtin_type", "_create_f
 
 #: The first bytes of compressed files from joblib, including old versions; no pickle begins like this.
 _COMPRESSED = {
-    b"\x78": "zlib",
+    **dict.fromkeys((b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda"), "zlib"),
     b"\x1f\x8b": "gzip",
     b"BZh": "bz2",
     b"\xfd7zXZ": "xz",
@@ -151,11 +168,14 @@ def compression(start: bytes) -> str | None:
     return next((name for magic, name in _COMPRESSED.items() if start.startswith(magic)), None)
 
 
-def is_joblib(reading: Reading) -> bool:
-    """Return whether joblib wrote the pickle, with raw arrays between the opcodes, which no plain unpickler expects."""
-    return any(
-        found.module.startswith("joblib.numpy_pickle") and found.name in ("NumpyArrayWrapper", "NDArrayWrapper")
-        for found in reading.imports
+#: Where joblib has the stand-ins for arrays: also as a copy in another package, such as scikit-learn before 0.23.
+_JOBLIB = re.compile(r"(?:.*\.)?joblib\.numpy_pickle(?:_compat)?", re.DOTALL)
+
+
+def joblib_wrappers(reading: Reading) -> list[Import]:
+    """Return what joblib put into a pickle in place of arrays; these lie between the opcodes or in files beside it."""
+    return sorted(
+        found for found in reading.imports if _JOBLIB.fullmatch(found.module) and found.name.endswith("ArrayWrapper")
     )
 
 
@@ -195,15 +215,32 @@ class _Memo:
     """The unpickler's memo: which indices are in use, and which entries may be names."""
 
     def __init__(self) -> None:
-        #: All indices below this are in use, and so are the others.
+        #: The indices from the first up to this are in use, and so are the others. Python 2 wrote 1 first.
+        self.first = 0
         self.dense = 0
         self.others: set[int] = set()
         self.names: dict[int, bytes] = {}
         #: Strings that were used as names, which are not forgotten.
         self.used: set[bytes] = set()
+        #: Whether a string that may be a name is no longer kept.
+        self.has_forgotten = False
+        #: The strings that are not in the dict: their indices in order, where each ends, and their text.
+        self._indices = array("I")
+        self._ends = array("I", [0])
+        self._texts = bytearray()
+
+    def __len__(self) -> int:
+        return self.dense - self.first + len(self.others)
+
+    def __contains__(self, index: int) -> bool:
+        return self.first <= index < self.dense or index in self.others
 
     def put(self, index: int, name: bytes | None) -> None:
         """Add an entry, with its text if it may be a name."""
+        if self._indices and index <= self._indices[-1]:
+            raise _Over("a memo entry is replaced, or out of order", TroubleKind.NOT_FOLLOWED)
+        if index == 1 and not len(self):
+            self.first = self.dense = 1
         if index == self.dense:
             self.dense += 1
             while self.dense in self.others:
@@ -213,17 +250,40 @@ class _Memo:
             if len(self.others) >= MAX_OUT_OF_ORDER:
                 raise _Over("too many memo entries are out of order", TroubleKind.NOT_FOLLOWED)
             self.others.add(index)
+        else:
+            self.first = min(self.first, index)
         if name is None:
             self.names.pop(index, None)
         else:
             self.names[index] = name
 
-    def forget_some(self) -> None:
-        """If there are too many strings, keep only the latest and those used as names."""
-        if len(self.names) > MAX_NAMES:
-            used = [item for item in self.names.items() if item[1] in self.used]
-            last = list(self.names.items())[-MAX_NAMES // 4 :]
-            self.names = dict(used[-MAX_NAMES // 4 :] + last)
+    def get(self, index: int) -> bytes | None:
+        """Return the text of an entry, or None if it cannot be a name."""
+        at = bisect_left(self._indices, index)
+        if at < len(self._indices) and self._indices[at] == index:
+            return bytes(self._texts[self._ends[at] : self._ends[at + 1]])
+        return self.names.get(index)
+
+    def pack(self) -> None:
+        """If there are too many strings in the dict, leave only the latest there, and those that BINGET can get."""
+        if len(self.names) <= MAX_NAMES:
+            return
+        items = [*self.names.items()]
+        first = [item for item in items if item[0] < 256]
+        rest = [item for item in items[: -MAX_NAMES // 4] if item[0] > 255 and not self._pack_one(*item)]
+        used = [item for item in rest if item[1] in self.used][-MAX_NAMES // 4 :]
+        self.has_forgotten |= len(used) < len(rest)
+        self.names = dict(first + used + items[-MAX_NAMES // 4 :])
+
+    def _pack_one(self, index: int, name: bytes) -> bool:
+        """Pack a string, unless there are too many already or its index is lower than the last one's."""
+        last = self._indices[-1] if self._indices else 0
+        if not last < index < 2**32 or len(self._texts) + 8 * len(self._indices) > MAX_PACKED:
+            return False
+        self._indices.append(index)
+        self._texts += name
+        self._ends.append(len(self._texts))
+        return True
 
 
 #: A mark, values that cannot be names or that BINGET gets, and APPENDS or SETITEMS, which takes them.
@@ -240,6 +300,8 @@ class Reader:
         self._troubles: dict[str, Trouble] = {}
         self._protocol = 0
         self._highest: int | None = None
+        self._versions: dict[str, str] = {}
+        self._is_cut_off = False
         #: The number of bytes fed; the offset up to which they are read; the current opcode's position after that.
         self._size = 0
         self._offset = 0
@@ -247,6 +309,8 @@ class Reader:
         #: The number of bytes to skip, and whether to skip to the end of a line.
         self._skip = 0
         self._in_line = False
+        #: Looks at what is skipped.
+        self._watch: Callable[[bytes], None] | None = None
         #: The beginning of an opcode that continues in the next piece.
         self._rest = b""
         self._frame_end = _FOREVER
@@ -279,8 +343,10 @@ class Reader:
         """Finish reading and return the result; nothing may be fed after this."""
         if not self._has_stopped and not self.is_broken:
             self._break(self._size, "it ends too early")
+            self._is_cut_off = True
         elif self._has_stopped and self._size < self._frame_end < _FOREVER:
             self._break(self._size, "its last frame is longer than what is left")
+            self._is_cut_off = True
         return Reading(
             imports=frozenset(self._imports),
             asked=frozenset(self._asked),
@@ -288,12 +354,14 @@ class Reader:
             protocol=self._highest,
             size=self._size,
             is_whole=self._has_stopped and not self.is_broken,
+            is_cut_off=self._is_cut_off,
+            versions=self._versions,
         )
 
-    def _note(self, kind: TroubleKind, which: str = "") -> None:
-        """Note a trouble at the current opcode; unlike a break, it does not end the reading."""
+    def _note(self, kind: TroubleKind, which: str = "", at: int | None = None) -> None:
+        """Note a trouble, by default at the current opcode; unlike a break, it does not end the reading."""
         if len(self._troubles) < MAX_TROUBLES or kind is TroubleKind.REST:
-            trouble = Trouble(f"{kind.value}{which} (byte {self._offset + self._at:,})")
+            trouble = Trouble(f"{kind.value}{which} (byte {self._offset + self._at if at is None else at:,})")
             self._troubles.setdefault(kind.value + which, trouble)
 
     def _break(self, at: int, reason: str, kind: TroubleKind = TroubleKind.BROKEN) -> None:
@@ -307,6 +375,8 @@ class Reader:
             self._frame_end = _FOREVER
         if self._skip:
             count = min(self._skip, len(view) - at)
+            if self._watch:
+                self._watch(bytes(view[at : at + count]))
             self._skip -= count
             self._offset += count
             return at + count
@@ -314,6 +384,8 @@ class Reader:
         piece = self._rest + view[at : at + min(CHUNK, self._frame_end - self._offset - rest)]
         if self._in_line:
             done = piece.find(b"\n") + 1 or len(piece)
+            if self._watch:
+                self._watch(piece[:done])
             self._in_line = piece[done - 1] != _NEWLINE
         else:
             done = self._follow(piece)
@@ -333,11 +405,12 @@ class Reader:
         instead of 0.35.
         """
         memo = self._memo
-        memo.forget_some()
+        memo.pack()
         if len(self._strings) > MAX_NAMES:
             # Of the strings on the stack, those near its top are kept.
             top = len(self._stack)
             self._strings = {at: text for at, text in self._strings.items() if top - MAX_NAMES // 4 <= at < top}
+            memo.has_forgotten = True
         stack, strings, names = self._stack, self._strings, memo.names
         pos, end = 0, len(data)
         try:
@@ -347,7 +420,7 @@ class Reader:
                 if width := _PUSHES[op]:
                     pos += width
                     stack.append(_OTHER)
-                elif op == _BINGET and (index := data[pos + 1]) < memo.dense:
+                elif op == _BINGET and memo.first <= (index := data[pos + 1]) < memo.dense:
                     pos += 2
                     if index in names:
                         strings[len(stack)] = names[index]
@@ -358,14 +431,14 @@ class Reader:
                     pos += 2 + data[pos + 1]
                     strings[len(stack)] = data[start + 2 : pos]
                     stack.append(_STRING)
-                elif op == _MEMOIZE and not memo.others and stack[-1] != _MARK:
+                elif op == _MEMOIZE and not memo.others and not memo.first and stack[-1] != _MARK:
                     pos += 1
                     if stack[-1] == _STRING and (name := strings.get(len(stack) - 1)) is not None:
                         names[memo.dense] = name
                     memo.dense += 1
                 elif op == _MARK_OP:
                     # What is put on the stack only to be put into the object below can be skipped at once.
-                    if memo.dense > 255 and stack[-1] == _OTHER and (group := _GROUP(data, pos)):
+                    if memo.dense > 255 and not memo.first and stack[-1] == _OTHER and (group := _GROUP(data, pos)):
                         pos = group.end()
                     else:
                         pos += 1
@@ -386,12 +459,14 @@ class Reader:
 
     def _obey(self, data: bytes, pos: int) -> int:
         """Do what an opcode does; return the place after it, which may be beyond the data: that much is skipped."""
-        opcode = self._table.get(data[pos])
+        start, opcode = pos, self._table.get(data[pos])
         if opcode is None:
             raise _Over(f"{data[pos : pos + 1]!r} is not an opcode")
         argument, pos = self._read_argument(opcode, data, pos + 1) if opcode.size else (0, pos + 1)
         _, _, multiple, takes, leaves, effect = opcode
         stack = self._stack
+        if data[start] in _SETS:
+            self._look_for_version()
         if multiple:
             mark = stack.rfind(_MARK)
             if mark < _BOTTOM:
@@ -427,6 +502,9 @@ class Reader:
         if number > longest:
             raise _Over("a length is impossible")
         if "string" not in opcode.argument or number > NAME_BYTES:
+            self._watch = self._choose_watch(opcode.argument)
+            if self._watch:
+                self._watch(data[start : start + number])
             return None, start + number
         if start + number > len(data):
             raise _Incomplete
@@ -439,12 +517,66 @@ class Reader:
             if opcode.argument == _NAMES:
                 raise _Over("a name is too long", TroubleKind.NOT_FOLLOWED)
             self._in_line = end < 0
-            return None, end + 1 or len(data)
+            end = end + 1 or len(data)
+            self._watch = self._watch_escapes() if opcode.argument == "stringnl" else None
+            if self._watch:
+                self._watch(data[pos:end])
+            return None, end
         if end < 0:
             raise _Incomplete
         if end == pos and opcode.argument not in _MAY_BE_EMPTY:
             raise _Over("a line is empty")
         return data[pos:end], end + 1
+
+    # What is not kept is looked at while it passes. The position is that of its opcode, however the bytes are cut.
+
+    def _choose_watch(self, argument: str) -> Callable[[bytes], None] | None:
+        if argument in ("string1", "string4"):
+            return self._watch_byte_string()
+        if _XGBOOST in self._imports and "xgboost" not in self._versions:
+            return self._watch_xgboost()
+        return None
+
+    def _watch_byte_string(self) -> Callable[[bytes], None]:
+        note = partial(self._note, TroubleKind.BYTE_STRINGS, at=self._offset + self._at)
+        return lambda data: None if data.isascii() else note()
+
+    def _watch_escapes(self) -> Callable[[bytes], None]:
+        """Look for what is outside ASCII in a quoted line, as bytes or, as Python 2 wrote it, escaped."""
+        note = partial(self._note, TroubleKind.BYTE_STRINGS, at=self._offset + self._at)
+        rest = b""
+
+        def watch(data: bytes) -> None:
+            nonlocal rest
+            data = rest + data
+            rest = data[_ASCII(data).end() :]  # type: ignore[union-attr]
+            if len(rest) > 3 or rest[:1] > b"\x7f":
+                note()
+                rest = b""
+
+        return watch
+
+    def _watch_xgboost(self) -> Callable[[bytes], None]:
+        """Look for the version in the state of a booster, which has it behind its configuration, before its trees."""
+        head = bytearray()
+
+        def watch(data: bytes) -> None:
+            head.extend(data[: CHUNK - len(head)])
+            if found := _XGBOOST_VERSION(head):
+                parts = found[1][1::2] if found[1] else found.groups()[1:]
+                self._versions.setdefault("xgboost", ".".join(str(int(part)) for part in parts))
+            if found or len(head) == CHUNK:
+                self._watch = None
+
+        return watch
+
+    def _look_for_version(self) -> None:
+        """Note the version that scikit-learn writes as the last item of the state of each of its objects."""
+        at = len(self._stack) - 1
+        if self._strings.get(at - 1) == b"_sklearn_version" and self._stack[at - 1 :] == _TWO_STRINGS:
+            version = self._strings.get(at, b"")
+            if len(version) < 50 and re.fullmatch(rb"\d[0-9A-Za-z.+_-]*", version):
+                self._versions.setdefault("scikit-learn", version.decode("ascii"))
 
     # The effects of opcodes, called after items were taken from the stack and put on it, with the opcode's argument.
     # Each returns the text of the top item if it may be a name.
@@ -487,9 +619,16 @@ class Reader:
 
     def _get(self, argument: int | bytes | None) -> bytes | None:
         index = _read_index(argument)
-        if not 0 <= index < self._memo.dense and index not in self._memo.others:
+        if index not in self._memo:
             raise _Over("something is missing in its memo")
-        return self._memo.names.get(index)
+        return self._memo.get(index)
+
+    def _take_byte_string(self, text: bytes | None) -> bytes | None:
+        """Return a string of Python 2, if the unpickler can read it; one that is long has been looked at."""
+        if text is None or text.isascii():
+            return text
+        self._note(TroubleKind.BYTE_STRINGS)
+        return None
 
     def _import_from_stack(self, _: int) -> None:
         name = self._look()
@@ -497,7 +636,7 @@ class Reader:
         module = self._look()
         self._stack[-1] = _OTHER
         if module is None or name is None:
-            self._note(TroubleKind.COMPUTED_NAME)
+            self._note(TroubleKind.FORGOTTEN_NAME if self._memo.has_forgotten else TroubleKind.COMPUTED_NAME)
         else:
             self._import((module, name), "utf-8", "surrogatepass")
             self._memo.used.update((module, name))
@@ -545,7 +684,7 @@ def _decode_string(line: bytes) -> bytes | None:
     if not _PLAIN.fullmatch(line[1:-1]):
         return None
     text: bytes = codecs.escape_decode(line[1:-1])[0]
-    return text if text.isascii() else None
+    return text
 
 
 class _Opcode(NamedTuple):
@@ -577,13 +716,13 @@ _EFFECTS: dict[str, Callable[[Reader, Any], bytes | None]] = {
     "FRAME": Reader._begin_frame,
     "POP": Reader._pop,
     "DUP": Reader._duplicate,
-    "MEMOIZE": lambda reader, _: reader._put(reader._memo.dense + len(reader._memo.others)),
+    "MEMOIZE": lambda reader, _: reader._put(len(reader._memo)),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Reader._put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Reader._get),
     **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), lambda _, text: text),
-    **dict.fromkeys(("SHORT_BINSTRING", "BINSTRING"), lambda _, text: text if text and text.isascii() else None),
+    **dict.fromkeys(("SHORT_BINSTRING", "BINSTRING"), Reader._take_byte_string),
     "UNICODE": lambda _, line: line and _decode_unicode(line),
-    "STRING": lambda _, line: line and _decode_string(line),
+    "STRING": lambda reader, line: line and reader._take_byte_string(_decode_string(line)),
     "GLOBAL": lambda reader, lines: reader._import(lines, "utf-8"),
     "INST": lambda reader, lines: reader._import(lines, "ascii"),
     "STACK_GLOBAL": Reader._import_from_stack,
@@ -615,6 +754,18 @@ def _make_table() -> dict[int, _Opcode]:
         )
     return table
 
+
+#: A quoted line, up to what is not ASCII or an escape that is not complete.
+_ASCII = re.compile(rb"(?:[^\\\x80-\xff]|\\(?:x[0-7][0-9a-fA-F]|[^x\x80-\xff]))*+", re.DOTALL).match
+
+#: Where versions are: the last key and value before SETITEM or SETITEMS; in the bytes of a booster as UBJSON or, before
+#: 1.6, as JSON. LightGBM writes only the version of its format.
+_SETS = b"su"
+_TWO_STRINGS = bytes([_STRING, _STRING])
+_XGBOOST = Import("xgboost.core", "Booster")
+_XGBOOST_VERSION = re.compile(
+    rb'version(?:\[#L\x00{7}\x03((?:i.){3})|":\[(\d{1,4}),(\d{1,4}),(\d{1,4})\])', re.DOTALL
+).search
 
 _MARK_OP, _BINGET, _SHORT_BINUNICODE, _MEMOIZE, _FRAME, _STOP, _NEWLINE = b"(h\x8c\x94\x95.\n"
 

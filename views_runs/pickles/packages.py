@@ -9,10 +9,19 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from typing import NamedTuple
 
 from views_runs import signals
 
 # `importlib.metadata` is imported where needed: the import takes a while, and reading a model rarely needs it.
+
+
+class Requirement(NamedTuple):
+    """A requirement of a distribution, with its extra and its condition, such as ``sys_platform == "win32"``."""
+
+    name: str
+    extra: str
+    condition: str
 
 
 def suppliers(modules: Iterable[str]) -> dict[str, str]:
@@ -36,13 +45,28 @@ def versions(distributions: Iterable[str]) -> dict[str, str]:
     ['markdown-it-py', 'pygments', 'rich']
     """
     wanted = {*distributions}
-    for needed, extra in [requirement for name in wanted for requirement in _requirements(name)]:
+    for needed, extra, _ in [requirement for name in wanted for requirement in requirements(name)]:
         # An extra named after its requirement, such as xgboost[scikit-learn], counts if the requirement is in use.
         if not extra or extra == needed and any(
             needed in names and module in sys.modules for module, names in _distributions().items()
         ):
             wanted.add(needed)
     return {name: found for name in sorted(wanted) if (found := version(name)) is not None}
+
+
+def missing_requirements(distributions: Iterable[str]) -> dict[str, str]:
+    """Return what distributions and their requirements require and is not installed, each with what requires it.
+
+    Conditions are not evaluated, which would take a parser: a requirement that has one counts as there.
+    """
+    found, seen, wanted = {}, set(), [*distributions]
+    while wanted:
+        if (name := wanted.pop()) not in seen:
+            seen.add(name)
+            needed = [one.name for one in requirements(name) if not one.condition]
+            found.update({one: name for one in needed if one not in _folders() and version(one) is None})
+            wanted += needed
+    return found
 
 
 def is_installed(distribution: str, version: str) -> bool:
@@ -53,6 +77,7 @@ def is_installed(distribution: str, version: str) -> bool:
 def forget() -> None:
     """Clear the caches, so that changes to the installed distributions are noticed."""
     version.cache_clear()
+    requirements.cache_clear()
     _folders.cache_clear()
 
 
@@ -91,15 +116,17 @@ def _distributions() -> dict[str, list[str]]:
 
 
 @cache
-def _requirements(distribution: str) -> list[tuple[str, str]]:
-    """Return the direct requirements of a distribution, each with its extra or an empty string."""
+def requirements(distribution: str) -> list[Requirement]:
+    """Return the direct requirements of a distribution."""
     from importlib import metadata
 
     lines: list[str] = []
     with signals.ignoring_failures():
         lines = metadata.requires(distribution) or []
-    found = (re.match(r"""\s*([A-Za-z0-9._-]+)(?:.*\bextra\s*==\s*['"]([^'"]+))?""", line) for line in lines)
-    return [(normal(one[1]), normal(one[2] or "")) for one in found if one]
+    found = (
+        re.match(r"""\s*([A-Za-z0-9._-]+)[^;]*;?\s*(.*?(?:\bextra\s*==\s*['"]([^'"]+).*)?)$""", line) for line in lines
+    )
+    return [Requirement(normal(one[1]), normal(one[3] or ""), one[2]) for one in found if one]
 
 
 def normal(name: str) -> str:

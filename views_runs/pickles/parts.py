@@ -143,7 +143,7 @@ class PickleWriter:
         return Pickled(self.size, self._hash.hexdigest(), self._first, json.dumps(self._describe()))
 
     def _describe(self) -> dict[str, Any]:
-        """Return the environment to record; for a copied pickle, its type and libraries are not known."""
+        """Return the environment to record; of a copied pickle's libraries, only what they wrote into it is known."""
         if self.reader is None:
             return {}
         reading = self.reader.result()
@@ -152,7 +152,7 @@ class PickleWriter:
         if modules & MAIN:
             self._warn_of_main(sorted(found.name for found in reading.imports if found.module in MAIN))
         if not self._made_here:
-            return environment
+            return {**environment, "packages": dict(reading.versions)}
         suppliers = packages.suppliers(modules)
         made = {"packages": packages.versions(suppliers.values()), "suppliers": suppliers}
         return {**self._made_here, **environment, **made}
@@ -199,18 +199,18 @@ class PickleReader:
         self._pieces = pieces
         self._rest = memoryview(b"")
 
+    def _take(self, most: int) -> memoryview:
+        """Return the next bytes, at most so many; none at the end of the pickle."""
+        self._rest = self._rest or next(self._pieces, self._rest)
+        piece, self._rest = self._rest[:most], self._rest[most:]
+        return piece
+
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer as far as possible, and return the number of bytes read."""
         view, done = memoryview(buffer), 0
-        while done < len(view):
-            if not self._rest:
-                self._rest = next(self._pieces, self._rest)
-                if not self._rest:
-                    break
-            count = min(len(view) - done, len(self._rest))
-            view[done : done + count] = self._rest[:count]
-            self._rest = self._rest[count:]
-            done += count
+        while done < len(view) and (piece := self._take(len(view) - done)):
+            view[done : done + len(piece)] = piece
+            done += len(piece)
         return done
 
     def read(self, size: int) -> bytes:
@@ -218,9 +218,11 @@ class PickleReader:
         if size <= len(self._rest):
             piece, self._rest = self._rest[:size], self._rest[size:]
             return bytes(piece)
-        buffer = bytearray(size)
-        count = self.readinto(buffer)
-        return bytes(memoryview(buffer)[:count])
+        # It grows with what is there: a pickle can declare any length, and `bytearray(size)` would fill so much memory.
+        buffer = bytearray()
+        while len(buffer) < size and (piece := self._take(size - len(buffer))):
+            buffer += piece
+        return bytes(buffer)
 
     def readline(self) -> bytes:
         """Return the bytes up to and including the next newline."""

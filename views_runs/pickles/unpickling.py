@@ -12,7 +12,7 @@ from views_runs import signals
 from views_runs.exceptions import DigestMismatchError, ModelLoadError, StorageError, UntrustedModelError
 from views_runs.pickles import loadability, opcodes, packages
 from views_runs.pickles.loadability import Needs
-from views_runs.pickles.opcodes import Import
+from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
 from views_runs.pickles.parts import PickleReader
 
 #: The maximum number of untrusted imports named in a message.
@@ -94,14 +94,31 @@ def _unpickle(pieces: Iterator[memoryview], needs: Needs, allowed: frozenset[Imp
     except Exception as error:
         signals.let_through(error)
         raise ModelLoadError(
-            f"its bytes are intact, but unpickling them failed: {type(error).__name__}: {error}", _advise(needs)
+            "its bytes are intact, but unpickling them failed: "
+            + ": ".join(filter(None, (type(error).__name__, str(error)))),
+            _advise(_learn(needs, error)),
         ) from error
+
+
+def _learn(needs: Needs, error: Exception) -> Needs:
+    """Add to what was recorded of a pickle what the failure to unpickle it shows."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return replace(needs, imports=(*(needs.imports or ()), str(Import(error.name, "*"))))
+    if isinstance(error, UnicodeDecodeError) and not any(map(_is_byte_string, needs.troubles)):
+        return replace(needs, troubles=(*needs.troubles, TroubleKind.BYTE_STRINGS.value))
+    return needs
+
+
+def _is_byte_string(trouble: str) -> bool:
+    return Trouble(trouble).kind is TroubleKind.BYTE_STRINGS
 
 
 def _advise(needs: Needs) -> str:
     """Return how this machine differs from the one that stored a model."""
     packages.forget()
     verdict = loadability.verdict(needs)
+    if not verdict.reasons and needs.python is None:
+        return "Nothing was recorded of where it was created; ask whoever stored the model"
     if not verdict.reasons:
         return "This machine has everything that was recorded as needed; ask whoever stored the model"
     lines = [f"\n  {reason}" for reason in verdict.reasons]
