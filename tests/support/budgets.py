@@ -14,6 +14,11 @@ IN_FULL = bool(os.environ.get("TESTS_IN_FULL"))
 KILLS = int(os.environ.get("TESTS_KILLS", "300"))
 FAULTS = int(os.environ.get("TESTS_FAULTS", "16"))
 
+#: For how many seconds each fuzzer in tests/slow tries what it can, and the seed of its first trial: it counts up with
+#: each trial, so that the seed that a failure names is the first that is tried when it is given.
+SECONDS = float(os.environ.get("TESTS_SECONDS", "20"))
+SEED = int(os.environ.get("TESTS_SEED") or int.from_bytes(os.urandom(4)))
+
 
 def budget(full: int, quick: int = 0) -> int:
     """Return how often to try something that is tried so often in full; without another number a tenth of that."""
