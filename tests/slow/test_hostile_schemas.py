@@ -10,7 +10,17 @@ from tests.support.verbs import Verbs, build, change
 from views_runs.database.schema import TABLES
 
 #: What is known not to work yet: delete a line when it does.
-KNOWN: Known = []
+KNOWN: Known = [
+    (r"TypeError: unsupported operand.*'NoneType' \(from database/verification", "verify and backup add a size that is NULL"),
+    (r"\[None.*\] are required", "a required field is NULL"),
+    (r"TypeError: sequence item \d+: expected str.*NoneType.* \(from database/models", "a required field is NULL"),
+    (
+        r"(CHECK|DEFAULT) \(+(length\()?(zeroblob|hex|printf|randomblob|instr)|INDEX [^;]*(instr|length\(zeroblob)",
+        "an expression in a CHECK, a DEFAULT or an index fills memory or takes hours when a row is written",
+    ),
+    (r"TypeError: '<=' not supported.*\(from database/verification", "an id is no integer, as its column is no key"),
+    (r"TypeError: int\(\) argument.*\(from database/uploads", "a new upload has no id, as its column is no key"),
+]
 
 COLUMNS = {name: columns.split() for name, _, columns in TABLES if name != "sqlite_sequence"}
 
@@ -18,8 +28,8 @@ COLUMNS = {name: columns.split() for name, _, columns in TABLES if name != "sqli
 ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r)"
 HUGE = ["zeroblob(1000000000)", "hex(zeroblob(450000000))", "printf('%.*c', 900000000, 'x')", "randomblob(900000000)"]
 
-#: Takes years, and cannot be interrupted.
-YEARS = "(printf('%.*c', 5000, 'a') LIKE '%a%a%a%a%a%a%a%a%a%a%b') = 0"
+#: Takes hours, in one step of SQLite that nothing interrupts.
+HOURS = "instr(hex(zeroblob(10000000)), hex(zeroblob(5000000)) || '1') = 0"
 
 #: What a statement can be made to do.
 DEEDS = [
@@ -112,7 +122,7 @@ def index(trial: Trial) -> str:
         *("name COLLATE NOCASE", "name DESC", "version", "size", "id", "upload", "metadata", "stored_at DESC", "sha256"),
         *("json_extract(metadata, '$.note')", "length(pickle)", "lower(name)", "environment ->> '$.type'", "-version"),
         trial.choose.choice(["length(zeroblob(900000000))", "name || 'x'", "abs(-9223372036854775807 - 1)", "json(name)"]),
-        trial.choose.choice(["name", f"iif(id > 1000, {YEARS}, 1)", "stored_by"]),
+        trial.choose.choice(["name", f"iif(id > 1000, {HOURS}, 1)", "stored_by"]),
     ]
     chosen = ", ".join(trial.choose.sample(columns, trial.choose.randint(1, 5)))
     if trial.choose.random() < 0.3:
@@ -160,7 +170,7 @@ def remade(trial: Trial) -> str:
     odd = ["", "", "TEXT", "INTEGER", "REAL", "BLOB", "COLLATE NOCASE", "NOT NULL", "NUMERIC", "DEFAULT (random())"]
     odd += ["UNIQUE", "UNIQUE ON CONFLICT REPLACE", "UNIQUE ON CONFLICT IGNORE", "REFERENCES names ON DELETE CASCADE"]
     odd += [f"CHECK (length({trial.choose.choice(HUGE)}) > 0)", f"DEFAULT ({trial.choose.choice(HUGE)})"]
-    odd += [f"CHECK ({YEARS})", f"DEFAULT ({YEARS})"]
+    odd += [f"CHECK ({HOURS})", f"DEFAULT ({HOURS})"]
     texts = [f"{column} {trial.choose.choice(odd)}" for column in columns]
     key, ending = trial.choose.choice(
         [("", ""), (f", PRIMARY KEY ({columns[0]})", "WITHOUT ROWID"), (f", UNIQUE ({', '.join(columns[:2])})", "")]

@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 
+import views_runs
 from tests.support.budgets import SECONDS, SEED
 from tests.support.machine import need
+
+#: The package that is attacked.
+PACKAGE = Path(views_runs.__file__).parent
 
 #: Seconds after which a step is taken for one that never ends. Most take milliseconds.
 ENDLESS = 60.0
@@ -72,7 +76,7 @@ class Trial:
 
     def fail(self, error: BaseException) -> None:
         """Note what a step raised, and go on."""
-        self.failures.append(f"{self.steps[-1:]} {tell(error)}")
+        self.failures.append(f"[{self.steps[-1][:60] if self.steps else ''}] {tell(error)}")
 
 
 def find_known(known: Known, text: str) -> str | None:
@@ -82,9 +86,17 @@ def find_known(known: Known, text: str) -> str | None:
 
 def tell(error: BaseException) -> str:
     """Return what an exception says and where it comes from, the last calls only."""
-    lines = traceback.format_exception_only(error)[-1].strip()[:1000]
-    frames = traceback.extract_tb(error.__traceback__)[-4:]
-    return f"{lines} (from {' < '.join(f'{Path(one.filename).name}:{one.lineno}' for one in reversed(frames))})"
+    lines = traceback.format_exception_only(error)[-1].strip()[:600]
+    calls = [one for one in traceback.extract_tb(error.__traceback__) if PACKAGE in Path(one.filename).parents]
+    places = [f"{Path(one.filename).relative_to(PACKAGE)}:{one.lineno}" for one in reversed(calls[-4:])]
+    return f"{lines} (from {' < '.join(places) or 'the test'})"
+
+
+def alike(failure: str) -> str:
+    """Return what failures have in common that are the same again: the kind of exception, and where it was raised."""
+    [kind, *_], place = failure.split(": ", 1), failure.rpartition(" (from ")[2].partition(" < ")[0]
+    text = "" if place != "the test)" else re.sub(r"'[^']*'|\(.*?\)|[\d.]+|\S*/\S*", "", failure)[:100]
+    return f"{kind.rpartition('] ')[2]} {place} {text}"
 
 
 def run(attack: Callable[[Trial], None], folder: Path, known: Known) -> Counter[str]:
@@ -138,13 +150,12 @@ def _run_process(
     counts.update(result["counts"])
     for place, failure in result["failures"]:
         # The same failure is shown once, with the first trial that it was found in.
-        key = re.sub(r"0x[0-9a-f]+|\d{6,}|'[^']{0,80}'|\[.*?\] ", "", failure)
-        failures.setdefault(key, f"{place} {failure}"[:3000])
+        failures.setdefault(alike(failure), f"{place} {failure}"[:3000])
     if status:
         last = (folder / "last").read_text("utf-8")
         trace = hang.read_text("utf-8", "replace") if hang.exists() else ""
         ended = f"never ended: {trace}" if "Timeout" in trace else f"the process died with status {status}: {trace}"
-        key = re.sub(r"0x[0-9a-f]+|\d+", "", trace), f"TESTS_SEED={last} {ended}")
+        failures.setdefault(re.sub(r"0x[0-9a-f]+|\d+", "", trace), f"TESTS_SEED={last} {ended}")
         return int(last.split()[0]) + 1
     return int(result["next"])
 

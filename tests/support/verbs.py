@@ -559,12 +559,12 @@ def _many(store: Storage, truth: Truth, save: Callable[[], object]) -> None:
 def _wide(store: Storage, truth: Truth, save: Callable[[], object]) -> None:
     """Rows that go on in other pages, so much metadata do they have."""
     for number in range(20):
-        truth.store(store, f"name {number}", 100 + 1000 * number, {"note": "note" * 1000 * (number % 5), "number": number})
+        truth.store(store, f"name {number}", 100 + 1000 * number, {"note": "note" * 1000 * (number % 7), "number": number})
     save()
     for number in range(3, 15):
         truth.delete(store, f"name {number}")
     for number in range(12):
-        truth.store(store, f"name {number}", 100 + 500 * number, {"note": "other" * 700 * (number % 7)})
+        truth.store(store, f"name {number}", 100 + 500 * number, {"note": "other" * 900 * (number % 7)})
 
 
 def _left(store: Storage, truth: Truth, save: Callable[[], object]) -> None:
