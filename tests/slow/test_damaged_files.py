@@ -12,8 +12,9 @@ from views_runs.files import companion
 
 #: What is known not to work yet: delete a line when it does.
 KNOWN: Known = [
-    (r"TypeError: unsupported operand.*'NoneType' \(from database/verification", "verify and backup add a size that is NULL"),
+    (r"TypeError: unsupported operand.*'NoneType' \(from database/verif", "verify and backup add a size that is NULL"),
     (r"\[None.*\] are required", "a required field is NULL"),
+    (r"cli_require\].*no attribute 'isprintable'", "a required field is NULL"),
     (r"TypeError: sequence item \d+: expected str.*NoneType.* \(from database/models", "a required field is NULL"),
     (
         r"(narrow|wide|hot).*(was downloaded as|is \{'token')",

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -495,7 +496,8 @@ def build(folder: Path) -> dict[str, tuple[Path, Path, Truth]]:
     Returns:
         Of each layout the file as it was once, the file as it is now, and what was stored in it.
     """
-    makers = {"small": _small, "parts": _parts, "many": _many, "narrow": _many, "wide": _wide, "left": _left, "hot": _many}
+    makers = {"small": _small, "parts": _parts, "many": _many, "wide": _wide, "left": _left}
+    makers |= {"narrow": _many, "hot": _many}
     made = {}
     for layout, maker in makers.items():
         store, truth = Storage(folder / f"{layout}.db"), Truth()
@@ -524,8 +526,6 @@ def _kill_writer(path: Path) -> None:
 
 
 def _small(store: Storage, truth: Truth, save: Callable[[], object]) -> None:
-    from datetime import datetime
-
     store.require("number")
     for number in range(4):
         truth.store(store, "alpha", 10 + 3000 * number, {"number": number, "when": datetime(2026, 1, 1 + number)})
@@ -559,7 +559,8 @@ def _many(store: Storage, truth: Truth, save: Callable[[], object]) -> None:
 def _wide(store: Storage, truth: Truth, save: Callable[[], object]) -> None:
     """Rows that go on in other pages, so much metadata do they have."""
     for number in range(20):
-        truth.store(store, f"name {number}", 100 + 1000 * number, {"note": "note" * 1000 * (number % 7), "number": number})
+        note = {"note": "note" * 1000 * (number % 7), "number": number}
+        truth.store(store, f"name {number}", 100 + 1000 * number, note)
     save()
     for number in range(3, 15):
         truth.delete(store, f"name {number}")
@@ -573,7 +574,8 @@ def _left(store: Storage, truth: Truth, save: Callable[[], object]) -> None:
     owner = json.dumps({"user": "me@host", "pid": 1, "kernel": "other", "start": 1, "token": "t"})
     with closing(sqlite3.connect(store.path, isolation_level=None)) as sql:
         for id, condemned in (101, 0), (102, 1):
-            sql.execute("INSERT INTO uploads VALUES (?, ?, '2026-01-01T00:00:00.000000+00:00', 1, ?)", (id, owner, condemned))
+            row = (id, owner, "2026-01-01T00:00:00.000000+00:00", 1, condemned)
+            sql.execute("INSERT INTO uploads VALUES (?, ?, ?, ?, ?)", row)
             sql.execute("INSERT INTO model_parts VALUES (?, 1, x'00', zeroblob(100000))", (id,))
         sql.execute("INSERT INTO watches VALUES (101, 'other host', 1, 1.5e9)")
         sql.execute("CREATE TABLE team (data)")
