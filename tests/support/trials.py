@@ -53,6 +53,7 @@ class Trial:
     def __init__(
         self, seed: int, folder: Path, counts: Counter[str], mark: Callable[[], object], known: Known | None = None
     ) -> None:
+        self.seed = seed
         self.choose = random.Random(seed)
         self.folder = folder
         self.counts = counts
@@ -184,6 +185,8 @@ def _work(
         save()
         while time.monotonic() < deadline and len(failures) < 1000:
             place = folder / "trial"
+            # The last process may have ended in the middle of it.
+            shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
 
             def mark() -> None:
