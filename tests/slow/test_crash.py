@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support import history
-from tests.support.budgets import KILLS
+from tests.support.budgets import KILLS, SECONDS, SEED
 from tests.support.history import Expected, Worker
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
@@ -54,13 +54,25 @@ MOST_KILLS = 4 * KILLS
 #: How many kills one file lives through: what is in it is checked after each.
 KILLS_OF_A_FILE = 12
 
+#: How many workers share a file, when they are killed among many, and after how many kills what is in it is checked.
+CROWD = 10
+KILLS_OF_A_CROWD = 50
+
+
+#: The workers that were started and not yet killed.
+_alive: set[int] = set()
+
 
 @pytest.fixture
 def page() -> Iterator[mmap.mmap]:
-    """Memory that forked workers share with the test; their phase is its first byte."""
+    """Memory that forked workers share with the test, where their phases are; a test that fails leaves no workers."""
     need(hasattr(os, "fork"), "this system does not fork")
     with mmap.mmap(-1, mmap.PAGESIZE) as memory:
         yield memory
+    while _alive:
+        pid = _alive.pop()
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -78,10 +90,19 @@ class Victim:
         page: where its phase is to be seen.
         weights: of the operations.
         place: of its phase in the page.
+        seed: of its choices.
+        large: how many of 10 models have several parts.
     """
 
     def __init__(
-        self, store: Storage, name: str, page: mmap.mmap, weights: dict[str, int] = history.WEIGHTS, place: int = 0
+        self,
+        store: Storage,
+        name: str,
+        page: mmap.mmap,
+        weights: dict[str, int] = history.WEIGHTS,
+        place: int = 0,
+        seed: int = 0,
+        large: int = 4,
     ) -> None:
         self._page, self._place = page, place
         self._page[place] = ELSEWHERE
@@ -90,12 +111,13 @@ class Victim:
         if not self._pid:
             try:
                 mark_phases(page, place)
-                worker = Worker(store, name, 0, lambda line: os.write(inlet, line.encode()))
+                worker = Worker(store, name, seed, lambda line: os.write(inlet, line.encode()), large)
                 while True:
                     worker.step(weights)
             finally:
                 os._exit(1)
         os.close(inlet)
+        _alive.add(self._pid)
 
     @property
     def phase(self) -> int:
@@ -111,6 +133,7 @@ class Victim:
     def kill(self) -> list[str]:
         """Kill it wherever it is, and return what it said."""
         os.kill(self._pid, signal.SIGKILL)
+        _alive.discard(self._pid)
         _, status = os.waitpid(self._pid, 0)
         with open(self._output, encoding="utf-8") as file:
             lines = file.readlines()
@@ -260,3 +283,36 @@ def test_killed_at_any_moment(tmp_path: Path, page: mmap.mmap) -> None:
     assert trial.kills >= KILLS and trial.fewest()[1] >= KILLS_IN_A_PHASE
     # The first is a matter of luck: a transaction is short, and only the end of it has to be rolled back.
     assert trial.hot >= KILLS // 100 and trial.left >= 2 * KILLS_IN_A_PHASE
+
+
+def test_killed_among_many(tmp_path: Path, page: mmap.mmap) -> None:
+    """While many use one file, and one after the other is killed, none loses what any had acknowledged."""
+    print(f"seed {SEED}; give it as TESTS_SEED, and the seconds ({SECONDS:g}) as TESTS_SECONDS")
+    choose = random.Random(SEED)
+    trial = Trial(tmp_path)
+    deadline = time.monotonic() + SECONDS
+
+    def start(place: int) -> Victim:
+        started.append(f"m{len(started)}")
+        return Victim(trial.store, started[-1], page, place=place, seed=choose.randrange(1 << 30), large=1)
+
+    started: list[str] = []
+    rounds = 0
+    while time.monotonic() < deadline:
+        crowd = [start(place) for place in range(CROWD)]
+        for _ in range(KILLS_OF_A_CROWD):
+            time.sleep(choose.choice([0, 0.01, 0.05, 0.2]) * choose.random())
+            place = choose.randrange(CROWD)
+            trial.kill(crowd[place])
+            crowd[place] = start(place)
+        # The last ones are killed all at once.
+        for victim in crowd:
+            trial.kill(victim)
+        trial.check()
+        rounds += 1
+        trial.reclaim()
+    trial.end()
+    print(f"{trial.kills:5} kills of {CROWD} at a time in {rounds} files; {trial.acknowledged} operations acknowledged")
+    names = {**PHASES, ELSEWHERE: "elsewhere", PAUSING: "waiting"}
+    print("      " + ", ".join(f"{count} {names[phase]}" for phase, count in sorted(trial.counts.items())))
+    assert trial.kills >= CROWD
