@@ -260,6 +260,11 @@ class Damage:
     #: What is wrong with it.
     trouble: str
 
+    @classmethod
+    def of(cls, name: object, version: object, error: Exception) -> "Damage":
+        """Describe an error, where the columns of the row may have any type."""
+        return cls(str(name), version if isinstance(version, int) else 0, str(error))
+
 
 def as_records(rows: Iterable[tuple[Any, ...]]) -> list[ModelRecord | Damage]:
     """Return the records for rows of the table ``models``, with a `Damage` for each row that cannot be read."""
@@ -268,7 +273,7 @@ def as_records(rows: Iterable[tuple[Any, ...]]) -> list[ModelRecord | Damage]:
         try:
             found.append(ModelRecord.from_row(row))
         except StoreDamagedError as error:
-            found.append(Damage(str(row[0]), row[1] if isinstance(row[1], int) else 0, str(error)))
+            found.append(Damage.of(row[0], row[1], error))
     return found
 
 

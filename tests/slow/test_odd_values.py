@@ -10,9 +10,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from tests.support.stores import COLUMNS
 from tests.support.trials import Known, Trial, run
 from tests.support.verbs import Truth, Verbs, build, change
-from views_runs.database.schema import TABLES
 
 #: What is known not to work yet: delete a line when it does.
 KNOWN: Known = [
@@ -25,7 +25,7 @@ KNOWN: Known = [
     (r"models\.id.*the backup is damaged", "verify reads no row whose id is 0 or less"),
 ]
 
-COLUMNS = [(table, column) for table, _, columns in TABLES for column in columns.split()]
+PLACES = [(table, column) for table, columns in COLUMNS.items() for column in columns]
 
 INTEGERS = [0, 1, 2, 3, -1, 101, 255, 2**31, 2**32 + 1, 2**53 + 1, 2**62, 2**63 - 1, -(2**63)]
 REALS = [0.0, 0.5, -1.5, 1e18, 1e19, 1e300, math.inf, -math.inf, math.nan, 5e-324]
@@ -92,7 +92,7 @@ def _write(sql: sqlite3.Connection, trial: Trial, truth: Truth, table: str, colu
     sql.execute("PRAGMA ignore_check_constraints = ON")
     expression, value = _value(trial)
     trial.steps[-1] += f" = {expression} {value!r:.60}"
-    columns = next(columns for name, _, columns in TABLES if name == table).split()
+    columns = COLUMNS[table]
     rows = sql.execute(f"SELECT {columns[0]}, {columns[1] if columns[1:] else 1} FROM {table}").fetchall()
     if table == "models":
         found = sql.execute("SELECT id, name, version FROM models").fetchall()
@@ -126,7 +126,7 @@ def _write(sql: sqlite3.Connection, trial: Trial, truth: Truth, table: str, colu
 
 def _touch(trial: Trial, path: Path, truth: Truth) -> bool:
     """Write an odd value somewhere, perhaps one that the table's constraints forbid; return whether SQLite let it."""
-    table, column = trial.choose.choice(COLUMNS)
+    table, column = trial.choose.choice(PLACES)
     trial.step(f"{table}.{column}")
     lifts = table != "sqlite_sequence" and trial.choose.random() < 0.3
     if lifts:

@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -375,3 +376,27 @@ def test_a_file_that_takes_less_than_it_is_given(store: Storage) -> None:
     file = Reluctant()
     store.write_pickle("m", file)  # type: ignore[arg-type]
     assert hashlib.sha256(file.data).hexdigest() == record.sha256
+
+
+def test_a_page_of_another_row(store: Storage, tmp_path: Path) -> None:
+    """A row that continues on a page which a torn copy has from an older row is damaged: its digests are that row's."""
+    metadata = {"note": "x" * 20_000}
+    store.store("old", "the old model", metadata)
+    older = store.path.read_bytes()
+    store.delete("old")
+    store.store("new", "the new model", metadata)
+    newer = store.path.read_bytes()
+    answers = set()
+    for start in range(0, len(older), 16384):
+        page = slice(start, start + 16384)
+        if older[page] != newer[page]:
+            store.path.write_bytes(newer[: page.start] + older[page] + newer[page.stop :])
+            try:
+                answers.add(store.fetch("new"))
+            except StorageError:
+                answers.add("an error")
+            with suppress(StorageError):
+                assert store.verify().damaged or store.fetch("new") == "the new model"
+                copy = store.backup(tmp_path / f"{start}.db")
+                assert copy.damaged or Storage(copy.path).fetch("new") == "the new model"
+    assert answers == {"the new model", "an error"}

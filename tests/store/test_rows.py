@@ -1,5 +1,7 @@
 """Rows whose columns hold what this package does not write: they are reported, and the others are shown."""
 
+import json
+import os
 import sqlite3
 from collections.abc import Callable
 
@@ -81,3 +83,38 @@ def test_odd_rows_of_the_other_tables(others: Storage, sql: sqlite3.Connection) 
         others.store("newer", 1)
     assert len(others.list()) == 4 and others.doctor()
     others.delete("first")
+
+
+@pytest.mark.parametrize("condemned", [0, 1])
+def test_a_published_model_among_the_uploads(others: Storage, sql: sqlite3.Connection, condemned: int) -> None:
+    """A row that says that its upload is to be cleared does not destroy a model."""
+    model = os.urandom(2_500_000)
+    others.store("large", model)
+    owner = '{"user": "x", "pid": 1, "kernel": "another", "start": 1, "token": ""}'
+    sql.execute(
+        "INSERT INTO uploads (id, owner, started_at, condemned) SELECT upload, ?, stored_at, ? FROM models "
+        "WHERE upload NOT NULL",
+        (owner, condemned),
+    )
+    others.store("other", os.urandom(2_500_000))
+    others.delete("other")
+    assert others.fetch("large") == model and others.verify().damaged == ()
+
+
+def test_rows_with_odd_ids(others: Storage, sql: sqlite3.Connection) -> None:
+    """A row is read whatever its id is."""
+    for id in (0, -5, -(2**63), 2**63 - 1):
+        sql.execute("UPDATE models SET id = ?, pickle = x'00' WHERE name = 'odd'", (id,))
+        assert [damage.name for damage in others.verify().damaged] == ["odd"]
+        assert others.verify("odd").versions == 1
+
+
+def test_names_and_versions_that_are_no_texts(
+    others: Storage, sql: sqlite3.Connection, viewser: Callable[..., Result]
+) -> None:
+    """What cannot be shown as it is stops neither verify nor backup."""
+    sql.execute("UPDATE models SET name = x'ff00', version = x'7b7d' WHERE name = 'odd'")
+    result = viewser("model", "verify", "--json", exit_code=1)
+    assert json.loads(result.stdout)["damaged"][0]["version"] == 0
+    assert "b'\\xff" in viewser("model", "backup", "copy.db", exit_code=1).output
+    assert [record.name for record in Storage("copy.db").find(sort="name")] == ["first", "last"]

@@ -8,6 +8,11 @@ import time
 from pathlib import Path
 
 from views_runs import Storage
+from views_runs.database.schema import TABLES
+
+#: The names of the columns of each table, and the tables that are this package's.
+COLUMNS = {table: [column.split()[0] for column in columns.split(",")] for table, _, columns in TABLES}
+OWN_TABLES = [table for table in COLUMNS if not table.startswith("sqlite_")]
 
 #: What `leftovers` finds in a store that nothing interrupted.
 NOTHING = {"parts": 0, "uploads": 0}
@@ -50,6 +55,7 @@ LENGTH = 40
 STORING = f"""
 import os, sys
 from views_runs import Storage
+from views_runs.database.schema import TABLES
 class Model(list):
     def __reduce__(self):
         def parts():

@@ -14,7 +14,7 @@ from typing import Any
 from views_runs import files
 from views_runs.database import database, owners, schema
 from views_runs.database.connection import Connection
-from views_runs.database.models import TABLE, Models
+from views_runs.database.models import TABLE, Models, refuse_other_digest
 from views_runs.database.verification import Progress, Selection, refuse_lost_row, select_models, verify
 from views_runs.exceptions import (
     BackupError,
@@ -113,7 +113,7 @@ def _copy_all(
         except ModelNotFoundError:
             deleted.append(f"{name}:{version}")
         except (CorruptModelError, StoreDamagedError) as error:
-            damaged.append(Damage(name, version, str(error)))
+            damaged.append(Damage.of(name, version, error))
     return tuple(deleted), tuple(damaged)
 
 
@@ -152,7 +152,7 @@ def _read_rows(source: Connection, selection: Selection) -> tuple[list[tuple[Any
             if not rows:
                 refuse_lost_row(source, id, name)
         except StoreDamagedError as error:
-            damaged.append(Damage(name, version, str(error)))
+            damaged.append(Damage.of(name, version, error))
     return found, damaged
 
 
@@ -167,6 +167,7 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
     stored = models.row_of(id)
     if stored is None:
         raise ModelNotFoundError("the model was deleted")
+    refuse_other_digest(stored, row[6])
     with models.pieces(stored) as pieces:
         for piece in pieces:
             writer.write(piece)

@@ -41,6 +41,10 @@ PRAGMA journal_size_limit = {JOURNAL_SIZE};
 #: Bytes of a BLOB to copy at once. The memory of larger chunks would be returned to the system and zeroed each time.
 CHUNK_SIZE = 1 << 16
 
+#: The size in bytes of the largest text or BLOB in a row. An expression in a file that is meant to do harm could
+#: otherwise make one of 1 GB.
+MAX_VALUE = 100_000_000
+
 #: The shortest and longest sleep between two attempts to get a lock, in seconds. SQLite's own handler sleeps for up to
 #: 0.1 s, and so misses the pauses that the storing of a large model leaves for others.
 POLL = (0.002, 0.010)
@@ -68,7 +72,7 @@ class Gate:
 
     Any number of threads can be inside. An RLock would be shorter, but while one thread waits for another process with
     a transaction open, all the others would wait for it, whatever their timeouts. There is no lock here that a signal
-    handler could leave held. A count that one leaves too high delays forks, until the connection is closed or forgotten.
+    handler could leave held. A count that one leaves too high delays forks until the connection is closed.
     """
 
     #: The gates of all connections, and the threads that are about to fork.
@@ -234,6 +238,7 @@ class Connection:
                 uri = f"{path.as_uri()}?mode={mode}"
                 self._sqlite = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
                 self._sqlite.set_progress_handler(watch.__next__, STEPS)
+                self._sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
         except sqlite3.Error as error:
             raise explain(error, path) from error
 

@@ -78,6 +78,11 @@ MEANINGS = {
         "the file lacks one of a store's tables or columns",
         "Restore the file from a backup",
     ),
+    sqlite3.SQLITE_TOOBIG: Meaning(
+        StorageError,
+        "a text or a BLOB of more than 100 MB would be written or read",
+        "Store large data as a model, and not in the metadata",
+    ),
     sqlite3.SQLITE_CONSTRAINT: Meaning(
         StoreDamagedError,
         "a row violates its table's constraints: it is damaged, or another program wrote it",

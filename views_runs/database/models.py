@@ -39,7 +39,11 @@ FOUND = """(SELECT id AS found_id, version AS found_version FROM models
     WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1)"""
 FIND = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN {TABLE} ON id = found_id"
 
-REQUIRED = "SELECT CAST(field AS TEXT) FROM required_fields ORDER BY field"
+#: The digest of the model according to the index of records, to be compared with the row's. The end of a wide row is on
+#: a page of its own, which a torn copy of the file can have from another row.
+LISTED = "(SELECT sha256 FROM models INDEXED BY models_record WHERE id = found_id)"
+
+REQUIRED = "SELECT CAST(field AS TEXT) FROM required_fields WHERE field IS NOT NULL ORDER BY field"
 
 
 class Stored(NamedTuple):
@@ -129,13 +133,16 @@ class Models:
 
     def row(self, reference: Reference) -> Stored:
         """Return what is needed to read a model's pickle."""
-        select = f"SELECT {_STORED}, found_version FROM {FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
+        found = f"{FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
+        select = f"SELECT {_STORED}, found_version, {LISTED} FROM {found}"
         row = self._connection.row(select, reference)
         if row is None:
             raise self.not_found(reference)
-        *columns, version = row
-        self._refuse_other(Reference(reference.name, version), *columns[1:3])
-        return Stored(*columns)
+        *columns, version, listed = row
+        stored = Stored(*columns)
+        self._refuse_other(Reference(reference.name, version), stored.name, stored.version)
+        refuse_other_digest(stored, listed)
+        return stored
 
     def row_of(self, id: int) -> Stored | None:
         """Return what is needed to read the pickle of the row with this id, or None if the row does not exist."""
@@ -279,6 +286,15 @@ class Models:
                 f"an index of the file is damaged: it leads from {str(reference)!r} to another model",
                 "Restore the file from a backup, or run REINDEX on it with sqlite3",
             )
+
+
+def refuse_other_digest(stored: Stored, listed: object) -> None:
+    """Raise an error if the digest of a row is not that in the index of records."""
+    if stored.sha256 != listed:
+        raise StoreDamagedError(
+            "the row and the index of records have different digests of the pickle",
+            "One of them is damaged. Restore the file from a backup",
+        )
 
 
 def _refuse_incomplete(metadata: Metadata | None, rows: list[tuple[Any, ...]]) -> None:

@@ -92,24 +92,33 @@ COMMIT;
 
 #: What `LAYOUT` returns for a store: the name, type and columns of each table.
 TABLES = [
-    ("model_parts", "table", "upload part digest data"),
+    ("model_parts", "table", "upload INTEGER, part INTEGER, digest BLOB, data BLOB"),
     (
         "models",
         "table",
-        "id name version stored_at stored_by metadata datetimes environment size sha256 digest upload pickle",
+        "id INTEGER PRIMARY KEY, name TEXT, version INTEGER, stored_at TEXT, stored_by TEXT, metadata TEXT, "
+        "datetimes TEXT, environment TEXT, size INTEGER, sha256 TEXT, digest BLOB, upload INTEGER, pickle BLOB",
     ),
-    ("names", "table", "name versions"),
-    ("required_fields", "table", "field"),
-    ("sqlite_sequence", "table", "name seq"),
-    ("uploads", "table", "id owner started_at beat condemned"),
-    ("watches", "table", "upload host beat since"),
+    ("names", "table", "name TEXT PRIMARY KEY, versions INTEGER"),
+    ("required_fields", "table", "field TEXT PRIMARY KEY"),
+    ("sqlite_sequence", "table", "name , seq "),
+    (
+        "uploads",
+        "table",
+        "id INTEGER PRIMARY KEY, owner TEXT, started_at TEXT, beat INTEGER, condemned INTEGER",
+    ),
+    ("watches", "table", "upload INTEGER PRIMARY KEY, host TEXT PRIMARY KEY, beat INTEGER, since REAL"),
 ]
 
 # A view or a generated column in the place of one of these can run for ever and fill the memory, and a trigger can
 # change what a statement does. What else is in the file is not ours, and is never read.
 LAYOUT = f"""
 SELECT s.name, iif(s.type = 'table' AND s.rootpage = 0, 'virtual table', s.type),
-    (SELECT group_concat(c.name || iif(c.hidden, ' (generated)', ''), ' ') FROM pragma_table_xinfo(s.name) AS c)
+    (
+        SELECT group_concat(
+            c.name || ' ' || c.type || iif(c.pk, ' PRIMARY KEY', '') || iif(c.hidden, ' GENERATED', ''), ', '
+        ) FROM pragma_table_xinfo(s.name) AS c
+    )
 FROM sqlite_schema AS s
 WHERE lower(iif(s.type = 'trigger', s.tbl_name, s.name)) IN {tuple(name for name, *_ in TABLES)} ORDER BY s.name
 """

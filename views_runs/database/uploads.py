@@ -37,6 +37,9 @@ MOST_DELETED = 32
 FEWEST_PAGES = 64
 MOST_PAGES = 4096
 
+#: A published model has no row in ``uploads``; where damage left it one, its parts are not taken for leftovers.
+UNPUBLISHED = "NOT EXISTS (SELECT 1 FROM models WHERE upload = uploads.id)"
+
 #: Seconds without progress, by the clock of the observing process, after which an upload is considered a leftover.
 STALE = 600.0
 
@@ -175,7 +178,8 @@ def clear_leftovers(connection: Connection) -> None:
     if not connection.value("SELECT count(*) FROM uploads"):
         return
     with connection.transaction():
-        for upload, owner, beat in connection.rows("SELECT id, owner, beat FROM uploads WHERE NOT condemned"):
+        select = f"SELECT id, owner, beat FROM uploads WHERE NOT condemned AND {UNPUBLISHED}"
+        for upload, owner, beat in connection.rows(select):
             if owners.has_ended(owner) or _is_stale(connection, upload, beat):
                 connection.change("UPDATE uploads SET condemned = 1 WHERE id = ?", (upload,))
     clear_condemned(connection)
@@ -198,7 +202,7 @@ def _is_stale(connection: Connection, upload: int, beat: int) -> bool:
 def clear_condemned(connection: Connection) -> None:
     """Delete the parts of condemned uploads in short transactions; their space can be reused immediately."""
     pace = Pace(count=4, most=MOST_DELETED)
-    for (upload,) in connection.rows("SELECT id FROM uploads WHERE condemned"):
+    for (upload,) in connection.rows(f"SELECT id FROM uploads WHERE condemned AND {UNPUBLISHED}"):
         while _delete_parts(connection, upload, pace):
             pass
         with pace.transaction(connection):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from views_runs.database.connection import Connection
 from views_runs.database.models import TABLE, Models
 from views_runs.exceptions import CorruptModelError, ModelNotFoundError, StoreDamagedError
+from views_runs.names import MAX_INTEGER
 from views_runs.records import Damage, Reference, Verification
 
 #: The number of rows in one read, during which nobody can commit.
@@ -45,17 +46,19 @@ def select_models(connection: Connection, references: Sequence[Reference]) -> Se
 
 def _walk(connection: Connection, table: str) -> Iterator[tuple[int, tuple[str, int, int]]]:
     """Yield the id, name, version and size of each row, reading a few at a time."""
-    last = 0
-    while found := connection.rows(
-        # A damaged name may be invalid Unicode or NULL.
-        f"SELECT id, CAST(ifnull(name, '') AS BLOB), version, max(0, CAST(size AS INTEGER)) FROM {table} WHERE id > ? "
-        "ORDER BY id LIMIT ?",
-        (last, ROWS_PER_READ),
+    first = -MAX_INTEGER - 1
+    while first <= MAX_INTEGER and (
+        found := connection.rows(
+            # A damaged name may be invalid Unicode or NULL.
+            "SELECT id, CAST(ifnull(name, '') AS BLOB), CAST(ifnull(version, 0) AS INTEGER), "
+            f"max(0, CAST(ifnull(size, 0) AS INTEGER)) FROM {table} WHERE id >= ? ORDER BY id LIMIT ?",
+            (first, ROWS_PER_READ),
+        )
     ):
         for id, name, version, size in found:
-            if id <= last:
+            if id < first:
                 raise StoreDamagedError("an index of the file is damaged and leads in a circle", _REINDEX)
-            last = id
+            first = id + 1
             yield id, (name.decode("utf-8", "backslashreplace"), version, size)
 
 
@@ -114,11 +117,11 @@ def refuse_lost_row(connection: Connection, id: int, name: str) -> None:
 
 def _check_row(connection: Connection, id: int, name: str) -> None:
     """Raise an error if the indexes do not lead to this model, or its metadata is not JSON."""
-    place = "SELECT name, version FROM {} WHERE id = ?"
+    place = "SELECT name, version, sha256 FROM {} WHERE id = ?"
     with connection.snapshot():
         row = connection.row(place.format("models NOT INDEXED"), (id,))
         is_listed = connection.row(place.format(TABLE), (id,)) == row
-        is_found = row is None or Models(connection).find(Reference(*row)) is not None
+        is_found = row is None or Models(connection).find(Reference(*row[:2])) is not None
         is_json = "SELECT metadata IS NULL OR json_valid(metadata) FROM models NOT INDEXED WHERE id = ?"
         has_json = connection.value(is_json, (id,))
     if not is_listed or not is_found:
