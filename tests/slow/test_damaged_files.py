@@ -11,17 +11,7 @@ from tests.support.verbs import Verbs, build
 from views_runs.files import companion
 
 #: What is known not to work yet: delete a line when it does.
-KNOWN: Known = [
-    (r"no attribute 'isprintable' \(from rendering/console", "backup or require shows a name that is no text"),
-    (r"_json\].*not JSON serializable \(from rendering/console", "verify --json shows a version that is a BLOB"),
-    (r"TypeError: unsupported operand.*'NoneType' \(from database/verif", "verify and backup add a size that is NULL"),
-    (r"\[None.*\] are required", "a required field is NULL"),
-    (r"TypeError: sequence item \d+: expected str.*NoneType.* \(from database/models", "a required field is NULL"),
-    (
-        r"(narrow|wide|hot).*(was downloaded as|is \{'token')",
-        "a row continues on a page that was another row's, with its digests: the object of that one is returned",
-    ),
-]
+KNOWN: Known = []
 
 #: How large the pieces are that a disk, a share or a program that copies damages.
 PIECES = (512, 4096, 16384)

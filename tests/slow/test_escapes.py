@@ -39,18 +39,7 @@ from views_runs import Storage
 from views_runs.cli import main
 
 #: Findings that are not mended yet, each a regular expression for what is said about it.
-KNOWN: tuple[str, ...] = (
-    # JSON is written with ensure_ascii=False, which escapes neither DEL nor C1 controls, nor what turns text around.
-    r": \[[^]]*\] in stdout (on a terminal|in a file), \w+ --json$",
-    # click shows arguments that it does not expect as they are: one that is too many, or an unknown option.
-    r"^[^:]+: \[[^]]*\] in (stdout|stderr) .* \(usage\)$",
-    # views.show_listing prints names as they are unless stdout is a terminal.
-    r"^(name|part): (\[[^]]*\]|a forged line) in stdout in a file, list$",
-    # The question of trust shows the path of the list as it is.
-    r"^(home|variable): \[[^]]*\] in (stdout|stderr) .* trust$",
-    # views.show_backup takes the name of a damaged row for a text.
-    r"^name in bytes: a traceback .* backup$",
-)
+KNOWN: tuple[str, ...] = ()
 
 #: What a text is put together from.
 ATOMS = [

@@ -15,15 +15,7 @@ from tests.support.trials import Known, Trial, run
 from tests.support.verbs import Truth, Verbs, build, change
 
 #: What is known not to work yet: delete a line when it does.
-KNOWN: Known = [
-    (r"no attribute 'isprintable' \(from rendering/console", "backup or require shows a name that is no text"),
-    (r"_json\].*not JSON serializable \(from rendering/console", "verify --json shows a version that is a BLOB"),
-    (r"TypeError: unsupported operand.*'NoneType' \(from database/verif", "verify and backup add a size that is NULL"),
-    (r"\[None.*\] are required", "a required field is NULL"),
-    (r"TypeError: sequence item \d+: expected str.*NoneType.* \(from database/models", "a required field is NULL"),
-    (r"uploads\..*shows_the_rest\] .*CorruptModelError", "parts of a stored model are cleared as those of an upload"),
-    (r"models\.id.*the backup is damaged", "verify reads no row whose id is 0 or less"),
-]
+KNOWN: Known = []
 
 PLACES = [(table, column) for table, columns in COLUMNS.items() for column in columns]
 

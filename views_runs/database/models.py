@@ -43,7 +43,7 @@ FIND = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN
 #: a page of its own, which a torn copy of the file can have from another row.
 LISTED = "(SELECT sha256 FROM models INDEXED BY models_record WHERE id = found_id)"
 
-REQUIRED = "SELECT CAST(field AS TEXT) FROM required_fields WHERE field IS NOT NULL ORDER BY field"
+REQUIRED = "SELECT CAST(field AS TEXT) FROM required_fields ORDER BY field"
 
 
 class Stored(NamedTuple):
@@ -231,7 +231,7 @@ class Models:
 
     def required(self) -> list[str]:
         """Return the metadata fields that this store requires."""
-        return [field for (field,) in self._connection.rows(REQUIRED)]
+        return _read_required(self._connection.rows(REQUIRED))
 
     def require(self, fields: tuple[str, ...]) -> None:
         """Replace the list of required fields."""
@@ -297,8 +297,15 @@ def refuse_other_digest(stored: Stored, listed: object) -> None:
         )
 
 
+def _read_required(rows: list[tuple[Any, ...]]) -> list[str]:
+    # SQLite removes a condition that a column is not NULL if its table says so.
+    if (None,) in rows:
+        raise StoreDamagedError("the table required_fields is damaged", "Restore the file from a backup")
+    return [field for (field,) in rows]
+
+
 def _refuse_incomplete(metadata: Metadata | None, rows: list[tuple[Any, ...]]) -> None:
-    required = [field for (field,) in rows]
+    required = _read_required(rows)
     lacking = missing_fields(required, metadata)
     if lacking:
         raise InvalidMetadataError(
