@@ -62,7 +62,7 @@ __all__ = [
 #: Modules that are imported when they are first asked for.
 _MODULES = ("metadata", "names", "operations", "query", "records", "run", "run_result", "storage", "validation")
 
-#: What 1.x published too, and where it is. Not in `__all__`, so that `from views_runs import *` works without the extra.
+#: What 1.x published too. Not in `__all__`: `from views_runs import *` has to work without the extra.
 _OF_THE_EXTRA = {"DataPartitioner": "views_partitioning.data_partitioner", "StepshiftedModels": "stepshift.views"}
 
 

@@ -1,4 +1,4 @@
-"""Scripts and models of 1.x where the extra `views` is not installed: each name and each verdict says what to install."""
+"""Scripts and models of 1.x where the extra `views` is not installed: all that they meet says what to install."""
 
 import configparser
 import pickle
@@ -36,7 +36,7 @@ def installed_by(line: str) -> list[str]:
 NEEDED = sorted(["numpy", *(name for name, _ in extra.REQUIREMENTS.values())])
 
 
-@pytest.mark.parametrize("name", ["ViewsRun", "DataPartitioner", "StepshiftedModels", "run", "run_result", "operations"])
+@pytest.mark.parametrize("name", [*"ViewsRun DataPartitioner StepshiftedModels run run_result operations".split()])
 def test_names_say_what_to_install(name: str) -> None:
     """Each raises an ImportError whose line installs the packages, and never the views_runs of PyPI."""
     with pytest.raises(ImportError, match="cannot be imported: No module named") as caught:

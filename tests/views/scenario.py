@@ -59,12 +59,14 @@ class Finder:
 
 
 def datasets(kind: str) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield data of different shapes, with a name for each."""
+    """Yield data of different shapes, with a name for each; all shapes for one kind of model only."""
     index = pd.MultiIndex.from_product([range(100, 161), range(1, 6)], names=["month_id", "country_id"])
     data = pd.DataFrame(np.random.default_rng(1).random((len(index), 3)), index=index, columns=["y", "a", "b"])
     if kind == "logistic":
         data = data.assign(y=(data.y > 0.5).astype(float))
     yield "full", data
+    if kind != "linear":
+        return
     yield "with holes", data.drop(index=[(131, 1), (150, 3), (120, 4), *((month, 2) for month in range(140, 161))])
     yield "ends early", data.loc[:146]
     yield "other names", data.rename_axis(["time", "unit"])
@@ -88,7 +90,7 @@ def predictions(run: Any, data: pd.DataFrame) -> Iterator[tuple[str, Any]]:
         for keep in False, True:
             options = {"keep_specific": keep, "proba": proba}
             yield f"future {options}", attempt(lambda: run.future_predict("one", "test", data, **options))
-            for time in 103, 146, 150, 163, 190:
+            for time in 103, 150, 163, 190:
                 yield f"point {time} {options}", attempt(lambda: run.future_point_predict(time, data, **options))
 
 
