@@ -103,7 +103,7 @@ def test_this_package_is_what_is_installed() -> None:
 def test_predictions_are_those_of_1x() -> None:
     """Each method returns what the real one returns, or both raise an exception."""
     found = written("here/made")
-    assert sum(isinstance(value, pd.DataFrame) for value in found.values()) > 100
+    assert sum(isinstance(value, pd.DataFrame) for value in found.values()) > 80
     assert_same(found, written("real/made"))
 
 
