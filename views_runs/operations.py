@@ -1,7 +1,7 @@
 """`retrain_or_retrieve` as a function, for scripts of 1.x; `views_runs.run_result` has what does it."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from views_runs.run import ViewsRun
 from views_runs.run_result import RunResult
@@ -46,3 +46,9 @@ def retrain_or_retrieve(
         retrain=retrain,
     )
     return result.run, result.data
+
+
+def __getattr__(name: str) -> Any:
+    if name == "hurdle_feature_importances":
+        raise ImportError(f"views_runs 2 has no views_runs.operations.{name}; see `viewser model guide migrating`")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

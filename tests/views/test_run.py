@@ -120,6 +120,17 @@ def test_pickle_of_1x(kind: str, store: Storage) -> None:
     assert_same(found, {name: value for name, value in written("real/made").items() if name in found})
 
 
+def test_model_that_was_moved_is_not_trained_again(store: Storage) -> None:
+    """Uploaded with its metadata as JSON, as the guide does it, a run of 1.x is fetched, with its own date."""
+    trained = datetime(2024, 5, 1, 8, 30)
+    run = ViewsRun(DataPartitioner(SCENARIO["PARTITIONS"]), models(SCENARIO["STEPS"]))
+    known = run.create_model_metadata("ines", "fatalities", "one", training_date=trained).model_dump_json()
+    store.upload(COMPARED / "real" / "linear.pickle", "forest", json.loads(known))
+    result = RunResult.retrain_or_retrieve(**arguments(store, stepshifted_models=models(SCENARIO["STEPS"])))
+    assert (result.retrained, result.metadata.training_date) == (False, trained)
+    assert repr(result) == "RunResult(training_date = 2024-05-01)"
+
+
 def test_pickles_made_here_load_in_1x() -> None:
     """In the real one, they predict what they predicted here."""
     made = written("here/made")
@@ -157,6 +168,13 @@ def test_operations(store: Storage) -> None:
     assert type(run) is ViewsRun and data is DATA
     _, changed = operations.retrain_or_retrieve(**arguments(store), data_preprocessing=lambda data: data * 2)
     pd.testing.assert_frame_equal(changed, DATA * 2)
+
+
+def test_what_operations_has_no_longer() -> None:
+    """Importing it says so; what never was there is no attribute."""
+    with pytest.raises(ImportError, match="views_runs 2 has no views_runs.operations.hurdle_feature_importances"):
+        exec("from views_runs.operations import hurdle_feature_importances")
+    assert not hasattr(operations, "nothing")
 
 
 def test_metadata_of_views_schema(store: Storage) -> None:
