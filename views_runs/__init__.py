@@ -8,10 +8,14 @@ from views_runs.exceptions import *
 from views_runs.version import __version__
 
 if TYPE_CHECKING:
-    from views_runs import storage
+    from stepshift.views import StepshiftedModels
+    from views_partitioning.data_partitioner import DataPartitioner
+
+    from views_runs import operations, run, run_result, storage, validation
     from views_runs.metadata import Metadata, ModelMetadata
     from views_runs.pickles.loadability import Verdict
     from views_runs.records import Backup, Damage, Finding, ModelRecord, Obtained, Verification
+    from views_runs.run import ViewsRun
     from views_runs.storage import Storage
 
 __all__ = [
@@ -56,13 +60,26 @@ __all__ = [
 ]
 
 
+#: Modules that are imported when they are first asked for.
+_MODULES = ("metadata", "names", "operations", "query", "records", "run", "run_result", "storage", "validation")
+
+#: What 1.x published too. Not in `__all__`: `from views_runs import *` has to work without the extra.
+_OF_THE_EXTRA = {"DataPartitioner": "views_partitioning.data_partitioner", "StepshiftedModels": "stepshift.views"}
+
+
 def __getattr__(name: str) -> Any:
     # Imported when it is first asked for: `viewser --help` does not need the library, and would take twice as long.
-    if name in ("metadata", "names", "query", "records", "storage"):
+    if name in _MODULES:
         return import_module(f"views_runs.{name}")
-    if name not in __all__:
+    if name == "ViewsRun":
+        module = import_module("views_runs.run")
+    elif name in _OF_THE_EXTRA:
+        module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
+    elif name in __all__:
+        module = import_module("views_runs.storage")
+    else:
         raise AttributeError(f"module 'views_runs' has no attribute {name!r}")
-    globals()[name] = getattr(import_module("views_runs.storage"), name)
+    globals()[name] = getattr(module, name)
     return globals()[name]
 
 

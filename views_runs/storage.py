@@ -265,7 +265,7 @@ class Storage:
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
                 return entry, record
             with database.connection.transaction():
-                # This also fails if the store cannot be written to.
+                database.models.refuse_read_only()
                 database.models.refuse_incomplete(entry.metadata)
         if retrain:
             log.info("training %s: retrain=True", name)

@@ -7,7 +7,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-from tests.support.machine import ROOT
+from tests.support.machine import copy_source
 
 
 def run(*command: object, **environment: str) -> str:
@@ -22,10 +22,7 @@ def run(*command: object, **environment: str) -> str:
 def test_a_wheel_in_an_empty_environment(tmp_path: Path) -> None:
     """It brings the command line and the guide, and no tests."""
     source = tmp_path / "source"
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, files.split("\0")):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
+    copy_source(source)
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source)
     [wheel] = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()

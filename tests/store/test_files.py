@@ -153,7 +153,12 @@ def test_a_link_to_nowhere(tmp_path: Path) -> None:
 
 READ = "print(store.list(), store.fetch('m'), store.inspect('m').version)"
 WRITE = """
-for operation in (lambda: store.store('n', 1), lambda: store.delete('m'), lambda: store.store_metadata('m', {})):
+for operation in (
+    lambda: store.store('n', 1),
+    lambda: store.delete('m'),
+    lambda: store.store_metadata('m', {}),
+    lambda: store.fetch_or_train('m', lambda: print('trained'), {'author': 'me'}),
+):
     try:
         operation()
     except StoreReadOnlyError as error:
@@ -171,7 +176,7 @@ def test_read_only(store: Storage, folder: int, file: int, journal: int) -> None
     before = store.path.read_bytes()
     store.path.parent.chmod(folder)
     result = as_nobody(READ + WRITE, store)
-    assert (result.stdout, result.stderr) == ("['m'] 1 1\n" + "refused\n" * 3, "")
+    assert (result.stdout, result.stderr) == ("['m'] 1 1\n" + "refused\n" * 4, "")
     assert store.path.read_bytes() == before
 
 

@@ -197,6 +197,11 @@ class Models:
         """Raise an error if metadata lacks a required field."""
         _refuse_incomplete(metadata, self._connection.rows(REQUIRED))
 
+    def refuse_read_only(self) -> None:
+        """Raise an error if the file cannot be written to; call this in a transaction."""
+        # SQLite begins even an immediate transaction on a file that may only be read; a statement that writes fails.
+        self._connection.change("UPDATE names SET versions = versions WHERE false")
+
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
         now, user = datetime.now(UTC).isoformat(timespec="microseconds"), owners.this_user()

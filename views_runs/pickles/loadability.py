@@ -1,15 +1,16 @@
 """Predict whether a pickle will load on this machine: compare its needs with what is installed, importing nothing."""
 
 import re
+import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from importlib.util import find_spec
 from pkgutil import get_importer
 from typing import Any
 
-from views_runs import signals
+from views_runs import extra, signals
 from views_runs.pickles import packages
 from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
 from views_runs.pickles.parts import MAIN
@@ -19,7 +20,11 @@ LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
 
 #: The distributions that supply the modules most often used in models.
 _SAME_NAME = ("catboost", "joblib", "lightgbm", "numpy", "pandas", "scipy", "statsmodels", "torch", "xgboost")
-_WELL_KNOWN = {**{name: name for name in _SAME_NAME}, "sklearn": "scikit-learn"}
+_OF_THE_EXTRA = {module: name for module, (name, _) in extra.REQUIREMENTS.items()}
+_WELL_KNOWN = {**{name: name for name in _SAME_NAME}, "sklearn": "scikit-learn", **_OF_THE_EXTRA}
+
+#: This package: it is installed, and pip may install something else under its name.
+_OWN = "views-runs"
 
 #: Distribution names and versions that have no special meaning to a shell or to pip.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -79,7 +84,10 @@ def verdict(needs: Needs) -> Verdict:
     findings += [(MAY_NOT, text) for text in others.values()]
     worst = max((state for state, _ in findings), key=[LOADS, MAY_NOT, WILL_NOT].index, default=LOADS)
     reasons = tuple(dict.fromkeys(reason for _, reason in findings))
-    return Verdict(worst, reasons, format_command([*suppliers(missing, needs).values(), *others], needs))
+    # Another stepshift has no module stepshift.views.
+    lacking = [module.split(".")[0] for module in needs.modules if extra.supplies(module) and not _can_find(module)]
+    names = [*suppliers([*missing, *lacking], needs).values(), *others]
+    return Verdict(worst, reasons, format_command(names, needs))
 
 
 def missing_modules(modules: Iterable[str]) -> list[str]:
@@ -100,13 +108,17 @@ def suppliers(modules: Iterable[str], needs: Needs) -> dict[str, str]:
     return {module: known[module] for module in modules if module in known}
 
 
-def format_command(names: Iterable[str], needs: Needs) -> str:
+def format_command(names: Collection[str], needs: Needs) -> str:
     """Return a command that installs distributions, in the versions that were recorded; empty if there are none."""
     # Users paste the command into a shell, and anyone who can write to the store may have chosen the names.
+    usual = dict(extra.REQUIREMENTS.values())
     pinned = []
     for name in dict.fromkeys(filter(_NAME.fullmatch, names)):
         version = needs.packages.get(name, "")
-        pinned.append(f"{name}=={version}" if _VERSION.fullmatch(version) else name)
+        if name != _OWN:
+            pinned.append(f"{name}=={version}" if _VERSION.fullmatch(version) else shlex.quote(usual.get(name, name)))
+    if not needs.packages and any(name in usual for name in names):
+        pinned.append(shlex.quote(extra.NUMPY))
     return f"pip install {' '.join(pinned)}" if pinned else ""
 
 
@@ -133,7 +145,9 @@ def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
 
 
 def _check_modules(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]]:
-    yield from ((WILL_NOT, f"the module {module} is not installed") for module in missing)
+    yield from ((WILL_NOT, f"the module {module} is not installed") for module in missing if not extra.supplies(module))
+    if needed := [_OF_THE_EXTRA[module] for module in missing if extra.supplies(module)]:
+        yield WILL_NOT, _describe_extra(needed)
     for module in needs.modules:
         if module == "__main__":
             yield MAY_NOT, (
@@ -145,11 +159,18 @@ def _check_modules(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]
             yield MAY_NOT, f"the module {module} cannot be found"
 
 
+def _describe_extra(needed: list[str]) -> str:
+    # Who installs views-partitioning has views-schema too.
+    shown = [name for name in needed if name != "views-schema"] or needed
+    where = "" if extra.can_be_installed() else f". {extra.WHERE}"
+    return f"it needs {' and '.join(shown)}, which {'are' if shown[1:] else 'is'} not installed{where}"
+
+
 def _compare_versions(needs: Needs) -> Iterator[tuple[str, str]]:
     """Yield each distribution that is missing here or has another version, with a description of the difference."""
     for name, stored in needs.packages.items():
         # Check the folder names first: reading a distribution's metadata takes much longer.
-        if packages.is_installed(name, stored):
+        if name == _OWN or packages.is_installed(name, stored):
             continue
         found = _find_installed(name, needs)
         here = packages.version(found) if found else None
@@ -187,7 +208,8 @@ def _check_unknown(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]
         return
     installed = filter(None, (_find_installed(name, needs) for name in needs.packages))
     known = {*needs.packages, *(one.name for name in installed for one in packages.requirements(name))}
-    modules = {name.split(".")[0] for name in needs.modules} - {*missing, *sys.stdlib_module_names, *MAIN}
+    here = {*missing, *sys.stdlib_module_names, *MAIN, "views_runs"}
+    modules = {name.split(".")[0] for name in needs.modules} - here
     names = sorted(modules - {module for module, name in suppliers(modules, needs).items() if name in known})
     if names:
         yield MAY_NOT, f"the versions it was created with are unknown: {', '.join(names)}"

@@ -27,11 +27,13 @@ class Requirement(NamedTuple):
 def suppliers(modules: Iterable[str]) -> dict[str, str]:
     """Return the distributions of modules by top-level module; omit those with several distributions, such as `google`.
 
+    Omit this package too: what reads a record is this package, and what pip installs under its name may be another.
+
     >>> suppliers(["click.core", "json"])
     {'click': 'click'}
     """
     found = {}
-    for module in sorted({module.split(".")[0] for module in modules} - sys.stdlib_module_names):
+    for module in sorted({module.split(".")[0] for module in modules} - sys.stdlib_module_names - {"views_runs"}):
         names = _distributions().get(module, [])
         if len(names) == 1 or normal(module) in names:
             found[module] = names[0] if len(names) == 1 else normal(module)

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
-from views_runs import signals
+from views_runs import extra, signals
 from views_runs.exceptions import DigestMismatchError, ModelLoadError, StorageError, UntrustedModelError
 from views_runs.pickles import loadability, opcodes, packages
 from views_runs.pickles.loadability import Needs
@@ -132,6 +132,8 @@ def _refuse_missing(needs: Needs) -> None:
     suppliers = loadability.suppliers(missing, needs)
     command = loadability.format_command(suppliers.values(), needs)
     advice = [f"Try: {command}"] if command else []
+    if any(map(extra.supplies, missing)) and not extra.can_be_installed():
+        advice.insert(0, extra.WHERE)
     if unknown := [module for module in missing if module not in suppliers]:
         package = f"The package that provides {', '.join(unknown)}"
         advice.append(f"{package} was not recorded; ask whoever stored the model")
