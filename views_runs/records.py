@@ -137,6 +137,8 @@ class ModelRecord:
     packages: Mapping[str, str] = field(default_factory=dict)
     #: The distribution that supplied each top-level module.
     suppliers: Mapping[str, str] = field(default_factory=dict)
+    #: The files of modules that no distribution supplied, where the model was stored.
+    files: Mapping[str, str] = field(default_factory=dict)
     #: Whether the pickle contains code by value, which works with one version of Python only.
     has_code: bool = False
 
@@ -230,7 +232,7 @@ def read_environment(text: str) -> dict[str, Any]:
         "protocol": protocol if isinstance(protocol, int) else 0,
         "imports": _read_texts(known.get("imports")),
         "troubles": _read_texts(known.get("troubles")) or (),
-        **{name: _read_mapping(known.get(name)) for name in ("packages", "suppliers")},
+        **{name: _read_mapping(known.get(name)) for name in ("packages", "suppliers", "files")},
         "has_code": known.get("has_code") is True,
     }
 

@@ -1,6 +1,7 @@
 """What is recorded of a model's needs, whether it will load here, and what is said when it does not."""
 
 import functools
+import importlib
 import json
 import logging
 import pickle
@@ -330,6 +331,58 @@ def test_main_in_a_spawned_process(store: Storage, tmp_path: Path) -> None:
     )
     assert store.inspect("m").imports == ("__mp_main__.Model",)
     assert "UserWarning: the model needs Model" in done.stderr
+
+
+@pytest.fixture
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
+    """A module in a folder that was added to sys.path, as scripts that share code do it."""
+    folder = tmp_path / "Tools"
+    folder.mkdir()
+    (folder / "shared_tools.py").write_text("class Model:\n    pass\n")
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module("shared_tools")
+    sys.modules.pop("shared_tools", None)
+
+
+def forget(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Let this process be as one that has never seen the folder."""
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if Path(place) != folder])
+    del sys.modules["shared_tools"]
+
+
+def test_a_file_that_nobody_installed(
+    store: Storage, tmp_path: Path, tools: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Storing it warns, the record keeps the file's name, and those who lack it are told which file it was."""
+    file = str(tmp_path / "Tools" / "shared_tools.py")
+    with pytest.warns(UserWarning, match=r"needs shared_tools \(.*shared_tools.py\), which no installed") as warned:
+        record = store.store("m", tools.Model())
+    assert warned[0].filename == __file__
+    assert record.files == store.inspect("m").files == {"shared_tools": file}
+    assert record.loadable().verdict == LOADS and isinstance(store.fetch("m"), tools.Model)
+    forget(monkeypatch, tmp_path / "Tools")
+    assert store.inspect("m").loadable().reasons == (f"the module shared_tools is not installed; it was {file}",)
+    with pytest.raises(ModelLoadError, match=f"Where it was stored, shared_tools was {file}: install it here, or add"):
+        store.fetch("m")
+
+
+def test_a_file_of_an_editable_installation(
+    store: Storage, tmp_path: Path, tools: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that was installed from where it is edited is an installed one."""
+    info = tmp_path / "site" / "shared_tools-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shared-tools\nVersion: 1.0\n")
+    origin = {"url": (tmp_path / "Tools").as_uri(), "dir_info": {"editable": True}}
+    (info / "direct_url.json").write_text(json.dumps(origin))
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    packages._editable_folders.cache_clear()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert store.store("m", tools.Model()).files == {}
+    finally:
+        packages._editable_folders.cache_clear()
 
 
 def test_main_in_an_upload(store: Storage, caplog: pytest.LogCaptureFixture, viewser: Viewser) -> None:

@@ -59,6 +59,8 @@ class Needs:
     packages: Mapping[str, str] = field(default_factory=dict)
     #: The distribution that supplied each top-level module.
     suppliers: Mapping[str, str] = field(default_factory=dict)
+    #: The files of modules that no distribution supplied, where it was stored.
+    files: Mapping[str, str] = field(default_factory=dict)
     #: The Python version that stored it, as in ``CPython 3.11.7``; None if unknown.
     python: str | None = None
     protocol: int | None = None
@@ -74,6 +76,11 @@ class Needs:
     def modules(self) -> list[str]:
         """The modules that it imports."""
         return sorted({Import.parse(text).module for text in self.imports or ()})
+
+
+    def find_file(self, module: str) -> str | None:
+        """Return the file that a top-level module was, if it was no installed distribution's."""
+        return next((file for name, file in self.files.items() if name.split(".")[0] == module), None)
 
 
 def verdict(needs: Needs) -> Verdict:
@@ -145,7 +152,10 @@ def _check_bytes(needs: Needs) -> Iterator[tuple[str, str]]:
 
 
 def _check_modules(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]]:
-    yield from ((WILL_NOT, f"the module {module} is not installed") for module in missing if not extra.supplies(module))
+    for module in missing:
+        if not extra.supplies(module):
+            file = needs.find_file(module)
+            yield WILL_NOT, f"the module {module} is not installed" + (f"; it was {file}" if file else "")
     if needed := [_OF_THE_EXTRA[module] for module in missing if extra.supplies(module)]:
         yield WILL_NOT, _describe_extra(needed)
     for module in needs.modules:

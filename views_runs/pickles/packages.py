@@ -3,6 +3,7 @@
 An installation may be damaged in any way; errors here must never cause the loss of a model.
 """
 
+import json
 import os
 import re
 import sys
@@ -37,6 +38,22 @@ def suppliers(modules: Iterable[str]) -> dict[str, str]:
         names = _distributions().get(module, [])
         if len(names) == 1 or normal(module) in names:
             found[module] = names[0] if len(names) == 1 else normal(module)
+    return found
+
+
+def own_files(modules: Iterable[str]) -> dict[str, str]:
+    """Return the files of imported modules that no installed distribution supplies, by module.
+
+    Such as those in a folder that a script has added to ``sys.path``: elsewhere, nothing says where they are.
+    """
+    found = {}
+    for module in sorted(modules):
+        top = module.split(".")[0]
+        file = getattr(sys.modules.get(module), "__file__", None)
+        if file and top not in sys.stdlib_module_names and top != "views_runs" and not _distributions().get(top):
+            path = os.path.abspath(file)
+            if not path.startswith(_editable_folders()):
+                found[module] = path
     return found
 
 
@@ -104,6 +121,22 @@ def version(distribution: str) -> str | None:
     with signals.ignoring_failures():
         return metadata.version(distribution)
     return None
+
+
+@cache
+def _editable_folders() -> tuple[str, ...]:
+    """Return the folders of distributions that were installed from where they are edited."""
+    from importlib import metadata
+    from urllib.parse import urlsplit
+    from urllib.request import url2pathname
+
+    found = []
+    for distribution in metadata.distributions():
+        with signals.ignoring_failures():
+            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
+            if origin.get("dir_info", {}).get("editable"):
+                found.append(url2pathname(urlsplit(origin["url"]).path) + os.sep)
+    return tuple(found)
 
 
 @cache

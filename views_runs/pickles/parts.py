@@ -155,6 +155,9 @@ class PickleWriter:
             return {**environment, "packages": dict(reading.versions)}
         suppliers = packages.suppliers(modules)
         made = {"packages": packages.versions(suppliers.values()), "suppliers": suppliers}
+        if files := packages.own_files(modules - MAIN):
+            _warn_of_files(files)
+            made["files"] = files
         return {**self._made_here, **environment, **made}
 
     def _warn_of_main(self, names: list[str]) -> None:
@@ -167,6 +170,15 @@ class PickleWriter:
             "the same. Move it to a module that can be imported, and store the model again",
             stacklevel=_count_own_frames() + 1,
         )
+
+
+def _warn_of_files(files: dict[str, str]) -> None:
+    needed = " and ".join(f"{module} ({file})" for module, file in files.items())
+    warnings.warn(
+        f"the model needs {needed}, which no installed package provides: it can be fetched only where this can be "
+        "imported. Install it as a package there, or add its folder to sys.path",
+        stacklevel=_count_own_frames() + 1,
+    )
 
 
 def _count_own_frames() -> int:

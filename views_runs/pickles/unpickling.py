@@ -134,7 +134,10 @@ def _refuse_missing(needs: Needs) -> None:
     advice = [f"Try: {command}"] if command else []
     if any(map(extra.supplies, missing)) and not extra.can_be_installed():
         advice.insert(0, extra.WHERE)
-    if unknown := [module for module in missing if module not in suppliers]:
+    files = {module: file for module in missing if module not in suppliers and (file := needs.find_file(module))}
+    for module, file in files.items():
+        advice.append(f"Where it was stored, {module} was {file}: install it here, or add its folder to sys.path")
+    if unknown := [module for module in missing if module not in {**suppliers, **files}]:
         package = f"The package that provides {', '.join(unknown)}"
         advice.append(f"{package} was not recorded; ask whoever stored the model")
     which = f"module {missing[0]}, which is" if len(missing) == 1 else f"modules {', '.join(missing)}, which are"
