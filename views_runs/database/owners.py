@@ -8,11 +8,13 @@ import platform
 from datetime import datetime
 from functools import cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 from views_runs.database.connection import Connection
 
-#: The tokens of the uploads that this process is currently writing.
-active_tokens: set[str] = set()
+#: The uploads that this process is currently writing, by their tokens. One that is forgotten, because a signal handler
+#: interrupted its end, is no longer written.
+active_tokens: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 
 def this_user() -> str:

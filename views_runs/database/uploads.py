@@ -119,7 +119,7 @@ class Upload:
     def _write(self, connection: Connection) -> None:
         """Write the parts in memory behind the fence; call this in a transaction."""
         if self.id is None:
-            owners.active_tokens.add(self._token)
+            owners.active_tokens[self._token] = self
             self._owner = owners.this_process(self._token)
             started_at = datetime.now(UTC).isoformat(timespec="microseconds")
             insert = "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id"
@@ -143,7 +143,7 @@ class Upload:
     ) -> None:
         if kind is None or self.id is None or self._process != os.getpid():
             # In a forked child, the upload is its parent's.
-            owners.active_tokens.discard(self._token)
+            owners.active_tokens.pop(self._token, None)
             return
         try:
             # The owner must match too: if the transaction that inserted the row was rolled back, another upload may
@@ -155,7 +155,7 @@ class Upload:
             # The original error matters more; the next store or delete clears the leftovers.
             pass
         finally:
-            owners.active_tokens.discard(self._token)
+            owners.active_tokens.pop(self._token, None)
 
 
 def _explain_loss() -> UploadLostError:
