@@ -369,7 +369,7 @@ class Host:
             patch.setattr(time, "time", lambda: clock() + self._ahead)
             patch.setattr(models, "datetime", SimpleNamespace(now=lambda zone: today(zone) + ahead))
             patch.setattr(owners, "kernel", lambda: self._kernel)
-            patch.setattr(owners, "active_tokens", set())
+            patch.setattr(owners, "active_tokens", {})
             return operation()
 
 

@@ -285,7 +285,7 @@ def test_an_id_that_was_rolled_back(store: Storage, monkeypatch: pytest.MonkeyPa
     """When the first parts of a store fail, its id may be another's by now, who is left alone."""
     store.store("first", 1)
     theirs = owners.this_process("theirs")
-    monkeypatch.setattr(owners, "active_tokens", {"theirs"})
+    monkeypatch.setattr(owners, "active_tokens", {"theirs": None})
     write = uploads.Upload._write
 
     def fail(self: uploads.Upload, connection: Connection) -> None:

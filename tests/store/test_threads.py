@@ -118,7 +118,7 @@ def test_an_error_with_a_model_survives_a_process_border(store: Storage) -> None
 def test_too_many_open_files_is_not_death(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that cannot look whether another one runs takes it to run."""
     need(sys.platform == "linux", "only Linux tells which process had an id")
-    monkeypatch.setattr(owners, "active_tokens", {"token"})
+    monkeypatch.setattr(owners, "active_tokens", {"token": None})
     owner = owners.this_process("token")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))

@@ -57,7 +57,7 @@ def test_another_program_in_wal_mode(store: Storage, sql: sqlite3.Connection) ->
 def test_oneself_is_not_waited_for(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A store that waits in its middle does not name itself."""
     store.store("first", 1)
-    monkeypatch.setattr(owners, "active_tokens", {"mine"})
+    monkeypatch.setattr(owners, "active_tokens", {"mine": None})
     sql.execute("INSERT INTO uploads (owner, started_at) VALUES (?, ?)", (owners.this_process("mine"), "2026-11-23"))
     sql.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreBusyError, match=r"waited \d\S* s\. Try again"):
