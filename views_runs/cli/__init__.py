@@ -1,7 +1,8 @@
-"""The command line ``viewser``: parse the arguments, call the library, and pass the result to rendering."""
+"""The command line: parse the arguments, call the library, and pass the result to rendering."""
 
 import click
 
+from views_runs.cli.beside import Beside
 from views_runs.cli.command import SHARED_OPTIONS, Main, Verbs
 from views_runs.version import __version__
 
@@ -14,6 +15,7 @@ FAMILIES = {
     "share": ("require", "trust"),
 }
 
+#: The command ``views-runs``.
 main = Main(
     "main",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -24,7 +26,7 @@ main = Main(
       viewser model list
     """,
 )
-click.version_option(__version__, prog_name="viewser")(main)
+click.version_option(__version__, prog_name="views_runs")(main)
 main.params += SHARED_OPTIONS
 
 model = Verbs(
@@ -42,3 +44,6 @@ model = Verbs(
     """,
 )
 main.add_command(model)
+
+#: The command ``viewser``.
+viewser = Beside(main)
