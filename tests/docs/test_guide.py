@@ -199,7 +199,7 @@ Page
 ====
 
     $ viewser --version
-    viewser, version 1.0
+    views_runs, version 1.0
 
 >>> 1 + 1
 3

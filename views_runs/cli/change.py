@@ -7,16 +7,30 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, restate, verb
-from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option, yes_option
+from views_runs.cli.options import (
+    KINDS,
+    MODEL_NAME,
+    OLD_NAMES,
+    field_options,
+    parse_metadata,
+    set_option,
+    yes_option,
+)
 from views_runs.rendering.values import Change, Deletion
 
 
-@verb(params=field_options(*KINDS))
+@verb(params=field_options(*KINDS, old=OLD_NAMES))
 @click.argument("name", type=MODEL_NAME)
+@click.option("-s", "starts", metavar="MONTH", type=decode, multiple=True, help="The same as --train-start.")
 @set_option
 @click.option("--unset", metavar="KEY", type=decode, multiple=True, help="Remove a field; repeatable.")
 def annotate(
-    storage: "views_runs.Storage", name: str, settings: Sequence[str] = (), unset: Sequence[str] = (), **fields: Any
+    storage: "views_runs.Storage",
+    name: str,
+    starts: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    unset: Sequence[str] = (),
+    **fields: Any,
 ) -> Change:
     """Change some of a model's metadata and keep the rest.
 
@@ -28,7 +42,10 @@ def annotate(
       viewser model annotate my-model --author me --train-end 2019-12
       viewser model annotate my-model:1 --set note='too few countries' --unset draft
     """
-    changes = parse_metadata(fields, settings)
+    if len([*starts, *fields.keys() & {"train_start"}]) > 1:
+        # The help of viewser 6.6 has -s for both, and its parser took it for --step.
+        raise click.UsageError("-s is --train-start, which takes one month; give steps with --step.")
+    changes = parse_metadata(fields | {"train_start": month for month in starts}, settings)
     if not changes and not unset:
         raise click.UsageError("nothing to change; give a field's option, --set or --unset.")
     with restate(f"annotate {name!r}"):

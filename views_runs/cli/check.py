@@ -53,7 +53,7 @@ def verify(storage: "views_runs.Storage", names: Sequence[str] = ()) -> Verified
 @verb(fails=lambda diagnosis: any(finding.state == "failure" for finding in diagnosis.findings))
 @click.option("--peer", is_flag=True, help="Test the share together with a second computer that runs the same command.")
 def doctor(storage: "views_runs.Storage", peer: bool) -> Diagnosis:
-    """Check the store, its permissions and its file system, and whose command viewser is.
+    """Check the store and its file system, and whose command viewser is.
 
     Reads no models; `viewser model verify` does. Whether a share keeps what several computers write can only be tested
     from two of them: run this with --peer on both within a minute. Exits with 1 on a failure.

@@ -85,7 +85,7 @@ def check_command() -> Iterator[Finding]:
 
 def read_script(script: Path) -> tuple[str, bool]:
     """Return which package a script runs, if it is one of the two, and whether with this environment's Python."""
-    # On Windows it is a program, with the same lines at its end. Both packages claim the file: the text says whose it is.
+    # Both packages claim the file, and its text says whose it is. On Windows it is a program that ends with this text.
     content = script.read_bytes()
     runs = {"views_runs": b"from views_runs.cli import", "viewser": b"from viewser.cli import"}
     owner = next((name for name, line in runs.items() if line in content), "")
@@ -99,7 +99,7 @@ def repair() -> str:
 
 def advise_installing(version: str) -> str:
     """Return how to install viewser, and keep the command for this package."""
-    return f"Run `{pip()} install viewser~={version}`, and then `{repair()}`: pip gives the command to the package that comes last"
+    return f"Run `{pip()} install viewser~={version}`, and then `{repair()}`, because the last one gets the command"
 
 
 def pip() -> str:
