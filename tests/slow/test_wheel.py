@@ -19,15 +19,21 @@ def run(*command: object, **environment: str) -> str:
     return result.stdout
 
 
-def test_a_wheel_in_an_empty_environment(tmp_path: Path) -> None:
-    """It brings the command line and the guide, and no tests."""
-    source = tmp_path / "source"
+def build_wheel(folder: Path) -> Path:
+    """Build the package in a folder, from the files that git knows, and return the wheel."""
+    source = folder / "source"
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, files.split("\0")):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes((ROOT / name).read_bytes())
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source)
-    [wheel] = tmp_path.glob("*.whl")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
+    [wheel] = folder.glob("views_runs*.whl")
+    return wheel
+
+
+def test_a_wheel_in_an_empty_environment(tmp_path: Path) -> None:
+    """It brings the command line and the guide, and no tests."""
+    wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     information = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"
     assert {name.split("/")[0] for name in names} == {"views_runs", information}
