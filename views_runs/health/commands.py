@@ -10,6 +10,7 @@ import shutil
 import sys
 import sysconfig
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,18 @@ from views_runs.version import __version__
 
 def find_viewser() -> tuple[metadata.Distribution, Path] | None:
     """Return the installed distribution viewser and the file of its package; None if it is not installed."""
-    # Not from the current folder, which PYTHONPATH can name: a checkout there may have been built, but not installed.
-    places = [place for place in sys.path if place and Path(place) != Path.cwd()]
+    places = [place for place in sys.path if place and not is_current(place)]
     for distribution in metadata.distributions(name="viewser", path=places):
         if (file := package_file(distribution)) and file.is_file():
             return distribution, file
     return None
+
+
+def is_current(place: str) -> bool:
+    """Return whether a place on sys.path is the current folder: a checkout may have been built there, not installed."""
+    with suppress(OSError):
+        return os.path.samefile(place, os.curdir)
+    return False
 
 
 def package_file(distribution: metadata.Distribution) -> Path | None:
