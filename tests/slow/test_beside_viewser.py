@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.slow.test_wheel import build_wheel, run
+from tests.support.wheels import build_wheel, run
 
 #: The newest viewser of the version that the help speaks of.
 VIEWSER = "viewser==6.6.4"
