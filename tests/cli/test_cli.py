@@ -229,7 +229,7 @@ def test_download_to_stdout(store: Storage) -> None:
 
 
 def test_a_reader_that_goes_away(store: Storage) -> None:
-    """`viewser model download m - | head -c 1` ends without a traceback."""
+    """`views-runs model download m - | head -c 1` ends without a traceback."""
     store.store("m", os.urandom(5_000_000))
     command = f"{sys.executable} -m views_runs model --store {store.path} download m - | head -c 1 | wc -c"
     result = subprocess.run(command, shell=True, capture_output=True, text=True)
@@ -312,7 +312,7 @@ def test_a_given_store_that_is_not_there(tmp_path: Path) -> None:
 def test_help_has_an_example(viewser: Viewser, command: list[str]) -> None:
     """A newcomer sees what to type."""
     shown = viewser(*command, "--help").stdout
-    assert "Example" in shown and "viewser model" in shown and "--store PATH" in shown and "--json" in shown
+    assert "Example" in shown and "views-runs model" in shown and "--store PATH" in shown and "--json" in shown
 
 
 def test_version(viewser: Viewser) -> None:

@@ -6,7 +6,7 @@ from views_runs.cli.beside import Beside
 from views_runs.cli.command import SHARED_OPTIONS, Main, Verbs
 from views_runs.version import __version__
 
-#: The verbs of ``viewser model`` by module of this package; the module's name is also their heading in the help.
+#: The verbs of ``views-runs model`` by module of this package; the module's name is also their heading in the help.
 FAMILIES = {
     "look": ("list", "inspect", "diff", "guide"),
     "change": ("annotate", "delete"),
@@ -23,7 +23,7 @@ main = Main(
 
     \b
     Example:
-      viewser model list
+      views-runs model list
     """,
 )
 click.version_option(__version__, prog_name="views_runs")(main)
@@ -38,9 +38,9 @@ model = Verbs(
 
     \b
     Examples:
-      viewser model list
-      viewser model inspect my-model
-      viewser model --store /shared/models.db list
+      views-runs model list
+      views-runs model inspect my-model
+      views-runs model --store /shared/models.db list
     """,
 )
 main.add_command(model)

@@ -39,8 +39,8 @@ def annotate(
 
     \b
     Examples:
-      viewser model annotate my-model --author me --train-end 2019-12
-      viewser model annotate my-model:1 --set note='too few countries' --unset draft
+      views-runs model annotate my-model --author me --train-end 2019-12
+      views-runs model annotate my-model:1 --set note='too few countries' --unset draft
     """
     if len([*starts, *fields.keys() & {"train_start"}]) > 1:
         # The help of viewser 6.6 has -s for both, and its parser took it for --step.
@@ -59,13 +59,13 @@ def annotate(
 def delete(storage: "views_runs.Storage", names: list[str], yes: bool) -> Deletion:
     """Delete models with all their versions, or single versions.
 
-    NAME deletes all versions of a model, NAME:VERSION only one. Globs are not expanded; to delete what `viewser model
-    list` shows, pass the names on with xargs. `viewser model guide commands` shows how.
+    NAME deletes all versions of a model, NAME:VERSION only one. Globs are not expanded; to delete what `views-runs
+    model list` shows, pass the names on with xargs. `views-runs model guide commands` shows how.
 
     \b
     Examples:
-      viewser model delete my-model
-      viewser model delete my-model:1 my-model:2 --yes
+      views-runs model delete my-model
+      views-runs model delete my-model:1 my-model:2 --yes
     """
     from views_runs.rendering.console import confirm
     from views_runs.rendering.views import show_deletion_plan
