@@ -113,6 +113,15 @@ def test_own_commands_import_nothing_of_it(site: Path) -> None:
     assert "RuntimeError: no database. Run `" in said.stderr and "Traceback" not in said.stderr
 
 
+@pytest.mark.parametrize("line", ["--help", "--json model list", "--version"])
+def test_viewser_is_looked_for_only_when_it_is_needed(line: str) -> None:
+    """Own commands do not import what looks for packages, which would take a third of the time of the help."""
+    code = "import sys; from views_runs.cli import viewser as run\n"
+    code += "try: run()\nfinally: print(*sys.modules, file=sys.stderr)"
+    result = subprocess.run([sys.executable, "-c", code, *line.split()], capture_output=True, text=True, check=True)
+    assert {*result.stderr.split()} & {"importlib.metadata", "views_runs.health.commands", "viewser"} == set()
+
+
 def test_views_runs_hands_nothing_over(site: Path, installed: Path) -> None:
     """The command views-runs is this package's alone."""
     result = run(site, "config", "list", name="views-runs")
@@ -178,6 +187,15 @@ def test_repair_installs_this_very_package(
     monkeypatch.setattr(metadata, "distribution", lambda name: found)
     assert commands.source() == source.format(version=__version__)
     assert commands.repair().endswith(f" -m pip install --force-reinstall --no-deps {commands.source()}")
+
+
+def test_a_damaged_note_of_the_origin(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no JSON says nothing."""
+    put_distribution(site, origin={"url": "file:///a"})
+    found = metadata.PathDistribution(site / "viewser-6.6.4.dist-info")
+    (site / "viewser-6.6.4.dist-info" / "direct_url.json").write_text("{")
+    monkeypatch.setattr(metadata, "distribution", lambda name: found)
+    assert commands.source() == f"views_runs=={__version__}"
 
 
 def test_repair_without_an_installation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ VIEWSER = "viewser==6.6.4"
 #: What the two command lines need to start.
 NEEDED = [
     *("click", "platformdirs", "rich", "colorama", "pydantic>=2", "python-dateutil", "requests", "strconv"),
-    *("PyMonad", "SQLAlchemy<2", "tabulate<0.9", "toolz<0.12"),
+    *("PyMonad", "SQLAlchemy<2", "setuptools<81", "tabulate<0.9", "toolz<0.12"),
 ]
 
 #: Takes the place of what the rest of viewser needs: pandas below 2, numba, clients of clouds and data bases. They are

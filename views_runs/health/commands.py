@@ -51,8 +51,10 @@ def package_file(distribution: metadata.Distribution) -> Path | None:
 
 def direct_url(distribution: metadata.Distribution) -> dict[str, Any]:
     """Return what pip noted about where a distribution came from; empty if that was a package index."""
-    found: dict[str, Any] = json.loads(distribution.read_text("direct_url.json") or "{}")
-    return found
+    with suppress(ValueError):
+        found: dict[str, Any] = json.loads(distribution.read_text("direct_url.json") or "{}")
+        return found
+    return {}
 
 
 def load(distribution: metadata.Distribution, file: Path) -> Callable[..., Any]:
@@ -93,7 +95,9 @@ def check_command() -> Iterator[Finding]:
 def read_script(script: Path) -> tuple[str, bool]:
     """Return which package a script runs, if it is one of the two, and whether with this environment's Python."""
     # Both packages claim the file, and its text says whose it is. On Windows it is a program that ends with this text.
-    content = script.read_bytes()
+    content = b""
+    with suppress(OSError):
+        content = script.read_bytes()
     runs = {"views_runs": b"from views_runs.cli import", "viewser": b"from viewser.cli import"}
     owner = next((name for name, line in runs.items() if line in content), "")
     return owner, os.fsencode(Path(sys.executable).with_name("python")) in content
