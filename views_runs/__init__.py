@@ -57,7 +57,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when it is first asked for: `views-runs --help` does not need the library, and would take twice as long.
+    # Imported when it is first asked for: `viewser --help` does not need the library, and would take twice as long.
     if name in ("metadata", "names", "query", "records", "storage"):
         return import_module(f"views_runs.{name}")
     if name not in __all__:

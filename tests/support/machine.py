@@ -25,6 +25,14 @@ def need(condition: object, reason: str) -> None:
         pytest.skip(reason)
 
 
+def copy_source(folder: Path) -> None:
+    """Copy the files of this repository to a folder: building there leaves nothing beside the originals."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, files.split("\0")):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes((ROOT / name).read_bytes())
+
+
 def as_nobody(code: str, store: Storage, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run Python as a user without rights; root ignores mode bits."""
     need(os.name == "posix" and os.geteuid() == 0, "only root can drop its privileges")

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.machine import ROOT
+from tests.support.machine import copy_source
 
 
 def run(*command: object, **environment: str) -> str:
@@ -19,11 +19,7 @@ def run(*command: object, **environment: str) -> str:
 
 def build_wheel(folder: Path) -> Path:
     """Build the package in a folder, from the files that git knows, and return the wheel."""
-    source = folder / "source"
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    for name in filter(None, files.split("\0")):
-        (source / name).parent.mkdir(parents=True, exist_ok=True)
-        (source / name).write_bytes((ROOT / name).read_bytes())
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, source)
+    copy_source(folder / "source")
+    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, folder / "source")
     [wheel] = folder.glob("views_runs*.whl")
     return wheel
