@@ -1,6 +1,6 @@
-"""``python -m views_runs``: the same as ``viewser``."""
+"""``python -m views_runs``: the same as ``views-runs``."""
 
 from views_runs.cli import main
 
 if __name__ == "__main__":
-    main(prog_name="viewser")
+    main(prog_name="views-runs")

@@ -28,7 +28,7 @@ SYNCHRONISED = (
 #: A state as in `Finding`, the assessment, and what to do about it.
 Assessment = tuple[str, str, str]
 
-_PEER = "Run `viewser model doctor --peer` on two computers at the same time before you rely on it"
+_PEER = "Run `views-runs model doctor --peer` on two computers at the same time before you rely on it"
 _MEMORY = ("warning", "in memory: the store is lost when this computer restarts", "Keep the store on a disk")
 _NO_LOCKS = ("failure", "it does not lock files between computers", "Use NFS version 4")
 _CEPH = ("warning", "not tested; CephFS keeps the caches of its clients coherent", _PEER)

@@ -70,7 +70,7 @@ def suggest(name: str, names: list[str]) -> str:
     close = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
-    return "Run `viewser model list` to see the existing models"
+    return "Run `views-runs model list` to see the existing models"
 
 
 def file_name(reference: str) -> str:

@@ -70,7 +70,7 @@ class Storage:
     Args:
         path: the file; defaults to ``$VIEWS_RUNS_STORE`` or, if unset, to ``models.db`` in the user's data folder.
         timeout: seconds to wait while another program keeps the file locked.
-        trusted: restrict every fetch to the user's own list of trusted imports (``viewser model trust``). Setting
+        trusted: restrict every fetch to the user's own list of trusted imports (``views-runs model trust``). Setting
             ``VIEWS_RUNS_TRUSTED_ONLY=1`` has the same effect.
         allow_open_permissions: also fetch from a store that everyone on the system can write to. Setting
             ``VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` has the same effect.
@@ -323,7 +323,7 @@ class Storage:
             if sha256 is None and not self._allows_open_permissions:
                 permissions.refuse_open(self.path)
             # The store's writers choose the name, and users may paste this line into a shell.
-            line = ["viewser", "model", "--store", str(self.path), "trust", "--", f"{row.name}:{row.version}"]
+            line = ["views-runs", "model", "--store", str(self.path), "trust", "--", f"{row.name}:{row.version}"]
             return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shlex.join(line))
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
@@ -798,7 +798,7 @@ class Storage:
             from views_runs.health import doctor
         except (ImportError, OSError) as error:
             # At the limit of open files, no module can be read either.
-            advice = "Close files in this process, or run `viewser model doctor` in another one"
+            advice = "Close files in this process, or run `views-runs model doctor` in another one"
             return [Finding("store", "failure", f"the diagnosis cannot begin: {error}", advice)]
         return doctor.examine(self.path, self._decided_by, (say or log.info) if peer else None)
 

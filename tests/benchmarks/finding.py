@@ -3,7 +3,7 @@
     python tests/benchmarks/finding.py [--models N] [--runs N]
 
 The file is made with realistic metadata and pickles of 20 kB. Each figure is the median of the runs, in one process;
-`viewser model list --limit 20` is timed as a process, alternating with the same on a store of one model.
+`views-runs model list --limit 20` is timed as a process, alternating with the same on a store of one model.
 """
 
 import argparse
@@ -85,7 +85,7 @@ def compare_lists(large: Storage, small: Storage, runs: int) -> None:
             subprocess.run([*command, "model", "list", "--limit", "20"], check=True, stdout=subprocess.DEVNULL)
             times[what].append(time.perf_counter() - started)
     ratio = statistics.median(times["large"][1:]) / statistics.median(times["small"][1:])
-    print(f"viewser model list --limit 20, against a store of one model: {ratio:.2f} (at most 1.5)")
+    print(f"views-runs model list --limit 20, against a store of one model: {ratio:.2f} (at most 1.5)")
 
 
 def fill(path: Path, count: int) -> None:

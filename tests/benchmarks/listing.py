@@ -1,4 +1,4 @@
-"""Listing: `viewser model list` on a store of 1,000 models against the imports that it cannot do without.
+"""Listing: `views-runs model list` on a store of 1,000 models against the imports that it cannot do without.
 
     python tests/benchmarks/listing.py [--runs N]
 

@@ -90,8 +90,10 @@ def test_two_files_to_upload(store: Storage, viewser: Viewser) -> None:
     Path("A.pkl").write_bytes(pickle.dumps(1))
     Path("it's B.pkl").write_bytes(pickle.dumps(2))
     said = viewser("model", "upload", "A.pkl", "it's B.pkl", exit_code=2).stderr
-    line = 'for file in A.pkl \'it\'"\'"\'s B.pkl\'; do viewser model upload "$file"; done'
+    line = 'for file in A.pkl \'it\'"\'"\'s B.pkl\'; do views-runs model upload "$file"; done'
     assert line in said and not store.path.exists()
+    # The name of a shell function has no hyphen.
+    line = line.replace("views-runs", "viewser")
     subprocess.run(["sh", "-c", f"viewser() {{ {sys.executable} -m views_runs \"$@\"; }}; {line}"], check=True)
     assert store.list() == ["it's B", "A"]
 
@@ -102,7 +104,7 @@ def test_two_models_to_download(store: Storage, viewser: Viewser) -> None:
     store.store("B", 2)
     for other in ("B", "B:1"):
         said = viewser("model", "download", "A", other, exit_code=2).stderr
-        assert f'for name in A {other}; do viewser model download "$name"; done' in said and f"./{other}" in said
+        assert f'for name in A {other}; do views-runs model download "$name"; done' in said and f"./{other}" in said
     assert os.listdir() == []
     viewser("model", "download", "A", "./B")
     assert pickle.loads(Path("B").read_bytes()) == 1
@@ -206,4 +208,4 @@ def test_conditions_that_no_model_meets(store: Storage, viewser: Viewser) -> Non
     """The message repeats them, so that a typo or a missing quote can be seen."""
     store.store("m", 1)
     said = viewser("model", "list", "x*", "--author", "a", "--author", "b", "-w", "train_nd > 3").stderr
-    assert f"No model in {store.path} meets these conditions: author a or b, name x*, train_nd > 3. `viewser" in said
+    assert f"No model in {store.path} meets these conditions: author a or b, name x*, train_nd > 3. `views" in said

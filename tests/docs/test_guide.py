@@ -65,11 +65,11 @@ def test_index_names_each_page() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    """Each command of `viewser model` is shown at work."""
+    """Each command of `views-runs model` is shown at work."""
     context = click.Context(main)
     model = main.get_command(context, "model")
     assert isinstance(model, click.Group)
-    shown = {text.split()[2] for _, text, _ in commands(PAGES["commands"]) if text.startswith("viewser model ")}
+    shown = {text.split()[2] for _, text, _ in commands(PAGES["commands"]) if text.startswith("views-runs model ")}
     assert sorted(shown) == sorted(model.list_commands(context))
 
 
@@ -158,7 +158,7 @@ def test_shortcuts_are_the_same_question(reader: Path) -> None:
     assert len(table) == 8
     for options, arguments in table:
         found = eval(f"store.list({arguments})", {"store": Storage("example.db")})
-        printed = run_command(f"viewser model --store example.db list --json {options}")
+        printed = run_command(f"views-runs model --store example.db list --json {options}")
         assert [record["name"] for record in json.loads(printed)] == found
 
 
@@ -198,8 +198,8 @@ def test_wrong_output_is_noticed(reader: Path) -> None:
 Page
 ====
 
-    $ viewser --version
-    viewser, version 1.0
+    $ views-runs --version
+    views_runs, version 1.0
 
 >>> 1 + 1
 3
@@ -210,5 +210,5 @@ Page
     [one]  # [2]
     [one]  # [1]
 """
-    assert [step.strip() for step, _, _ in run_page(page)] == ["viewser --version", "1 + 1", "[one]"]
+    assert [step.strip() for step, _, _ in run_page(page)] == ["views-runs --version", "1 + 1", "[one]"]
     assert list(run_page(page.replace("version 1.0", "...").replace("\n3", "\n2").replace("# [2]", "# [1]"))) == []

@@ -52,8 +52,8 @@ def test_first_command_comes_first() -> None:
         "python3",
         ".venv/bin/pip",
         ".venv/bin/python",
-        ".venv/bin/viewser",
-        ".venv/bin/viewser",
+        ".venv/bin/views-runs",
+        ".venv/bin/views-runs",
     ]
 
 
@@ -62,7 +62,7 @@ def test_first_command_runs_what_exists(reader: Path) -> None:
     _, _, train, *others = map(shlex.split, one_line_commands()[0])
     assert train[0] == ".venv/bin/python" and (ROOT / train[1]).is_file()
     for program, *arguments in others:
-        assert program == ".venv/bin/viewser"
+        assert program == ".venv/bin/views-runs"
         subprocess.run([sys.executable, "-m", "views_runs", *arguments], check=True, capture_output=True)
 
 
@@ -92,7 +92,7 @@ def test_programs_of_the_package_exist() -> None:
 
 
 def test_every_command_has_a_line() -> None:
-    """The table has each command of `viewser model`."""
+    """The table has each command of `views-runs model`."""
     context = click.Context(main)
     model = main.get_command(context, "model")
     assert isinstance(model, click.Group)

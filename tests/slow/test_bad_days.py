@@ -257,8 +257,8 @@ def test_replaced_in_the_middle_of_a_fetch(
 @pytest.mark.parametrize(
     ("folder", "file", "journal", "message"),
     [
-        (0o755, 0o644, 0o644, "Ask someone with write permission to run `viewser model list` once; that rolls"),
-        (0o777, 0o444, 0o444, "Ask someone with write permission to run `viewser model list` once; that rolls"),
+        (0o755, 0o644, 0o644, "Ask someone with write permission to run `views-runs model list` once; that rolls"),
+        (0o777, 0o444, 0o444, "Ask someone with write permission to run `views-runs model list` once; that rolls"),
         (0o777, 0o666, 0o644, "Give it the mode of the store file, for example with chmod g+w"),
         (0o755, 0o666, 0o666, "its journal cannot be removed"),
         (0o1777, 0o666, 0o666, "its journal cannot be removed"),

@@ -1,30 +1,16 @@
 """The package as pip installs it."""
 
 import os
-import subprocess
-import sys
 import venv
 import zipfile
 from pathlib import Path
 
-from tests.support.machine import copy_source
-
-
-def run(*command: object, **environment: str) -> str:
-    """Run a command, which has to succeed, and return what it prints."""
-    result = subprocess.run(
-        [*map(str, command)], capture_output=True, text=True, cwd="/", env={**os.environ, **environment}
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+from tests.support.wheels import build_wheel, run
 
 
 def test_a_wheel_in_an_empty_environment(tmp_path: Path) -> None:
     """It brings the command line and the guide, and no tests."""
-    source = tmp_path / "source"
-    copy_source(source)
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source)
-    [wheel] = tmp_path.glob("*.whl")
+    wheel = build_wheel(tmp_path)
     names = zipfile.ZipFile(wheel).namelist()
     information = wheel.name.removesuffix("-py3-none-any.whl") + ".dist-info"
     assert {name.split("/")[0] for name in names} == {"views_runs", information}

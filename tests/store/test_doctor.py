@@ -332,7 +332,7 @@ NFS = "nfs4 server:/export rw,vers=4.2,hard,proto=tcp,local_lock=none"
         (NFS.replace("local_lock=none", "local_lock=all"), "failure", "locks are local"),
         (NFS + ",nocto", "failure", "nocto"),
         ("nfs server:/export rw,vers=3,hard", "warning", "only version 4 was tested"),
-        ("cifs //server/share rw,cache=strict", "warning", "SMB was not tested -> Run `viewser model doctor --peer`"),
+        ("cifs //server/share rw,cache=strict", "warning", "SMB was not tested -> Run `views-runs model doctor --pe"),
         ("cifs //server/share rw,nobrl", "failure", "nobrl"),
         ("cifs //server/share rw,cache=loose", "failure", "cache=loose"),
         ("tmpfs tmpfs rw", "warning", "in memory"),

@@ -148,7 +148,7 @@ def test_nobody_comes(folder: Path) -> None:
     found = peer.meet(folder, said.append, patience=0.1)
     assert found.other_host is None and counts(found) == (0, 0, 0, 0) and found.took >= 0.1
     [text] = said
-    assert text.startswith("waiting for another computer: run `viewser model doctor --peer` there")
+    assert text.startswith("waiting for another computer: run `views-runs model doctor --peer` there")
     assert probes(folder) == []
 
 

@@ -137,7 +137,7 @@ def test_a_missing_name_is_a_key_error_without_quotes(store: Storage) -> None:
         "Did you mean 'fatalities_sb_forest'?"
     )
     for missing in (store.inspect, store.delete, store.versions, store.fetch_metadata, store.download):
-        with pytest.raises(ModelNotFoundError, match="viewser model list"):
+        with pytest.raises(ModelNotFoundError, match="views-runs model list"):
             missing("quite different")
 
 

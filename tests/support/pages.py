@@ -71,9 +71,9 @@ def normal(output: str) -> str:
 
 def run_command(text: str) -> str:
     """Run a command in the current folder, and return all that it prints."""
-    if text.startswith("viewser ") and " | " not in text:
+    if text.startswith("views-runs ") and " | " not in text:
         # In this process: to start another takes a hundred times as long.
-        result = CliRunner().invoke(main, shlex.split(text)[1:], prog_name="viewser")
+        result = CliRunner().invoke(main, shlex.split(text)[1:], prog_name="views-runs")
         assert isinstance(result.exception, SystemExit | None), result.exception
         return result.output
     if text.startswith("sqlite3 "):
@@ -81,7 +81,7 @@ def run_command(text: str) -> str:
         _, file, query = shlex.split(text)
         with closing(sqlite3.connect(file)) as connection:
             return "".join("|".join(map(str, row)) + "\n" for row in connection.execute(query).fetchall())
-    line = text.replace("viewser ", f"{shlex.quote(sys.executable)} -m views_runs ")
+    line = text.replace("views-runs ", f"{shlex.quote(sys.executable)} -m views_runs ")
     process = subprocess.run(["sh", "-c", line], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8")
     assert process.returncode == 0, process.stdout
     return process.stdout

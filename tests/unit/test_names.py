@@ -68,7 +68,7 @@ def test_new_names_have_no_version() -> None:
         ("forst", ["forest", "boosted"], "Did you mean 'forest'?"),
         ("FOREST", ["forest", "Forest"], "Did you mean 'forest'?"),
         ("forest", ["forest_1", "forest_2"], "Did you mean 'forest_2' or 'forest_1'?"),
-        ("forest", ["x"], "Run `viewser model list` to see the existing models"),
+        ("forest", ["x"], "Run `views-runs model list` to see the existing models"),
         ("forest", [], "The store is empty"),
     ],
 )

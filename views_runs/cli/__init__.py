@@ -1,11 +1,12 @@
-"""The command line ``viewser``: parse the arguments, call the library, and pass the result to rendering."""
+"""The command line: parse the arguments, call the library, and pass the result to rendering."""
 
 import click
 
+from views_runs.cli.beside import Beside
 from views_runs.cli.command import SHARED_OPTIONS, Main, Verbs
 from views_runs.version import __version__
 
-#: The verbs of ``viewser model`` by module of this package; the module's name is also their heading in the help.
+#: The verbs of ``views-runs model`` by module of this package; the module's name is also their heading in the help.
 FAMILIES = {
     "look": ("list", "inspect", "diff", "guide"),
     "change": ("annotate", "delete"),
@@ -14,6 +15,7 @@ FAMILIES = {
     "share": ("require", "trust"),
 }
 
+#: The command ``views-runs``.
 main = Main(
     "main",
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -21,10 +23,10 @@ main = Main(
 
     \b
     Example:
-      viewser model list
+      views-runs model list
     """,
 )
-click.version_option(__version__, prog_name="viewser")(main)
+click.version_option(__version__, prog_name="views_runs")(main)
 main.params += SHARED_OPTIONS
 
 model = Verbs(
@@ -36,9 +38,12 @@ model = Verbs(
 
     \b
     Examples:
-      viewser model list
-      viewser model inspect my-model
-      viewser model --store /shared/models.db list
+      views-runs model list
+      views-runs model inspect my-model
+      views-runs model --store /shared/models.db list
     """,
 )
 main.add_command(model)
+
+#: The command ``viewser``.
+viewser = Beside(main)

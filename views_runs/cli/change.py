@@ -7,16 +7,30 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, restate, verb
-from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option, yes_option
+from views_runs.cli.options import (
+    KINDS,
+    MODEL_NAME,
+    OLD_NAMES,
+    field_options,
+    parse_metadata,
+    set_option,
+    yes_option,
+)
 from views_runs.rendering.values import Change, Deletion
 
 
-@verb(params=field_options(*KINDS))
+@verb(params=field_options(*KINDS, old=OLD_NAMES))
 @click.argument("name", type=MODEL_NAME)
+@click.option("-s", "starts", metavar="MONTH", type=decode, multiple=True, help="The same as --train-start.")
 @set_option
 @click.option("--unset", metavar="KEY", type=decode, multiple=True, help="Remove a field; repeatable.")
 def annotate(
-    storage: "views_runs.Storage", name: str, settings: Sequence[str] = (), unset: Sequence[str] = (), **fields: Any
+    storage: "views_runs.Storage",
+    name: str,
+    starts: Sequence[str] = (),
+    settings: Sequence[str] = (),
+    unset: Sequence[str] = (),
+    **fields: Any,
 ) -> Change:
     """Change some of a model's metadata and keep the rest.
 
@@ -25,10 +39,13 @@ def annotate(
 
     \b
     Examples:
-      viewser model annotate my-model --author me --train-end 2019-12
-      viewser model annotate my-model:1 --set note='too few countries' --unset draft
+      views-runs model annotate my-model --author me --train-end 2019-12
+      views-runs model annotate my-model:1 --set note='too few countries' --unset draft
     """
-    changes = parse_metadata(fields, settings)
+    if len([*starts, *fields.keys() & {"train_start"}]) > 1:
+        # The help of viewser 6.6 has -s for both, and its parser took it for --step.
+        raise click.UsageError("-s is --train-start, which takes one month; give steps with --step.")
+    changes = parse_metadata(fields | {"train_start": month for month in starts}, settings)
     if not changes and not unset:
         raise click.UsageError("nothing to change; give a field's option, --set or --unset.")
     with restate(f"annotate {name!r}"):
@@ -42,13 +59,13 @@ def annotate(
 def delete(storage: "views_runs.Storage", names: list[str], yes: bool) -> Deletion:
     """Delete models with all their versions, or single versions.
 
-    NAME deletes all versions of a model, NAME:VERSION only one. Globs are not expanded; to delete what `viewser model
-    list` shows, pass the names on with xargs. `viewser model guide commands` shows how.
+    NAME deletes all versions of a model, NAME:VERSION only one. Globs are not expanded; to delete what `views-runs
+    model list` shows, pass the names on with xargs. `views-runs model guide commands` shows how.
 
     \b
     Examples:
-      viewser model delete my-model
-      viewser model delete my-model:1 my-model:2 --yes
+      views-runs model delete my-model
+      views-runs model delete my-model:1 my-model:2 --yes
     """
     from views_runs.rendering.console import confirm
     from views_runs.rendering.views import show_deletion_plan

@@ -21,8 +21,8 @@ def check(storage: "views_runs.Storage", everything: bool, names: Sequence[str] 
 
     \b
     Examples:
-      viewser model check my-model
-      viewser model check --all
+      views-runs model check my-model
+      views-runs model check --all
     """
     if bool(names) == everything:
         raise click.UsageError("give either NAMEs or --all.")
@@ -41,8 +41,8 @@ def verify(storage: "views_runs.Storage", names: Sequence[str] = ()) -> Verified
 
     \b
     Examples:
-      viewser model verify
-      viewser model verify my-model my-model:1
+      views-runs model verify
+      views-runs model verify my-model my-model:1
     """
     from views_runs.rendering.console import progress
 
@@ -53,16 +53,18 @@ def verify(storage: "views_runs.Storage", names: Sequence[str] = ()) -> Verified
 @verb(fails=lambda diagnosis: any(finding.state == "failure" for finding in diagnosis.findings))
 @click.option("--peer", is_flag=True, help="Test the share together with a second computer that runs the same command.")
 def doctor(storage: "views_runs.Storage", peer: bool) -> Diagnosis:
-    """Check the store, its permissions and its file system.
+    """Check the store and its file system, and whose command viewser is.
 
-    Reads no models; `viewser model verify` does. Whether a share keeps what several computers write can only be tested
-    from two of them: run this with --peer on both within a minute. Exits with 1 on a failure.
+    Reads no models; `views-runs model verify` does. Whether a share keeps what several computers write can only be
+    tested from two of them: run this with --peer on both within a minute. Exits with 1 on a failure.
 
     \b
     Examples:
-      viewser model doctor
-      viewser model doctor --peer --store /shared/models/models.db
+      views-runs model doctor
+      views-runs model doctor --peer --store /shared/models/models.db
     """
+    from views_runs.health.commands import check_command
+    from views_runs.health.doctor import attempt
     from views_runs.rendering.console import show_message
 
-    return Diagnosis(storage.doctor(peer, show_message))
+    return Diagnosis([*storage.doctor(peer, show_message), *attempt("command", check_command())])

@@ -40,13 +40,13 @@ def list_models(storage: "views_runs.Storage", quiet: bool, where: Sequence[str]
     those that lack it. A VALUE is a number, true or false, a date, a time, a month (for train_start and train_end) or
     text; quote text that looks like something else. A dot leads into nested metadata. size, stored_at, stored_by,
     version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
-    conditions in single quotes to protect them from the shell. See also `viewser model guide conditions`.
+    conditions in single quotes to protect them from the shell. See also `views-runs model guide conditions`.
 
     \b
     Examples:
-      viewser model list --author me --run-id 2026-11
-      viewser model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
-      viewser model list --since 2026-11-01 --sort -train_end --limit 20
+      views-runs model list --author me --run-id 2026-11
+      views-runs model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
+      views-runs model list --since 2026-11-01 --sort -train_end --limit 20
     """
     unreadable: list[views_runs.Damage] = []
     with restate("list models"):
@@ -81,10 +81,10 @@ def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: 
     shown.extend(where)
     if has_file and shown:
         start = f"No model in {storage.path} meets these conditions: {', '.join(shown)}."
-        return f"{start} `viewser model list` lists all models."
+        return f"{start} `views-runs model list` lists all models."
     start = f"No models yet in {storage.path}. Store one from Python:"
     if not has_file:
-        start = f"There is no store yet at {storage.path}; `viewser model upload` or Storage().store() creates it:"
+        start = f"There is no store yet at {storage.path}; `views-runs model upload` or Storage().store() creates it:"
     path = click.get_current_context().meta.get("views_runs.store")
     made = f"Storage({path!r})" if path else "Storage()"
     return f"{start}\n\n    from views_runs import Storage\n    {made}.store('my-model', my_model, {{'author': 'me'}})"
@@ -97,8 +97,8 @@ def inspect(storage: "views_runs.Storage", name: str) -> "views_runs.ModelRecord
 
     \b
     Examples:
-      viewser model inspect my-model
-      viewser model inspect my-model:2 --json
+      views-runs model inspect my-model
+      views-runs model inspect my-model:2 --json
     """
     return storage.inspect(name)
 
@@ -112,9 +112,9 @@ def diff(storage: "views_runs.Storage", name: str, everything: bool, other: str 
 
     \b
     Examples:
-      viewser model diff my-model
-      viewser model diff my-model:1 my-model:3 --all
-      viewser model diff my-model another-model
+      views-runs model diff my-model
+      views-runs model diff my-model:1 my-model:3 --all
+      views-runs model diff my-model another-model
     """
     from views_runs.records import compared
 
@@ -132,8 +132,8 @@ def guide(topic: str) -> Topic:
 
     \b
     Examples:
-      viewser model guide
-      viewser model guide conditions
+      views-runs model guide
+      views-runs model guide conditions
     """
     from importlib import resources
 

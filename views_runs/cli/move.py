@@ -38,14 +38,14 @@ def upload(
 
     \b
     Examples:
-      viewser model upload forest.pickle --author me --train-end 2019-12
-      viewser model upload forest.pickle my-model --set note='of 2019'
+      views-runs model upload forest.pickle --author me --train-end 2019-12
+      views-runs model upload forest.pickle my-model --set note='of 2019'
     """
     more = click.get_current_context().args
     if name is not None and os.path.isfile(name):
         raise click.UsageError(
             f"NAME is a file, {name!r}, and upload takes one FILE. To upload several files:\n"
-            f'  for file in {shlex.join([file, name, *more])}; do viewser model upload "$file"; done\n'
+            f'  for file in {shlex.join([file, name, *more])}; do views-runs model upload "$file"; done\n'
             "To give a model the name of a file, upload it from another folder."
         )
     refuse_extra(more)
@@ -64,15 +64,15 @@ def download(storage: "views_runs.Storage", name: str, force: bool, file: str | 
 
     \b
     Examples:
-      viewser model download my-model
-      viewser model download my-model:2 old.pickle
-      viewser model download my-model - | sha256sum
+      views-runs model download my-model
+      views-runs model download my-model:2 old.pickle
+      views-runs model download my-model - | sha256sum
     """
     more = click.get_current_context().args
     if file and names_a_model(storage, file):
         raise click.UsageError(
             f"FILE is the name of a model, {file!r}, and download takes one model. To download several models:\n"
-            f'  for name in {shlex.join([name, file, *more])}; do viewser model download "$name"; done\n'
+            f'  for name in {shlex.join([name, file, *more])}; do views-runs model download "$name"; done\n'
             f"To write to a file of this name: {shlex.quote(os.path.join('.', file))}"
         )
     refuse_extra(more)
@@ -109,8 +109,8 @@ def backup(storage: "views_runs.Storage", file: str) -> "views_runs.Backup":
 
     \b
     Examples:
-      viewser model backup /backups/models.db
-      viewser model --store /backups/models.db list
+      views-runs model backup /backups/models.db
+      views-runs model --store /backups/models.db list
     """
     from views_runs.rendering.console import progress
 

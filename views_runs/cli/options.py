@@ -1,6 +1,7 @@
 """Arguments and options that several verbs have."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import click
@@ -30,6 +31,9 @@ KINDS = {
     TIME: ("TIME", decode, ", as in 2026-11-23 or 2026-11-23T08:00"),
 }
 
+#: What ``viewser model annotate`` of the package viewser calls these options; its -s is not here, see `annotate`.
+OLD_NAMES = {"author": ["-a"], "queryset_name": ["-q", "--queryset-name"], "train_end": ["-e"], "training_date": ["-d"]}
+
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
 set_option = click.option(
@@ -42,11 +46,16 @@ set_option = click.option(
 )
 
 
-def field_options(*kinds: Kind, multiple: bool = False) -> list[click.Parameter]:
-    """Return an option for each known field of these kinds; `multiple` ones match any of several values."""
+def field_options(
+    *kinds: Kind, multiple: bool = False, old: Mapping[str, list[str]] = MappingProxyType({})
+) -> list[click.Parameter]:
+    """Return an option for each known field of these kinds; `multiple` ones match any of several values.
+
+    `old` has other names of options, by field.
+    """
     return [
         click.Option(
-            [field.option, field.name],
+            [field.option, *old.get(field.name, ()), field.name],
             metavar=KINDS[field.kind][0],
             type=KINDS[field.kind][1],
             multiple=multiple or field.kind == MONTHS,

@@ -20,9 +20,9 @@ def require(storage: "views_runs.Storage", clear: bool, fields: Sequence[str] = 
 
     \b
     Examples:
-      viewser model require
-      viewser model require author run_id
-      viewser model require --none
+      views-runs model require
+      views-runs model require author run_id
+      views-runs model require --none
     """
     if fields and clear:
         raise click.UsageError("give FIELDs or --none, not both.")
@@ -42,7 +42,7 @@ def trust(storage: "views_runs.Storage", name: str, yes: bool) -> Trust:
 
     \b
     Examples:
-      viewser model trust my-model
+      views-runs model trust my-model
     """
     from views_runs.pickles import trust
     from views_runs.rendering.console import confirm

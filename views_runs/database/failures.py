@@ -37,7 +37,7 @@ MEANINGS = {
     sqlite3.SQLITE_FULL: Meaning(
         StoreFullError,
         "the disk is full",
-        "Free some space (`viewser model delete` works on a full disk) and try again",
+        "Free some space (`views-runs model delete` works on a full disk) and try again",
     ),
     sqlite3.SQLITE_READONLY: Meaning(
         StoreReadOnlyError,
@@ -64,14 +64,14 @@ MEANINGS = {
     sqlite3.SQLITE_READONLY_ROLLBACK: Meaning(
         StoreReadOnlyError,
         "a process was killed while writing",
-        "Ask someone with write permission to run `viewser model list` once; that rolls the unfinished change back",
+        "Ask someone with write permission to run `views-runs model list` once; that rolls the unfinished change back",
     ),
     # Removing the journal completes the rollback.
     sqlite3.SQLITE_IOERR_DELETE: Meaning(
         StoreReadOnlyError,
         "a process was killed while writing, and its journal cannot be removed",
-        "Ask someone who can write to the folder (in a sticky folder: the journal's owner) to run `viewser model list` "
-        "once, and try again",
+        "Ask someone who can write to the folder (in a sticky folder: the journal's owner) to run `views-runs model "
+        "list` once, and try again",
     ),
     sqlite3.SQLITE_ERROR: Meaning(
         StoreDamagedError,
@@ -93,7 +93,7 @@ MEANINGS = {
         StoreDamagedError,
         "the file is damaged, or the disk or share failed to read it",
         "Try again; if the error persists, restore the file from a backup, and save what can still be read with "
-        "`viewser model download`",
+        "`views-runs model download`",
     ),
     sqlite3.SQLITE_IOERR: Meaning(
         StoreAccessError,

@@ -280,7 +280,7 @@ class Models:
         if versions or reference.name in others:
             return ModelNotFoundError(
                 f"the model {reference.name!r} was stored just now, or an index of the file is damaged",
-                "Try again. If the error persists, run `viewser model verify`",
+                "Try again. If the error persists, run `views-runs model verify`",
             )
         return ModelNotFoundError(f"there is no model {reference.name!r}", names.suggest(reference.name, others))
 

@@ -96,7 +96,7 @@ def check_database(path: Path) -> Iterator[Finding]:
     yield Finding("file", "ok", text)
     text = f"{format_size(free * page)} of the file is free and will be used for new models"
     is_much = free > size // 2 and free * page > 100_000_000
-    advice = "Deleting any model (`viewser model delete`) returns it to the disk" if is_much else ""
+    advice = "Deleting any model (`views-runs model delete`) returns it to the disk" if is_much else ""
     yield Finding("free pages", "warning" if is_much else "ok", text, advice)
     for writer in alive:
         yield Finding("stores under way", "ok", writer)
@@ -155,7 +155,7 @@ def check_space(path: Path) -> Iterator[Finding]:
     usage = shutil.disk_usage(path.parent)
     text = f"{format_size(usage.free)} of {format_size(usage.total)} on the disk is free"
     if usage.free < usage.total // 20 or usage.free < LOW_SPACE:
-        advice = "Delete models that nobody needs (`viewser model delete`), or free space in another way"
+        advice = "Delete models that nobody needs (`views-runs model delete`), or free space in another way"
         yield Finding("free space", "failure" if usage.free < LOW_SPACE else "warning", text, advice)
     else:
         yield Finding("free space", "ok", text)
@@ -165,7 +165,7 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     """Report what is known about the file system."""
     mount = filesystems.find_mount(path)
     if mount is None:
-        advice = "If this is a network share, run `viewser model doctor --peer` on two computers"
+        advice = "If this is a network share, run `views-runs model doctor --peer` on two computers"
         yield Finding("file system", "warning", "the file system type is unknown on this platform", advice)
         return
     about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
@@ -204,7 +204,7 @@ def check_coherence(path: Path, say: Callable[[str], object] | None) -> Iterator
         yield from describe_encounter(peer.meet(path.parent, say))
     elif (mount := filesystems.find_mount(path)) and mount.kind not in filesystems.LOCAL:
         text = "only a test with a second computer shows whether both see the same data"
-        advice = "Run `viewser model doctor --peer` on two computers within a minute of each other"
+        advice = "Run `views-runs model doctor --peer` on two computers within a minute of each other"
         yield Finding("coherence", "ok", text, advice)
 
 
@@ -221,7 +221,7 @@ def describe_encounter(encounter: Encounter) -> list[Finding]:
         f"{encounter.acknowledged_here} from {encounter.host}, {encounter.arrived_there} of "
         f"{encounter.acknowledged_there} from {other}, as seen from {encounter.host}"
     )
-    advice = "Do not share a store here. Mount the share differently (see `viewser model guide sharing`) and try again"
+    advice = "Do not share a store here. Mount the share differently (`views-runs model guide sharing`) and try again"
     findings = [Finding(topic, "failure", error, advice) for error in encounter.errors]
     lost = arrived < acknowledged or not acknowledged
     findings.append(Finding(topic, "failure", text, advice) if lost else Finding(topic, "ok", text))

@@ -221,7 +221,8 @@ class Meeting:
             # Left behind by a host that died.
             remove(file)
         within = f"within {self._patience:.0f} s"
-        self._say(f"waiting for another computer: run `viewser model doctor --peer` there, on the same store, {within}")
+        command = "`views-runs model doctor --peer`"
+        self._say(f"waiting for another computer: run {command} there, on the same store, {within}")
         ends = time.monotonic() + self._patience
         while not self._other.token and not self._lost and time.monotonic() < ends:
             self._turn()

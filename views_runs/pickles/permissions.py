@@ -16,7 +16,7 @@ log = logging.getLogger("views_runs")
 #: The number of links after which Linux gives up.
 MOST_LINKS = 40
 
-_MOVE = "Move the store to a folder of its own, for example with `viewser model backup FILE`"
+_MOVE = "Move the store to a folder of its own, for example with `views-runs model backup FILE`"
 
 
 def refuse_open(path: Path) -> None:

@@ -157,7 +157,7 @@ def show_listing(listing: values.Listing) -> None:
         console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
         if len(widths) < len(COLUMNS):
-            show_message("Some columns are hidden; use a wider terminal, `viewser model inspect NAME` or --json.")
+            show_message("Some columns are hidden; use a wider terminal, `views-runs model inspect NAME` or --json.")
 
 
 def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
@@ -318,11 +318,11 @@ def show_requirements(requirements: values.Requirements) -> None:
     """Print the required fields, and say which models lack one."""
     required, incomplete = requirements.required, requirements.incomplete
     if not required:
-        show_message("This store requires no metadata. `viewser model require FIELD...` sets required fields.")
+        show_message("This store requires no metadata. `views-runs model require FIELD...` sets required fields.")
     show_lines(map(printable, required))
     if required and incomplete:
         count = "1 version lacks" if len(incomplete) == 1 else f"{len(incomplete):,} versions lack"
-        show_message(f"{count} a required field; add it with `viewser model annotate`:")
+        show_message(f"{count} a required field; add it with `views-runs model annotate`:")
         for record in incomplete[:MOST_INCOMPLETE]:
             lacks = ", ".join(missing_fields(required, record.metadata))
             show_message(f"  {printable(record.name)}:{record.version} has no {lacks}")

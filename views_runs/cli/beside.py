@@ -1,0 +1,76 @@
+"""The command ``viewser`` beside the package viewser, whose command has the same name and other groups.
+
+That package is looked for and imported only when a command is handed to it: its import takes seconds, and fails where
+its settings cannot be read.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+
+from views_runs.cli.command import Main
+from views_runs.exceptions import StorageError
+
+#: The version of viewser whose commands these are. Commands that are not listed are handed over all the same.
+VIEWSER_VERSION = "6.6"
+VIEWSER_COMMANDS = ("config", "features", "help", "notebooks", "queryset", "system", "transform", "transforms")
+
+#: The options that viewser takes before a command and this package does not have; a command of this one ignores them.
+VIEWSER_OPTIONS = ("--formatted", "--debug", "--no-debug")
+
+
+class Beside(Main):
+    """The command line as ``viewser``: hands each command that is not its own to the package of that name."""
+
+    def __init__(self, main: Main) -> None:
+        ignored = [click.Option([name], is_flag=True, hidden=True, expose_value=False) for name in VIEWSER_OPTIONS]
+        super().__init__("viewser", main.commands, params=[*main.params, *ignored], help=main.help)
+        self.context_settings = main.context_settings
+
+    def main(self, *given: Any, **settings: Any) -> Any:
+        """Run the line here, or in the package viewser exactly as it was typed."""
+        line = given[0] if given else settings.get("args")
+        name = command(sys.argv[1:] if line is None else line)
+        other = find_other(name) if name and name not in self.commands else None
+        return (other or super().main)(*given, **settings)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands in the help, and those of viewser."""
+        super().format_commands(ctx, formatter)
+        with formatter.section(f"Commands of the package viewser ({VIEWSER_VERSION}), if it is installed"):
+            formatter.write_text(", ".join(VIEWSER_COMMANDS))
+
+
+def command(line: Sequence[str]) -> str:
+    """Return the first argument that is neither an option nor the value of one; empty if there is none.
+
+    >>> command(["--store", "models.db", "--json", "config", "list"])
+    'config'
+    """
+    arguments = iter(line)
+    for argument in arguments:
+        if argument == "--store":
+            next(arguments, None)
+        elif not argument.startswith("-"):
+            return argument
+    return ""
+
+
+def find_other(name: str) -> Callable[..., Any] | None:
+    """Return the command of the package viewser; None if it is not installed and not known to have this command."""
+    from views_runs.health import commands
+
+    try:
+        if found := commands.find_viewser():
+            return commands.load(*found)
+        if name in VIEWSER_COMMANDS:
+            advice = commands.advise_installing(VIEWSER_VERSION)
+            raise StorageError(f"the package viewser is not installed in {sys.prefix}", advice)
+    except StorageError as error:
+        from views_runs.rendering import console
+
+        console.show_error(str(error.locate(f"run `viewser {name}`")))
+        sys.exit(1)
+    return None
