@@ -19,7 +19,7 @@ NUMPY = "numpy<2"
 #: Never `views_runs[views]`: on PyPI, that name is 1.14, which would replace this package.
 COMMAND = " ".join(["pip install", *(f"'{text}'" for text in (NUMPY, *(line for _, line in REQUIREMENTS.values())))])
 
-WHERE = "They need pandas below 2, and so Python 3.11; `viewser model guide migrating` says what to do on a newer one"
+WHERE = "This needs pandas below 2, and so Python 3.11; `views-runs model guide migrating` covers newer versions"
 
 
 def can_be_installed() -> bool:
@@ -49,6 +49,6 @@ def load(module: str, needed_by: str) -> Any:
     except Exception as error:
         signals.let_through(error)
         # Not only an ImportError: a pandas below 2 beside a numpy 2 raises a ValueError.
-        advice = f"Try: {COMMAND}" if can_be_installed() else f"{WHERE}. There, try: {COMMAND}"
+        advice = f"Try: {COMMAND}" if can_be_installed() else f"{WHERE}. On Python 3.11, try: {COMMAND}"
         trouble = f"{needed_by} needs {module}, which cannot be imported: {error}"
         raise ImportError(f"{trouble}. {advice}", name=module) from error

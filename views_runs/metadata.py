@@ -326,7 +326,7 @@ def _encode_text(value: str) -> str:
     text = str.__str__(value)
     if "\0" in text:
         raise InvalidMetadataError(
-            "contains a NUL character, where some versions of SQLite end the text", advice="Remove it"
+            "contains a NUL character, which some versions of SQLite treat as the end of the text", advice="Remove it"
         )
     try:
         text.encode("utf-8")

@@ -50,5 +50,5 @@ def retrain_or_retrieve(
 
 def __getattr__(name: str) -> Any:
     if name == "hurdle_feature_importances":
-        raise ImportError(f"views_runs 2 has no views_runs.operations.{name}; see `viewser model guide migrating`")
+        raise ImportError(f"views_runs 2 has no views_runs.operations.{name}; see `views-runs model guide migrating`")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -95,7 +95,7 @@ def combine(needed: Any, recorded: Any) -> tuple[Metadata, Metadata]:
     wanted, more = (encode({} if given is None else given)[1] or Metadata() for given in (needed, recorded))
     for field in wanted.keys() & more.keys():
         raise InvalidMetadataError(
-            f"metadata field {field} is both needed and recorded", field, "Give it in one of the two"
+            f"metadata field {field} is given twice: as needed and as recorded", field, "Give it in only one of them"
         )
     return wanted, Metadata(wanted | more)
 

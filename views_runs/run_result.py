@@ -50,11 +50,11 @@ class RunResult:
         timespan_name: str = "train",
         retrain: bool = False,
     ) -> "RunResult":
-        """Fetch a run from a store if it was trained as is asked for here; otherwise train it and store it.
+        """Fetch the stored run if it matches this call; otherwise train and store a new one.
 
-        Author, queryset, the first and the last month of the training data, and the steps are compared. Whether it is
-        trained, and why, is logged (by the logger ``views_runs``, at the level INFO). Everything that can be checked is
-        checked before: the data, the partition, and whether the store may be written to.
+        Compares the author, the queryset, the first and last training month, and the steps. Logs whether and why it
+        trains (logger ``views_runs``, level INFO). Before training, checks the data, the partition, and whether the
+        store is writable.
 
         Args:
             store: where the run is stored.

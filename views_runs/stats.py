@@ -1,3 +1,3 @@
 """1.x had this module; importing it says that it is gone."""
 
-raise ImportError("views_runs 2 has no module views_runs.stats; see `viewser model guide migrating`")
+raise ImportError("views_runs 2 has no module views_runs.stats; see `views-runs model guide migrating`")

@@ -189,7 +189,7 @@ class Storage:
     ) -> T:
         """Return the stored model if its metadata matches; otherwise train a new one, store it, and return it.
 
-        This is ``obtain(...).model``; see `obtain` for the arguments, of which `metadata` is `needed` there.
+        This is ``obtain(...).model``; `metadata` is the argument `needed` of `obtain`.
 
         >>> store = Storage("models.db")
         >>> store.fetch_or_train("forest", lambda: "trained", {"train_end": 480})

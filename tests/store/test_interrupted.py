@@ -331,7 +331,7 @@ def test_too_little_memory(store: Storage) -> None:
     lines = subprocess.run(
         [sys.executable, "-c", SHORT_OF_MEMORY, str(store.path)], capture_output=True, text=True, check=True
     ).stdout.splitlines()
-    said = f"{store.path}: this process has too little memory. Close other programs, or raise its limit"
+    said = f"{store.path}: this process has too little memory. Close other programs, or raise the memory limit"
     assert lines == [f"cannot store 'large': {said}", "1"]
     assert store.list() == ["m"] and store.verify().damaged == ()
 
@@ -339,6 +339,6 @@ def test_too_little_memory(store: Storage) -> None:
 def test_metadata_larger_than_any_value(store: Storage) -> None:
     """A text of more than 100 MB is refused: what reads the file would need several times its size in memory."""
     store.store("m", 1, {"note": "short"})
-    with pytest.raises(StorageError, match="cannot annotate 'm': .*a text or a BLOB of more than 100 MB .* Store large"):
+    with pytest.raises(StorageError, match="cannot annotate 'm': .*a text or a BLOB exceeds the limit of 100 MB .* Store large"):
         store.annotate("m", note="x" * 100_000_001)
     assert store.fetch_metadata("m") == {"note": "short"}

@@ -166,7 +166,7 @@ def test_a_name_that_an_index_does_not_lead_to(store: Storage) -> None:
     for number in range(3):
         store.store(f"m{number}", number)
     exchange_roots(store.path, UPLOADS, NAMES)
-    with pytest.raises(ModelNotFoundError, match="'m1' was stored just now, or an index of the file is damaged. Try"):
+    with pytest.raises(ModelNotFoundError, match="'m1' has just been stored, or an index in the file is damaged. Try"):
         store.fetch("m1")
     with pytest.raises(ModelNotFoundError, match="there is no model 'm7'"):
         store.fetch("m7")

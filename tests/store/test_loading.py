@@ -309,7 +309,7 @@ def test_main(store: Storage, tmp_path: Path) -> None:
     places = [line for line in done.stderr.splitlines() if "UserWarning" in line]
     lines = [number for number, line in enumerate(SCRIPT.splitlines(), 1) if "# this line" in line]
     assert [place.split(": UserWarning: ")[0] for place in places] == [f"{script}:{line}" for line in lines]
-    assert "the model needs Model" in places[0] and "Move it to a module" in places[0]
+    assert "the model needs Model" in places[0] and "Move the definition to" in places[0]
     assert store.inspect("m").loadable().verdict == MAY_NOT
     assert "__main__" in str(store.inspect("m").loadable())
     with pytest.raises(ModelLoadError, match="__main__"):
@@ -361,8 +361,8 @@ def test_a_file_that_nobody_installed(
     assert record.files == store.inspect("m").files == {"shared_tools": file}
     assert record.loadable().verdict == LOADS and isinstance(store.fetch("m"), tools.Model)
     forget(monkeypatch, tmp_path / "Tools")
-    assert store.inspect("m").loadable().reasons == (f"the module shared_tools is not installed; it was {file}",)
-    with pytest.raises(ModelLoadError, match=f"Where it was stored, shared_tools was {file}: install it here, or add"):
+    assert store.inspect("m").loadable().reasons == (f"the module shared_tools is not installed; it was loaded from {file}",)
+    with pytest.raises(ModelLoadError, match=f"When stored, shared_tools came from {file}. Copy that here and add"):
         store.fetch("m")
 
 
@@ -652,17 +652,17 @@ def test_versions_that_are_unknown(store: Storage) -> None:
     booster = pickle.dumps(fitted(lightgbm.LGBMRegressor(n_estimators=2, verbose=-1)))
     assert upload(store, "m", booster).packages == {}
     found = checked(store, "m")
-    assert found.verdict == MAY_NOT and found.reasons[0].startswith("the versions it was created with are unknown: ")
+    assert found.verdict == MAY_NOT and found.reasons[0].startswith("it was created with unknown versions of ")
     assert "lightgbm" in found.reasons[0]
     upload(store, "both", pickle.dumps([fitted(RandomForestRegressor(2)), fitted(lightgbm.LGBMRegressor(verbose=-1))]))
-    assert checked(store, "both").reasons == ("the versions it was created with are unknown: lightgbm",)
+    assert checked(store, "both").reasons == ("it was created with unknown versions of lightgbm",)
     upload(store, "plain", pickle.dumps([1, Fraction(1, 2)]))
     assert checked(store, "plain") == loadability.Verdict(LOADS)
     upload(store, "failing", b"cnumpy\narray\n(tR.")
-    with pytest.raises(ModelLoadError, match="reasons:\n  the versions it was created with are unknown: numpy"):
+    with pytest.raises(ModelLoadError, match="reasons:\n  it was created with unknown versions of numpy"):
         store.fetch("failing")
     upload(store, "nothing", b"cbuiltins\nlen\n(tR.")
-    with pytest.raises(ModelLoadError, match="Nothing was recorded of where it was created"):
+    with pytest.raises(ModelLoadError, match="The environment that created it was not recorded"):
         store.fetch("nothing")
 
 

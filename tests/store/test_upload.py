@@ -235,13 +235,13 @@ KINDS = {
     "pointer": "a Git LFS pointer, not the file itself. Run `git lfs pull`",
     "login": "a web page. Download the file itself",
     "torch": "as torch wrote them before 1.6. Load it with torch.load",
-    "onnx": "an ONNX model. Store what is in it",
+    "onnx": "an ONNX model. Store its contents as bytes",
     "safetensors": "a file of tensors (safetensors). Load it",
     "lightgbm": "Load it with lightgbm.Booster(model_file=file)",
     "xgboost": "Load it with xgboost.Booster(model_file=file)",
     "a.tar": "a tar archive. Unpack it",
     "a.tar.gz": "a tar archive, compressed (gzip). Unpack it",
-    "gzip of text": "a file without a pickle in it, compressed (gzip). Decompress it",
+    "gzip of text": "a file that contains no pickle, compressed (gzip). Decompress it",
     "gzip of a pointer": "a Git LFS pointer, not the file itself, compressed (gzip). Run `git lfs pull`",
     "begins like zlib": "not a pickle",
     "data after the end": "data after the end",
@@ -449,7 +449,7 @@ def test_joblib_with_arrays_in_other_files(store: Storage, tmp_path: Path, modul
     """A file of joblib without its arrays is refused, and the files that have them are named."""
     file = tmp_path / "m.pkl"
     file.write_bytes(old_joblib(module, name))
-    load = f"Load it with {module.partition('.numpy')[0]}.load, where these files are beside it"
+    load = f"Load it with {module.partition('.numpy')[0]}.load, with these files in the same folder"
     with pytest.raises(UploadError, match=rf"files beside it \(such as m.pkl_01.npy\)\. {load}"):
         store.upload(file, "m")
     for number in range(1, 6):

@@ -198,7 +198,7 @@ class Wait:
         path = self._connection.path
         if companion(path, "-wal").exists():
             raise StoreBusyError(
-                "another program has the file open in WAL mode, in which a share can lose data",
+                "another program has the file open in WAL mode, which can lose data on a network share",
                 f"Close that program, and run `sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'`",
             )
 

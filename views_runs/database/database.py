@@ -91,7 +91,8 @@ class Database:
         if isinstance(error, StorageError):
             self._locate(error)
         elif isinstance(error, MemoryError):
-            failure = StorageError("this process has too little memory", "Close other programs, or raise its limit")
+            advice = "Close other programs, or raise the memory limit"
+            failure = StorageError("this process has too little memory", advice)
             self._locate(failure)
             raise failure from error
 

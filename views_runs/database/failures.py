@@ -80,8 +80,8 @@ MEANINGS = {
     ),
     sqlite3.SQLITE_TOOBIG: Meaning(
         StorageError,
-        "a text or a BLOB of more than 100 MB would be written or read",
-        "Store large data as a model, and not in the metadata",
+        "a text or a BLOB exceeds the limit of 100 MB",
+        "Store large data in the model, not in its metadata",
     ),
     sqlite3.SQLITE_CONSTRAINT: Meaning(
         StoreDamagedError,

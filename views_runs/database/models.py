@@ -279,7 +279,7 @@ class Models:
         others = [name for (name,) in self._connection.rows(select, (MAX_GUESSES,)) if isinstance(name, str)]
         if versions or reference.name in others:
             return ModelNotFoundError(
-                f"the model {reference.name!r} was stored just now, or an index of the file is damaged",
+                f"the model {reference.name!r} has just been stored, or an index in the file is damaged",
                 "Try again. If the error persists, run `views-runs model verify`",
             )
         return ModelNotFoundError(f"there is no model {reference.name!r}", names.suggest(reference.name, others))
@@ -297,8 +297,8 @@ def refuse_other_digest(stored: Stored, listed: object) -> None:
     """Raise an error if the digest of a row is not that in the index of records."""
     if stored.sha256 != listed:
         raise StoreDamagedError(
-            "the row and the index of records have different digests of the pickle",
-            "One of them is damaged. Restore the file from a backup",
+            "the digest of the pickle differs between the model's row and the index",
+            "The row or the index is damaged. Restore the file from a backup",
         )
 
 

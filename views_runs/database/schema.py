@@ -131,10 +131,10 @@ def refuse_odd_tables(found: list[tuple[Any, ...]]) -> None:
         lost = next(name for name, *_ in TABLES if name not in {name for name, *_ in found})
         raise StoreDamagedError(f"the file lacks the table {lost!r}", "Restore the file from a backup")
     name, type, columns = odd
-    what = f"a table has the columns {columns}" if type == "table" else f"there is a {type}"
+    what = f"the table {name!r} has the columns {columns}" if type == "table" else f"{name!r} is a {type}"
     raise StoreDamagedError(
-        f"the tables are not as views_runs creates them: {what} with the name {name!r}",
-        "Another program changed the file, perhaps to do harm. Restore the file from a backup",
+        f"the tables are not as views_runs creates them: {what}",
+        "Another program changed the file, possibly with malicious intent. Restore the file from a backup",
     )
 
 

@@ -155,7 +155,7 @@ def _check_modules(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]
     for module in missing:
         if not extra.supplies(module):
             file = needs.find_file(module)
-            yield WILL_NOT, f"the module {module} is not installed" + (f"; it was {file}" if file else "")
+            yield WILL_NOT, f"the module {module} is not installed" + (f"; it was loaded from {file}" if file else "")
     if needed := [_OF_THE_EXTRA[module] for module in missing if extra.supplies(module)]:
         yield WILL_NOT, _describe_extra(needed)
     for module in needs.modules:
@@ -222,7 +222,7 @@ def _check_unknown(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]
     modules = {name.split(".")[0] for name in needs.modules} - here
     names = sorted(modules - {module for module, name in suppliers(modules, needs).items() if name in known})
     if names:
-        yield MAY_NOT, f"the versions it was created with are unknown: {', '.join(names)}"
+        yield MAY_NOT, f"it was created with unknown versions of {', '.join(names)}"
 
 
 def _can_find(module: str) -> bool:

@@ -163,11 +163,11 @@ class PickleWriter:
     def _warn_of_main(self, names: list[str]) -> None:
         needed = ", ".join(names)
         if not self._made_here:
-            log.warning("the pickle needs %s from __main__: it can be fetched only where this is defined", needed)
+            log.warning("the pickle needs %s from __main__: only scripts that define the same can fetch it", needed)
             return
         warnings.warn(
-            f"the model needs {needed}, defined in the running script: it can be fetched only where __main__ defines "
-            "the same. Move it to a module that can be imported, and store the model again",
+            f"the model needs {needed}, defined in the running script: only scripts that define the same can fetch it. "
+            "Move the definition to an importable module, and store the model again",
             stacklevel=_count_own_frames() + 1,
         )
 
@@ -175,8 +175,8 @@ class PickleWriter:
 def _warn_of_files(files: dict[str, str]) -> None:
     needed = " and ".join(f"{module} ({file})" for module, file in files.items())
     warnings.warn(
-        f"the model needs {needed}, which no installed package provides: it can be fetched only where this can be "
-        "imported. Install it as a package there, or add its folder to sys.path",
+        f"the model needs {needed}, which no installed package provides: it loads only where this module can be "
+        "imported. On other machines, install the module as a package, or add its folder to sys.path",
         stacklevel=_count_own_frames() + 1,
     )
 

@@ -18,7 +18,7 @@ from views_runs.pickles.parts import PART_SIZE, PickleWriter
 _CHUNK = PART_SIZE // 16
 
 _LOAD = "Load it with {}, and store the resulting object"
-_READ = "Store what is in it, as in store(name, Path(file).read_bytes())"
+_READ = "Store its contents as bytes, as in store(name, Path(file).read_bytes())"
 
 
 class _Format(NamedTuple):
@@ -117,7 +117,7 @@ def _explain_joblib(wrappers: list[Import], path: Path) -> tuple[str, str]:
     beside = sorted(found.name for found in path.parent.glob(f"{glob.escape(path.name)}_*.npy*"))
     names = ", ".join(beside[:3]) + ", ..." * (len(beside) > 3) if beside else f"such as {path.name}_01.npy"
     return f"not a plain pickle: joblib wrote it, with its arrays in files beside it ({names})", _LOAD.format(
-        f"{load}, where these files are beside it"
+        f"{load}, with these files in the same folder"
     )
 
 
@@ -131,5 +131,5 @@ def _explain_compressed(name: str, start: bytes) -> tuple[str, str]:
     if not inside or reading.is_whole or reading.is_cut_off or opcodes.joblib_wrappers(reading):
         return f"not a plain pickle: it is compressed ({name}), as joblib can do", _LOAD.format("joblib.load")
     found = _find_format(inside)
-    what = found.what if found else "a file without a pickle in it"
+    what = found.what if found else "a file that contains no pickle"
     return f"{what}, compressed ({name})", found.advice if found else "Decompress it to see what it is"

@@ -118,7 +118,7 @@ def _advise(needs: Needs) -> str:
     packages.forget()
     verdict = loadability.verdict(needs)
     if not verdict.reasons and needs.python is None:
-        return "Nothing was recorded of where it was created; ask whoever stored the model"
+        return "The environment that created it was not recorded; ask whoever stored the model"
     if not verdict.reasons:
         return "This machine has everything that was recorded as needed; ask whoever stored the model"
     lines = [f"\n  {reason}" for reason in verdict.reasons]
@@ -136,7 +136,7 @@ def _refuse_missing(needs: Needs) -> None:
         advice.insert(0, extra.WHERE)
     files = {module: file for module in missing if module not in suppliers and (file := needs.find_file(module))}
     for module, file in files.items():
-        advice.append(f"Where it was stored, {module} was {file}: install it here, or add its folder to sys.path")
+        advice.append(f"When stored, {module} came from {file}. Copy that here and add its folder to sys.path")
     if unknown := [module for module in missing if module not in {**suppliers, **files}]:
         package = f"The package that provides {', '.join(unknown)}"
         advice.append(f"{package} was not recorded; ask whoever stored the model")
