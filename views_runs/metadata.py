@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import date, datetime
+from itertools import chain
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -166,6 +167,8 @@ def decode(text: str | None, datetimes: str | None) -> Metadata:
         raise InvalidMetadataError(f"the metadata is not valid JSON: {error}") from error
     if not isinstance(value, dict):
         raise InvalidMetadataError(f"the metadata is a JSON {type(value).__name__}, not an object")
+    if text and text.count("[") + text.count("{") > MAX_DEPTH and _is_too_deep(value):
+        raise InvalidMetadataError(f"the metadata is nested more than {MAX_DEPTH} levels deep")
     for path in paths if isinstance(paths, list) else []:
         with suppress(LookupError, TypeError, ValueError):
             *parents, last = path
@@ -174,6 +177,15 @@ def decode(text: str | None, datetimes: str | None) -> Metadata:
                 place = place[step]
             place[last] = _parse_time(place[last])
     return Metadata(value)
+
+
+def _is_too_deep(value: Any) -> bool:
+    """Return whether JSON is nested so deeply that functions that call themselves could fail on it."""
+    level = [value]
+    for _ in range(2 * MAX_DEPTH):
+        inner = [one.values() if isinstance(one, dict) else one for one in level if isinstance(one, (dict, list))]
+        level = [*chain.from_iterable(inner)]
+    return bool(level)
 
 
 def round_trip(metadata: Any) -> Metadata:

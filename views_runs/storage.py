@@ -26,13 +26,14 @@ from views_runs.exceptions import (
     ModelExistsError,
     ModelNotFoundError,
     StorageError,
+    StoreDamagedError,
     UntrustedModelError,
     UploadError,
 )
 from views_runs.metadata import Metadata, ModelMetadata, is_equivalent, missing_fields, unmet_fields
 from views_runs.pickles import loadability, opcodes, packages, permissions, pickle_files, trust, unpickling
 from views_runs.pickles.loadability import Verdict
-from views_runs.pickles.parts import PickleWriter
+from views_runs.pickles.parts import PickleWriter, warn_caller
 from views_runs.query import Question
 from views_runs.records import (
     Backup,
@@ -47,7 +48,7 @@ from views_runs.records import (
     combine,
     encode,
 )
-from views_runs.texts import escape_record
+from views_runs.texts import escape_record, printable
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -182,7 +183,10 @@ class Storage:
             with Upload(database) as upload:
                 writer = PickleWriter(upload.add, opcodes.Reader())
                 fill(writer)
-                return upload.publish(entry, writer.finish())
+                record = upload.publish(entry, writer.finish())
+        for text in writer.warnings:
+            warn_caller(text)
+        return record
 
     def fetch_or_train(
         self, name: str, train: Callable[[], T], metadata: Any, retrain: bool = False, recorded: Any = None
@@ -574,7 +578,7 @@ class Storage:
                 changed = dict(record.metadata or {})
                 for field in [unset] if isinstance(unset, str) else unset:
                     if field not in changed:
-                        has = ", ".join(changed) or "no fields"
+                        has = ", ".join(map(printable, changed)) or "no fields"
                         raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
                     del changed[field]
                 return database.models.set_metadata(record, *encode({**changed, **fields}))
@@ -884,7 +888,7 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
     except ModelNotFoundError:
         # Deleted in the meantime: only the recorded imports are left.
         return record
-    except CorruptModelError as error:
+    except (CorruptModelError, StoreDamagedError) as error:
         damage = f"damaged: {error.trouble.partition(': ')[2]}"
         return replace(record, **{**opcodes.imported(reader.result()), "troubles": (damage,)})
     reading = reader.result()

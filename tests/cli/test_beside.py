@@ -167,6 +167,14 @@ def test_without_the_package(site: Path) -> None:
     assert "Did you mean 'viewser model list'?" in run(site, "list").stderr.replace("-c", "viewser")
 
 
+@pytest.mark.usefixtures("installed")
+def test_a_mistake_is_not_handed_over(site: Path) -> None:
+    """What looks like a command of this package gets its suggestion, although viewser is installed."""
+    for line in (["list"], ["modle", "list"]):
+        result = run(site, *line)
+        assert result.returncode == 2 and "Did you mean" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("origin", "source"),
     [

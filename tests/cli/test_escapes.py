@@ -14,7 +14,7 @@ import pytest
 from click.testing import Result
 
 from tests.support.lines import environment, on_a_terminal, viewser_command
-from views_runs import Storage, StorageError, StoreBusyError
+from views_runs import InvalidMetadataError, Storage, StorageError, StoreBusyError
 from views_runs.rendering import console
 
 Viewser = Callable[..., Result]
@@ -124,10 +124,10 @@ def test_findings(nasty: Storage) -> None:
 
 
 def test_errors_of_the_library(nasty: Storage) -> None:
-    """A script prints an error, too; the attributes of the error are what is in the file."""
-    with pytest.raises(StorageError) as caught:
+    """A script prints an error, too; the key is what is in the file."""
+    with pytest.raises(InvalidMetadataError) as lacking:
         nasty.store("m", 1)
-    assert SHOWN in str(caught.value) and NASTY in caught.value.trouble + caught.value.advice
+    assert SHOWN in str(lacking.value) and lacking.value.key == NASTY
     for call in (lambda: nasty.annotate("m", unset=["x"]), lambda: nasty.store("n", 1, {"a": 1}, overwrite=True)):
         with pytest.raises(StorageError) as caught:
             call()

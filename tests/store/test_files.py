@@ -188,6 +188,22 @@ def test_a_folder_that_may_not_be_written(store: Storage) -> None:
     assert not store.path.exists()
 
 
+@pytest.mark.parametrize("left", ["none", "another user's"])
+def test_nothing_is_trained_where_no_journal_can_be_written(store: Storage, left: str) -> None:
+    """SQLite begins a transaction there, and fails when it writes: that is found out before the training."""
+    store.store("m", 1)
+    store.path.chmod(0o666)
+    journal = store.path.with_name("models.db-journal")
+    if left == "none":
+        journal.unlink()
+    else:
+        journal.chmod(0o644)
+    store.path.parent.chmod(0o755)
+    code = "store.fetch_or_train('n', lambda: print('trained'), {})"
+    result = as_nobody(code, store, VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS="1")
+    assert "StoreReadOnlyError: cannot store 'n'" in result.stderr and result.stdout == ""
+
+
 def test_a_file_that_may_not_be_read(store: Storage) -> None:
     """Reading says that permission is missing."""
     store.store("m", 1)

@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 
 from tests.support.machine import need
-from tests.support.stores import NOTHING, copied, leftovers
+from tests.support.stores import NOTHING, behind_the_index, copied, leftovers
 from views_runs import (
     Backup,
     BackupError,
@@ -93,22 +93,6 @@ def test_damage_is_found(filled: Storage, sql: sqlite3.Connection, viewser: Call
         filled.fetch("large")
 
 
-def behind_the_index(path: Path, index: str, change: str) -> None:
-    """Change a table while one of its indexes is not kept up."""
-
-    def execute(*statements: tuple[str, tuple[object, ...]]) -> list[tuple[object, ...]]:
-        connection = sqlite3.connect(path)
-        connection.execute("PRAGMA writable_schema = ON")
-        for statement in statements:
-            rows = connection.execute(*statement).fetchall()
-        connection.commit()
-        connection.close()
-        return rows
-
-    [row] = execute(("DELETE FROM sqlite_schema WHERE name = ? RETURNING *", (index,)))
-    execute((change, ()), ("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row))
-
-
 def test_an_index_that_lacks_a_model(filled: Storage) -> None:
     """A model whose row is there, and which is not listed, is damaged too."""
     copied = "stored_at, stored_by, metadata, datetimes, environment, size, sha256, digest, pickle"
@@ -127,6 +111,8 @@ def test_an_index_that_has_too_much(filled: Storage) -> None:
     [found] = filled.verify().damaged
     assert (found.name, found.version) == ("small", 1)
     assert "an index of the file leads to 'small', but its row is missing" in found.trouble
+    copy = filled.backup("copy.db")
+    assert copy.deleted == () and "its row is missing" in copy.damaged[0].trouble
 
 
 def exchange_roots(path: Path, one: str, other: str) -> None:

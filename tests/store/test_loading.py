@@ -366,6 +366,34 @@ def test_a_file_that_nobody_installed(
         store.fetch("m")
 
 
+def test_a_warning_that_is_an_error(store: Storage, tools: ModuleType) -> None:
+    """It comes when the model is stored: what took hours to train is not lost for it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UserWarning, match="shared_tools"):
+            store.store("m", tools.Model())
+    assert isinstance(store.fetch("m"), tools.Model)
+
+
+@pytest.mark.parametrize("file", [None, 5, "no file"])
+def test_a_module_that_is_any_object(
+    store: Storage, tools: ModuleType, monkeypatch: pytest.MonkeyPatch, file: object
+) -> None:
+    """What it answers when it is asked for its file cannot stop a store."""
+
+    class Lazy(ModuleType):
+        Model = tools.Model
+
+        @property
+        def __file__(self) -> Any:
+            if file is None:
+                raise ImportError("not now")
+            return file
+
+    monkeypatch.setitem(sys.modules, "shared_tools", Lazy("shared_tools"))
+    assert store.store("m", tools.Model()).files == {}
+
+
 def test_a_file_of_an_editable_installation(
     store: Storage, tmp_path: Path, tools: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -724,7 +752,7 @@ def test_byte_strings_of_python_2(store: Storage) -> None:
     found = checked(store, "m")
     assert found.verdict == WILL_NOT
     assert found.reasons[0].startswith("it contains Python 2 byte strings (byte 3): download it, load it with")
-    put(store, "n", data, imports=[])
+    put(store, "n", data, imports=[], protocol=2)
     for name in "m", "n":
         with pytest.raises(ModelLoadError, match="UnicodeDecodeError.*\n  it contains Python 2 byte strings") as caught:
             store.fetch(name)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from click.testing import Result
 
+from tests.support.stores import NOTHING, behind_the_index, leftovers
 from views_runs import Damage, Storage, StorageError
 
 #: A column, a value in SQL that its type does not exclude, and what is said of it.
@@ -101,6 +102,39 @@ def test_a_published_model_among_the_uploads(others: Storage, sql: sqlite3.Conne
     assert others.fetch("large") == model and others.verify().damaged == ()
 
 
+def test_a_published_model_among_the_uploads_is_deleted(others: Storage, sql: sqlite3.Connection) -> None:
+    """Such a row does not stop the model from being deleted."""
+    others.store("large", os.urandom(2_500_000))
+    sql.execute("INSERT INTO uploads (id, owner, started_at) SELECT upload, '{}', '' FROM models WHERE upload NOT NULL")
+    others.delete("large")
+    assert leftovers(others) == NOTHING
+
+
+def test_lines_are_not_forged(others: Storage, sql: sqlite3.Connection) -> None:
+    """What others wrote into the file does not begin a line of its own in a message."""
+    sql.execute("UPDATE models SET stored_by = 'x' || char(10) || 'FORGED', metadata = '{\"a\\nFORGED\": 1}'")
+    sql.execute("INSERT INTO required_fields VALUES ('a' || char(10) || 'FORGED')")
+    for operation in (
+        lambda: others.store("new", 1),
+        lambda: others.store("odd", 1, {"a\nFORGED": 1}),
+        lambda: others.annotate("odd", unset=["missing"]),
+    ):
+        with pytest.raises(StorageError) as caught:
+            operation()
+        assert "FORGED" in str(caught.value) and "\nFORGED" not in str(caught.value)
+
+
+def test_a_row_that_cannot_be_inspected(others: Storage, sql: sqlite3.Connection) -> None:
+    """A model whose row and index differ does not keep the others from being checked."""
+    right = others.inspect("odd").sha256
+    sql.execute("UPDATE models SET environment = '{}', sha256 = 'x' WHERE name = 'odd'")
+    behind_the_index(others.path, "models_record", f"UPDATE models SET sha256 = '{right}' WHERE name = 'odd'")
+    verdicts = {record.name: verdict.verdict for record, verdict in others.check()}
+    assert verdicts == {"first": "loads", "odd": "will not load", "last": "loads"}
+    [damage] = others.verify().damaged
+    assert "the digest of 'odd' differs between its row and the index. Restore the file from a backup" in damage.trouble
+
+
 def test_rows_with_odd_ids(others: Storage, sql: sqlite3.Connection) -> None:
     """A row is read whatever its id is."""
     for id in (0, -5, -(2**63), 2**63 - 1):
@@ -118,3 +152,12 @@ def test_names_and_versions_that_are_no_texts(
     assert json.loads(result.stdout)["damaged"][0]["version"] == 0
     assert "b'\\xff" in viewser("model", "backup", "copy.db", exit_code=1).output
     assert [record.name for record in Storage("copy.db").find(sort="name")] == ["first", "last"]
+
+
+def test_metadata_that_is_nested_too_deeply(others: Storage, sql: sqlite3.Connection) -> None:
+    """What another program nested deeper than this package stores counts as no object, and stops nothing."""
+    deep = '{"a":' * 900 + "1" + "}" * 900
+    sql.execute("UPDATE models SET metadata = ? WHERE name = 'odd'", (deep,))
+    assert [record.as_json()["metadata"] for record in others.find(sort="name")][2] is None
+    with pytest.raises(StorageError, match="not a JSON object"):
+        others.annotate("odd", note="x")

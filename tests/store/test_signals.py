@@ -2,7 +2,9 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from datetime import datetime
+from enum import Enum
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -12,14 +14,14 @@ import pytest
 
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
-from views_runs import Storage
+from views_runs import ModelLoadError, Storage
 from views_runs.database.connection import Connection
 from views_runs.pickles import packages
 
 ENDLESS = "WITH RECURSIVE r(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM r) SELECT count(*) FROM r"
 
 
-class Alarm(Exception):
+class Alarm(TimeoutError):
     """Raised by the handlers."""
 
 
@@ -150,3 +152,51 @@ def test_while_distributions_are_looked_up(monkeypatch: pytest.MonkeyPatch) -> N
         packages.version("rich")
     monkeypatch.undo()
     assert packages.version("rich") == version("rich")
+
+
+class Color(Enum):
+    """An Enum is called while its members are looked up, as a handler is called."""
+
+    RED = 1
+    BLUE = 2
+
+
+@pytest.mark.usefixtures("handler")
+def test_a_failure_inside_of_an_enum(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The handlers of signals that nobody handles are members of an Enum: its code is not a handler's."""
+    store.store("m", Color.BLUE)
+    monkeypatch.delitem(Color._value2member_map_, 2)
+    monkeypatch.delitem(Color._member_map_, "BLUE")
+    with pytest.raises(ModelLoadError, match="2 is not a valid Color"):
+        store.fetch("m")
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_times_are_compared(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal in a function that SQL calls is neither lost nor taken for damage."""
+    from views_runs.database import models
+
+    store.store("m", 1, {"when": datetime(2026, 11, 23)})
+
+    def compare_time(*arguments: Any) -> Any:
+        send(True)
+        return 1
+
+    monkeypatch.setattr(models, "compare_time", compare_time)
+    with pytest.raises(Alarm):
+        store.find("when > 2026-01-01")
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_permissions_are_checked(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TimeoutError is an OSError, and is not taken for a file that cannot be looked at."""
+    store.store("m", 1)
+    stat = Path.stat
+
+    def interrupted(path: Path, **options: Any) -> os.stat_result:
+        send(path == store.path.parent)
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", interrupted)
+    with pytest.raises(Alarm):
+        store.fetch("m")

@@ -49,6 +49,22 @@ def damage(sql: sqlite3.Connection, part: int) -> None:
     sql.execute(f"UPDATE {table} SET {column} = ? WHERE rowid = ?", (broken, row))
 
 
+def behind_the_index(path: Path, index: str, change: str) -> None:
+    """Change a table while one of its indexes is not kept up."""
+
+    def execute(*statements: tuple[str, tuple[object, ...]]) -> list[tuple[object, ...]]:
+        connection = sqlite3.connect(path)
+        connection.execute("PRAGMA writable_schema = ON")
+        for statement in statements:
+            rows = connection.execute(*statement).fetchall()
+        connection.commit()
+        connection.close()
+        return rows
+
+    [row] = execute(("DELETE FROM sqlite_schema WHERE name = ? RETURNING *", (index,)))
+    execute((change, ()), ("INSERT INTO sqlite_schema VALUES (?, ?, ?, ?, ?)", row))
+
+
 #: How many megabytes a store has that `start_storing` starts.
 LENGTH = 40
 

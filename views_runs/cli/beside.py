@@ -33,8 +33,18 @@ class Beside(Main):
         """Run the line here, or in the package viewser exactly as it was typed."""
         line = given[0] if given else settings.get("args")
         name = command(sys.argv[1:] if line is None else line)
-        other = find_other(name) if name and name not in self.commands else None
+        other = find_other(name) if name and not self._is_meant(name) else None
         return (other or super().main)(*given, **settings)
+
+    def _is_meant(self, name: str) -> bool:
+        """Return whether a command is this package's, or one of its commands mistyped or without its group."""
+        # Imported here: most commands need no suggestion.
+        from difflib import get_close_matches
+
+        context = click.Context(self)
+        groups = [group for group in self.commands.values() if isinstance(group, click.Group)]
+        own = [*self.commands, *(verb for group in groups for verb in group.list_commands(context))]
+        return name in own or name not in VIEWSER_COMMANDS and bool(get_close_matches(name, own))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in the help, and those of viewser."""

@@ -166,6 +166,7 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
     writer, models = PickleWriter(add), Models(source)
     stored = models.row_of(id)
     if stored is None:
+        refuse_lost_row(source, id, row[1])
         raise ModelNotFoundError("the model was deleted")
     refuse_other_digest(stored, row[6])
     with models.pieces(stored) as pieces:

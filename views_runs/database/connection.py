@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
+from views_runs import signals
 from views_runs.database.failures import explain, primary_code
 from views_runs.exceptions import StorageError, StoreAccessError, StoreBusyError, StoreDamagedError
 from views_runs.files import companion
@@ -101,6 +102,7 @@ class Gate:
     def leave(self) -> None:
         """Leave for good: the connection is closed."""
         self._depth = 0
+        Gate._all.pop(id(self), None)
 
     def _must_wait(self) -> bool:
         """Return whether another thread is about to fork, and this one was not inside before."""
@@ -294,7 +296,17 @@ class Connection:
 
     def add_function(self, function: Callable[..., Any], parameters: int) -> None:
         """Make a function available in SQL under its own name."""
-        self._sqlite.create_function(function.__name__, parameters, function, deterministic=True)
+        raised = self.raised
+
+        def call(*arguments: Any) -> Any:
+            try:
+                return function(*arguments)
+            except BaseException as error:
+                # `sqlite3` would discard it.
+                raised.extend(filter(None, [signals.find_interruption(error)]))
+                raise
+
+        self._sqlite.create_function(function.__name__, parameters, call, deterministic=True)
 
     def read_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
         """Read a BLOB into memory, and return its size in bytes; a SELECT would allocate twice its size each time."""

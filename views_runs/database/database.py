@@ -148,7 +148,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
             f"views_runs needs SQLite 3.38 or later, but this Python has {sqlite3.sqlite_version}", "Use a newer Python"
         )
     refuse_foreign_wal(path, timeout)
-    journal = companion(path, "-journal")
+    journal = companion(path, "-journal") if create else path
     connection = Connection(path, timeout, "rwc" if create else "rw")
     try:
         with connection.snapshot():
@@ -158,8 +158,9 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
             if not is_store:
                 schema.refuse_other(connection, application, version)
             # This also has SQLite read the schema under the same lock; the settings would take another lock for it.
-            elif (found := connection.rows(schema.LAYOUT)) != schema.TABLES:
-                schema.refuse_odd_tables(found)
+            elif (found := tuple(connection.rows(schema.EVERYTHING))) not in schema.accepted:
+                schema.refuse_odd_tables(connection)
+                schema.accepted.add(found)
         if not is_store and not create:
             raise NotAStoreError(
                 "the file is empty (0 bytes): an incomplete copy, or a store that was never finished",
@@ -209,9 +210,8 @@ def refuse_foreign_wal(path: Path, timeout: float) -> None:
     """Refuse another program's database in WAL mode without touching it: opening and closing it could change it."""
     if companion(path, "-wal").exists():
         with Connection(path, timeout, "ro&immutable=1") as connection:
-            application = connection.value("PRAGMA application_id")
-            if application != schema.APPLICATION_ID:
-                schema.refuse_other(connection, application, 0)
+            if connection.value("PRAGMA application_id") != schema.APPLICATION_ID:
+                raise schema.explain_foreign()
 
 
 def share_with_group(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from views_runs import names
 from views_runs.database import owners, uploads
 from views_runs.database.connection import Connection
+from views_runs.database.schema import SCHEMA_VERSION
 from views_runs.exceptions import (
     CorruptModelError,
     InvalidMetadataError,
@@ -23,6 +24,7 @@ from views_runs.pickles.loadability import Needs
 from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
 from views_runs.query import CURRENT, Question, compare_large, compare_time, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
+from views_runs.texts import printable
 
 #: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
@@ -187,7 +189,7 @@ class Models:
         if current is not None and not entry.may_follow(current):
             error = ModelExistsError(
                 f"the model already exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC "
-                f"by {current.stored_by}",
+                f"by {printable(current.stored_by)}",
                 "Choose another name, or add a version with overwrite=True; nothing was stored",
             )
             error.record = current
@@ -199,8 +201,8 @@ class Models:
 
     def refuse_read_only(self) -> None:
         """Raise an error if the file cannot be written to; call this in a transaction."""
-        # SQLite begins even an immediate transaction on a file that may only be read; a statement that writes fails.
-        self._connection.change("UPDATE names SET versions = versions WHERE false")
+        # SQLite begins even an immediate transaction where it cannot write; this writes a page, and so the journal.
+        self._connection.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
@@ -298,7 +300,7 @@ def refuse_other_digest(stored: Stored, listed: object) -> None:
     if stored.sha256 != listed:
         raise StoreDamagedError(
             "the digest of the pickle differs between the model's row and the index",
-            "The row or the index is damaged. Restore the file from a backup",
+            "Run `views-runs model verify`, and restore the file from a backup",
         )
 
 
@@ -314,7 +316,8 @@ def _refuse_incomplete(metadata: Metadata | None, rows: list[tuple[Any, ...]]) -
     lacking = missing_fields(required, metadata)
     if lacking:
         raise InvalidMetadataError(
-            f"this store requires {' and '.join(required)} in the metadata; missing: {', '.join(lacking)}",
+            f"this store requires {' and '.join(map(printable, required))} in the metadata; "
+            f"missing: {', '.join(map(printable, lacking))}",
             lacking[0],
             "Add what is missing; nothing was changed",
         )

@@ -10,7 +10,9 @@ from functools import cache
 from typing import Any
 from weakref import WeakValueDictionary
 
+from views_runs import signals
 from views_runs.database.connection import Connection
+from views_runs.texts import printable
 
 #: The uploads that this process is currently writing, by their tokens. One that is forgotten, because a signal handler
 #: interrupted its end, is no longer written.
@@ -21,7 +23,8 @@ def this_user() -> str:
     """Return ``user@host``."""
     try:
         user = getpass.getuser()
-    except (OSError, KeyError, ImportError):
+    except (OSError, KeyError, ImportError) as error:
+        signals.let_through(error)
         # For a user id without a name, Python 3.13 raises OSError, and earlier versions KeyError.
         user = str(os.getuid()) if hasattr(os, "getuid") else "?"
     # A name that is not valid UTF-8 must not cause the loss of a model that took hours to train.
@@ -161,6 +164,6 @@ def _describe(owner: str, started_at: str) -> str:
     try:
         process = json.loads(owner)
         since = datetime.fromisoformat(started_at).strftime("%Y-%m-%d %H:%M:%S UTC")
-        return f"{process['user']} (process {process['pid']}) has been storing a model since {since}"
+        return printable(f"{process['user']} (process {process['pid']}) has been storing a model since {since}")
     except (ValueError, TypeError, LookupError, RecursionError):
         return ""

@@ -168,7 +168,8 @@ def _explain_loss() -> UploadLostError:
 def condemn_published(connection: Connection, upload: int) -> None:
     """Mark the upload of a deleted model for clearing; call this in the transaction that deletes its row."""
     connection.change(
-        "INSERT INTO uploads (id, owner, started_at, condemned) VALUES (?, ?, ?, 1)",
+        "INSERT INTO uploads (id, owner, started_at, condemned) VALUES (?, ?, ?, 1) "
+        "ON CONFLICT (id) DO UPDATE SET condemned = 1, owner = excluded.owner",
         (upload, owners.this_process(), datetime.now(UTC).isoformat(timespec="microseconds")),
     )
 

@@ -120,11 +120,13 @@ def _check_row(connection: Connection, id: int, name: str) -> None:
     place = "SELECT name, version, sha256 FROM {} WHERE id = ?"
     with connection.snapshot():
         row = connection.row(place.format("models NOT INDEXED"), (id,))
-        is_listed = connection.row(place.format(TABLE), (id,)) == row
+        listed = connection.row(place.format(TABLE), (id,))
         is_found = row is None or Models(connection).find(Reference(*row[:2])) is not None
         is_json = "SELECT metadata IS NULL OR json_valid(metadata) FROM models NOT INDEXED WHERE id = ?"
         has_json = connection.value(is_json, (id,))
-    if not is_listed or not is_found:
+    if row and listed and row[:2] == listed[:2] and row[2] != listed[2]:
+        raise StoreDamagedError(f"the digest of {name!r} differs between its row and the index", _RESTORE)
+    if listed != row or not is_found:
         raise StoreDamagedError(f"an index of the file is damaged and does not lead to {name!r}", _REINDEX)
     if has_json == 0:
         raise StoreDamagedError(f"the metadata of {name!r} is not JSON", f"{_RESTORE}, or store the metadata again")

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+from views_runs import signals
 from views_runs.exceptions import StorageError
 from views_runs.records import Finding
 from views_runs.version import __version__
@@ -66,6 +67,7 @@ def load(distribution: metadata.Distribution, file: Path) -> Callable[..., Any]:
         spec.loader.exec_module(module)
         command: Callable[..., Any] = import_module("viewser.cli").viewser
     except Exception as error:
+        signals.let_through(error)
         trouble = f"viewser {distribution.version} cannot be imported: {type(error).__name__}: {error}"
         advice = f"Run `{shlex.quote(sys.executable)} -P -c 'import viewser.cli'` to see where it fails"
         raise StorageError(trouble, advice).locate(path=file) from error

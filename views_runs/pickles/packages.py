@@ -49,10 +49,12 @@ def own_files(modules: Iterable[str]) -> dict[str, str]:
     found = {}
     for module in sorted(modules):
         top = module.split(".")[0]
-        file = getattr(sys.modules.get(module), "__file__", None)
-        if file and top not in sys.stdlib_module_names and top != "views_runs" and not _distributions().get(top):
-            path = os.path.abspath(file)
-            if not path.startswith(_editable_folders()):
+        if top in sys.stdlib_module_names or top == "views_runs" or _distributions().get(top):
+            continue
+        # A module can be any object, and run code when it is asked for its file.
+        with signals.ignoring_failures():
+            path = os.path.abspath(sys.modules[module].__file__ or "")
+            if os.path.isfile(path) and not path.startswith(_editable_folders()):
                 found[module] = path
     return found
 

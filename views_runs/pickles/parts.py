@@ -91,6 +91,8 @@ class PickleWriter:
         self._used = 0
         self._first: Part | None = None
         self._made_here: dict[str, Any] = {}
+        #: What to warn of once the model is stored: a warning can be an error.
+        self.warnings: list[str] = []
 
     def write(self, data: Any) -> int:
         """Write bytes, or any object with a buffer, of any size; no reference to it is kept."""
@@ -156,8 +158,12 @@ class PickleWriter:
         suppliers = packages.suppliers(modules)
         made = {"packages": packages.versions(suppliers.values()), "suppliers": suppliers}
         if files := packages.own_files(modules - MAIN):
-            _warn_of_files(files)
             made["files"] = files
+            needed = " and ".join(f"{module} ({file})" for module, file in files.items())
+            self.warnings.append(
+                f"the model needs {needed}, which no installed package provides: it loads only where this module can "
+                "be imported. On other machines, install the module as a package, or add its folder to sys.path"
+            )
         return {**self._made_here, **environment, **made}
 
     def _warn_of_main(self, names: list[str]) -> None:
@@ -165,26 +171,17 @@ class PickleWriter:
         if not self._made_here:
             log.warning("the pickle needs %s from __main__: only scripts that define the same can fetch it", needed)
             return
-        warnings.warn(
+        self.warnings.append(
             f"the model needs {needed}, defined in the running script: only scripts that define the same can fetch it. "
-            "Move the definition to an importable module, and store the model again",
-            stacklevel=_count_own_frames() + 1,
+            "Move the definition to an importable module, and store the model again"
         )
 
 
-def _warn_of_files(files: dict[str, str]) -> None:
-    needed = " and ".join(f"{module} ({file})" for module, file in files.items())
-    warnings.warn(
-        f"the model needs {needed}, which no installed package provides: it loads only where this module can be "
-        "imported. On other machines, install the module as a package, or add its folder to sys.path",
-        stacklevel=_count_own_frames() + 1,
-    )
-
-
-def _count_own_frames() -> int:
-    """Return how many of the latest frames are this package's, so that a warning points to whoever called it."""
+def warn_caller(text: str) -> None:
+    """Warn at the line that called this package."""
     frames = traceback.walk_stack(sys._getframe(1))
-    return sum(1 for _ in takewhile(lambda one: one[0].f_code.co_filename.startswith(PACKAGE), frames))
+    own = sum(1 for _ in takewhile(lambda one: one[0].f_code.co_filename.startswith(PACKAGE), frames))
+    warnings.warn(text, stacklevel=own + 2)
 
 
 def _explain_failure(model: Any, error: Exception) -> ModelPickleError:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from views_runs import filesystems
+from views_runs import filesystems, signals
 from views_runs.exceptions import OpenPermissionsError
 
 log = logging.getLogger("views_runs")
@@ -53,7 +53,8 @@ def open_to_everyone(path: Path, move: str = _MOVE) -> Iterator[tuple[Path, str]
     for place in dict.fromkeys([*own, *list_folders(path)]):
         try:
             mode = place.stat().st_mode
-        except OSError:
+        except OSError as error:
+            signals.let_through(error)
             # The journal may have been removed by now.
             continue
         if not mode & stat.S_IWOTH:
@@ -87,12 +88,14 @@ def list_folders(path: Path) -> Iterator[Path]:
             folder = folder.parent
             continue
         yield folder
-        found = folder / step
-        if not found.is_symlink():
-            folder = found
-        elif (links := links + 1) > MOST_LINKS:
+        try:
+            target = Path(os.readlink(folder / step))
+        except OSError as error:
+            signals.let_through(error)
+            # It is no link, or cannot be read.
+            folder = folder / step
+            continue
+        if (links := links + 1) > MOST_LINKS:
             return
-        else:
-            target = Path(os.readlink(found))
-            rest = [*target.relative_to(target.anchor).parts, *rest]
-            folder = Path(target.anchor or folder)
+        rest = [*target.relative_to(target.anchor).parts, *rest]
+        folder = Path(target.anchor or folder)

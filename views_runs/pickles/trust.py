@@ -26,10 +26,10 @@ def path() -> Path:
 def listed() -> frozenset[Import]:
     """Return the imports on the list; none if the file does not exist."""
     file = path()
-    for place, advice in permissions.open_to_everyone(file, "Move the list to a folder of your own"):
-        trouble = f"everyone on this system can write to {place}, and so change this list"
-        raise StorageError(trouble, advice).locate(path=file)
     try:
+        for place, advice in permissions.open_to_everyone(file, "Move the list to a folder of your own"):
+            trouble = f"everyone on this system can write to {place}, and so change this list"
+            raise StorageError(trouble, advice).locate(path=file)
         return _parse_lines(_read_lines(file))
     except (OSError, ValueError) as error:
         trouble = f"the list of trusted imports cannot be read: {getattr(error, 'strerror', None) or error}"

@@ -37,7 +37,7 @@ def load(
     if trusted is not None or sha256 is not None:
         reading, found, digests = _read_through(opens)
         # Use what was read, not what was recorded: an attacker could have forged the record.
-        needs = replace(needs, imports=tuple(map(str, reading.imports)), troubles=reading.troubles)
+        needs = replace(needs, imports=tuple(map(str, reading.imports)), troubles=reading.troubles, files={})
         if sha256 is not None:
             _refuse_other_digest(found, sha256)
         if trusted is not None:
@@ -104,13 +104,11 @@ def _learn(needs: Needs, error: Exception) -> Needs:
     """Add to what was recorded of a pickle what the failure to unpickle it shows."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return replace(needs, imports=(*(needs.imports or ()), str(Import(error.name, "*"))))
-    if isinstance(error, UnicodeDecodeError) and not any(map(_is_byte_string, needs.troubles)):
+    known = any(Trouble(trouble).kind is TroubleKind.BYTE_STRINGS for trouble in needs.troubles)
+    # Python 3 writes byte strings in no protocol, and Python 2 has none above 2.
+    if isinstance(error, UnicodeDecodeError) and not known and (needs.protocol or 0) <= 2:
         return replace(needs, troubles=(*needs.troubles, TroubleKind.BYTE_STRINGS.value))
     return needs
-
-
-def _is_byte_string(trouble: str) -> bool:
-    return Trouble(trouble).kind is TroubleKind.BYTE_STRINGS
 
 
 def _advise(needs: Needs) -> str:
