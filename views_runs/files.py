@@ -1,6 +1,7 @@
 """Write files safely: never over another file by accident, never visible half-written, never over the store."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,8 +16,8 @@ TEMPORARY = ".views_runs."
 
 
 def companion(path: Path, ending: str) -> Path:
-    """Return the path of a file that SQLite keeps beside a database; SQLite resolves symbolic links first."""
-    return Path(os.path.realpath(path) + ending)
+    """Return the path of a file that SQLite keeps beside a database; except on Windows, SQLite first resolves links."""
+    return Path((os.path.abspath if os.name == "nt" else os.path.realpath)(path) + ending)
 
 
 def choose_target(
@@ -71,7 +72,7 @@ def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag
         beside.touch(exist_ok=False)
         yield beside
         with beside.open("rb+") as file:
-            os.fsync(file.fileno())
+            sync(file.fileno())
         if overwrite:
             beside.replace(target)
         else:
@@ -84,6 +85,18 @@ def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag
         raise kind(trouble, "Give another file").locate(path=target.absolute()) from error
     finally:
         remove(beside)
+
+
+def sync(descriptor: int) -> None:
+    """Write an open file or folder to the disk; on macOS, `os.fsync` alone leaves it in the disk's cache."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        # Not every volume knows it.
+        with suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
 
 
 def remove(file: Path) -> None:
@@ -109,6 +122,6 @@ def _sync_folder(folder: Path) -> None:
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            sync(descriptor)
         finally:
             os.close(descriptor)

@@ -91,13 +91,17 @@ def has_modes(path: Path) -> bool:
     return os.name == "posix" and not (mount and mount.kind in WITHOUT_MODES)
 
 
-def assess(mount: Mount, path: Path) -> Iterator[Assessment]:
-    """Yield assessments of a file system for the store at `path`."""
+def assess_folders(path: Path) -> Iterator[Assessment]:
+    """Yield an assessment if the store at `path` is in a folder that a program synchronises."""
     for folder in Path(os.path.realpath(path)).parent.parts:
         if folder.lower().startswith(SYNCHRONISED):
             text = f"{folder} appears to be synchronised between computers, which can lose changes to a store"
             yield "failure", text, "Move the store to a local disk or a network share"
             break
+
+
+def assess(mount: Mount) -> Iterator[Assessment]:
+    """Yield assessments of a file system."""
     if mount.kind.startswith("nfs"):
         yield from _assess_nfs(mount)
     elif mount.kind in ("cifs", "smb3", "smbfs"):

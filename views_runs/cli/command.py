@@ -51,6 +51,10 @@ SHARED_OPTIONS = [
 class Main(click.Group):
     """The whole command line, and the one place where an error becomes a message and an exit code."""
 
+    def main(self, *given: Any, **settings: Any) -> Any:
+        """Run the line as it was typed: on Windows, click would expand a glob of models to files, and ``$X``."""
+        return super().main(*given, **{"windows_expand_args": False, **settings})
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a group; for a verb without its group, say which group."""
         for name, group in self.commands.items():

@@ -3,13 +3,14 @@
 import logging
 import os
 import random
+import re
 import shlex
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePath, PureWindowsPath
 from types import TracebackType
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
@@ -30,10 +31,12 @@ JOURNAL_SIZE = 1 << 20
 # PERSIST, not DELETE: whether a journal needs to be rolled back then depends on its contents, not on whether some
 # computer's cache still believes that the file exists; and because the journal's space is already allocated, models
 # can be deleted in small steps on a full disk. WAL loses acknowledged commits on network file systems.
+# fullfsync: on macOS, fsync alone leaves a commit in the disk's cache.
 # secure_delete=FAST, not Debian's default ON, which overwrites every deleted byte and so needs free disk space.
 SETTINGS = f"""
 PRAGMA mmap_size = 0;
 PRAGMA synchronous = FULL;
+PRAGMA fullfsync = ON;
 PRAGMA secure_delete = FAST;
 PRAGMA journal_mode = PERSIST;
 PRAGMA journal_size_limit = {JOURNAL_SIZE};
@@ -221,6 +224,15 @@ class Wait:
             )
 
 
+def format_uri(path: PurePath, mode: str) -> str:
+    r"""Return the URI of a file for SQLite, in which the server of a Windows share is a part of the path.
+
+    >>> format_uri(PureWindowsPath(r"\\server\share\models.db"), "rw")
+    'file:////server/share/models.db?mode=rw'
+    """
+    return f"{re.sub('^file://(?!/)', 'file:////', path.as_uri())}?mode={mode}"
+
+
 class Connection:
     """One connection, for one operation; close it, or use it as a context manager.
 
@@ -237,7 +249,7 @@ class Connection:
         next(watch)
         try:
             with self._gate:
-                uri = f"{path.as_uri()}?mode={mode}"
+                uri = format_uri(path, mode)
                 self._sqlite = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
                 self._sqlite.set_progress_handler(watch.__next__, STEPS)
                 self._sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)

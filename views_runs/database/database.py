@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 
@@ -21,7 +22,7 @@ from views_runs.exceptions import (
     StoreNotFoundError,
     StoreReadOnlyError,
 )
-from views_runs.files import companion
+from views_runs.files import companion, sync
 from views_runs.records import Reference
 
 log = logging.getLogger("views_runs")
@@ -149,6 +150,8 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         )
     refuse_foreign_wal(path, timeout)
     journal = companion(path, "-journal") if create else path
+    if str(path).startswith("\\\\"):
+        _warn_of_share(path)
     connection = Connection(path, timeout, "rwc" if create else "rw")
     try:
         with connection.snapshot():
@@ -179,6 +182,11 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         connection.close()
         raise
     return connection
+
+
+@cache
+def _warn_of_share(path: Path) -> None:
+    log.warning("%s is on a Windows share: stores on these were not tested, and may lose models", path)
 
 
 def get_status(path: Path) -> os.stat_result | None:
@@ -232,7 +240,7 @@ def _reserve_journal(connection: Connection, journal: Path) -> None:
                 journal.chmod(connection.path.stat().st_mode & 0o666)
             file.write(bytes(max(0, JOURNAL_SIZE - file.tell())))
             file.flush()
-            os.fsync(file.fileno())
+            sync(file.fileno())
 
 
 def find_default_path() -> Path:

@@ -163,13 +163,20 @@ def check_space(path: Path) -> Iterator[Finding]:
 
 def check_file_system(path: Path) -> Iterator[Finding]:
     """Report what is known about the file system."""
+    for state, text, advice in filesystems.assess_folders(path):
+        yield Finding("file system", state, text, advice)
     mount = filesystems.find_mount(path)
+    if mount is None and str(path).startswith("\\\\"):
+        text = "a Windows share: stores on these were not tested, and may lose models"
+        advice = "Keep the store on a local disk, or on a share that speaks NFS 4.2"
+        yield Finding("file system", "warning", text, advice)
+        return
     if mount is None:
         advice = "If this is a network share, run `views-runs model doctor --peer` on two computers"
         yield Finding("file system", "warning", "the file system type is unknown on this platform", advice)
         return
     about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
-    for state, text, advice in filesystems.assess(mount, path):
+    for state, text, advice in filesystems.assess(mount):
         yield Finding("file system", state, f"{about}: {text}", advice)
 
 

@@ -3,7 +3,8 @@
 import os
 import shlex
 import stat
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -49,8 +50,8 @@ def check_modes(path: Path) -> Iterator[Finding]:
     for place in dict.fromkeys([*list_places(path), *opened]):
         what = "folder" if place.is_dir() else "journal" if place.name.endswith("-journal") else "file"
         status = place.stat()
-        owner, group = _look_up_name(place.owner, status.st_uid), _look_up_name(place.group, status.st_gid)
-        text = f"{what} {place}: {stat.filemode(status.st_mode)} {owner}:{group}"
+        owners = f"{_name_user(status.st_uid)}:{_name_group(status.st_gid)}"
+        text = f"{what} {place}: {stat.filemode(status.st_mode)} {owners}"
         if place in opened:
             yield _failure(f"{text}: {danger}", opened[place])
         else:
@@ -71,7 +72,7 @@ def check_journal(path: Path) -> Iterator[Finding]:
         yield _failure(text, _suggest("chmod g+w", journal))
     elif journal.stat().st_gid != file.stat().st_gid:
         text = f"{journal.name} and {file.name} belong to different groups"
-        yield _failure(text, _suggest(f"chgrp {_look_up_name(file.group, file.stat().st_gid)}", journal))
+        yield _failure(text, _suggest(f"chgrp {_name_group(file.stat().st_gid)}", journal))
 
 
 def check_group(path: Path) -> Iterator[Finding]:
@@ -84,7 +85,7 @@ def check_group(path: Path) -> Iterator[Finding]:
         text = f"files created in {file.parent} get their creator's group, not the folder's"
         yield _warning(text, _suggest("chmod g+s", file.parent))
     elif file.exists() and file.stat().st_gid != folder.st_gid:
-        group = _look_up_name(file.parent.group, folder.st_gid)
+        group = _name_group(folder.st_gid)
         text = f"{file.name} does not belong to its folder's group, {group}"
         yield _warning(text, _suggest(f"chgrp {group}", *filter(Path.exists, (file, journal))))
 
@@ -99,12 +100,24 @@ def chmod_has_effect(folder: Path) -> bool:
     return True
 
 
-def _look_up_name(look_up: Callable[[], str], number: int) -> str:
-    """Return the name of a user or group, or its number if no name can be looked up."""
-    try:
-        return look_up()
-    except (KeyError, NotImplementedError):
-        return str(number)
+def _name_user(number: int) -> str:
+    """Return the name of a user, or the number if no name can be looked up."""
+    if sys.platform != "win32":
+        with suppress(ImportError, KeyError):
+            import pwd
+
+            return pwd.getpwuid(number).pw_name
+    return str(number)
+
+
+def _name_group(number: int) -> str:
+    """Return the name of a group, or the number if no name can be looked up."""
+    if sys.platform != "win32":
+        with suppress(ImportError, KeyError):
+            import grp
+
+            return grp.getgrgid(number).gr_name
+    return str(number)
 
 
 def _suggest(command: str, *places: Path) -> str:
