@@ -339,6 +339,6 @@ def test_too_little_memory(store: Storage) -> None:
 def test_metadata_larger_than_any_value(store: Storage) -> None:
     """A text of more than 100 MB is refused: what reads the file would need several times its size in memory."""
     store.store("m", 1, {"note": "short"})
-    with pytest.raises(StorageError, match="cannot annotate 'm': .*a text or a BLOB exceeds the limit of 100 MB .* Store large"):
+    with pytest.raises(StorageError, match="cannot annotate 'm': .*exceeds the limit of 100 MB .* Store large data in"):
         store.annotate("m", note="x" * 100_000_001)
     assert store.fetch_metadata("m") == {"note": "short"}

@@ -361,7 +361,8 @@ def test_a_file_that_nobody_installed(
     assert record.files == store.inspect("m").files == {"shared_tools": file}
     assert record.loadable().verdict == LOADS and isinstance(store.fetch("m"), tools.Model)
     forget(monkeypatch, tmp_path / "Tools")
-    assert store.inspect("m").loadable().reasons == (f"the module shared_tools is not installed; it was loaded from {file}",)
+    [reason] = store.inspect("m").loadable().reasons
+    assert reason == f"the module shared_tools is not installed; it was loaded from {file}"
     with pytest.raises(ModelLoadError, match=f"When stored, shared_tools came from {file}. Copy that here and add"):
         store.fetch("m")
 

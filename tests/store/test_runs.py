@@ -201,7 +201,7 @@ def test_obtain(store: Storage, caplog: pytest.LogCaptureFixture) -> None:
     for recorded in ({"run_id": "2026-11"}, None):
         with pytest.raises(InvalidMetadataError, match="missing: author"):
             store.obtain("other", train, WANTED, recorded)
-    with pytest.raises(InvalidMetadataError, match="metadata field train_end is given twice: as needed and as recorded"):
+    with pytest.raises(InvalidMetadataError, match="field train_end is given twice: as needed and as recorded"):
         store.obtain("m", train, WANTED, {"train_end": 480, "author": "tom"})
     assert train.trained == 2
     with caplog.at_level(logging.INFO, "views_runs"):

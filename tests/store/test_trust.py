@@ -561,7 +561,10 @@ def test_the_line_that_trusts_can_be_pasted(
     # The name of a shell function has no hyphen.
     line = str(caught.value).partition("run `views-runs ")[2][:-1]
     words = subprocess.run(
-        ["sh", "-c", f"viewser() {{ printf '%s\\0' \"$@\"; }}; viewser {line}"], capture_output=True, text=True, check=True
+        ["sh", "-c", f"viewser() {{ printf '%s\\0' \"$@\"; }}; viewser {line}"],
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split("\0")[:-1]
     assert not (tmp_path / "pwned").exists()
     monkeypatch.setenv("VIEWS_RUNS_STORE", str(tmp_path / "another.db"))
