@@ -218,7 +218,7 @@ def test_a_host_that_died(folder: Path, text: str | None) -> None:
 def test_a_guest_that_died(folder: Path) -> None:
     """A host does not take the file of a dead guest for a guest, and the next guest replaces it."""
     announce(folder, peer.GUEST, peer.Announcement(8, "elsewhere", "c", beat=7, partner=9))
-    for found in hold(peer.Meeting(folder, str, 20), peer.Meeting(folder, str, 3)):
+    for found in hold(peer.Meeting(folder, str, 20), peer.Meeting(folder, str, 8)):
         assert counts(found) == (10, 10, 10, 10) and found.errors == ()
     assert probes(folder) == []
 
