@@ -331,7 +331,7 @@ def test_one_that_cannot_write(folder: Path) -> None:
 def test_a_slow_share(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not done in time is not tried, and is no error."""
     monkeypatch.setattr(uploads, "PAUSE", 0.2)
-    for found in hold(*(peer.Meeting(folder, str, 2) for _ in range(2)), commits=1000):
+    for found in hold(*(peer.Meeting(folder, str, 5) for _ in range(2)), commits=1000):
         assert 0 < found.acknowledged_here == found.arrived_here < 50
         assert 0 < found.acknowledged_there == found.arrived_there < 50
         assert found.errors == ()
