@@ -15,7 +15,7 @@ class StorageError(Exception):
 
     Args:
         trouble: what is wrong, as a clause without a full stop.
-        advice: what to do next, as sentences without the final full stop; empty if there is no advice.
+        advice: what to do next, in sentences without the last full stop; may be empty.
 
     An open store fills in the operation and the file, with `locate`, when an exception leaves it.
 

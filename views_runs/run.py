@@ -23,7 +23,7 @@ class ViewsRun:
 
     Data is a pandas DataFrame with an index of two levels, the views month and the unit, sorted by month, and with
     float64 columns only: the outcome and what it is predicted from. The model for step n predicts the outcome n months
-    after a row. So the timespans of what models are given are shifted left by the largest step, the extent.
+    after a row. The timespans of the input data are therefore shifted left by the largest step, the extent.
 
     Args:
         partitioner: a ``views_partitioning.DataPartitioner``.
@@ -65,7 +65,7 @@ class ViewsRun:
     def predict(
         self, partition_name: str, timespan_name: str, data: "DataFrame", proba: bool = False
     ) -> "DataFrame":
-        """Return the rows of a timespan, each with what was predicted for its month by the model for each step.
+        """Return the rows of a timespan, each with the predictions for its month, one for each step.
 
         Args:
             partition_name, timespan_name: the timespan to predict, not shifted.
@@ -186,7 +186,7 @@ def _find_timespan(partitioner: "DataPartitioner", partition_name: str, timespan
 
 
 def _cut(partitioner: "DataPartitioner", partition_name: str, timespan_name: str, data: "DataFrame") -> "DataFrame":
-    """Return the rows of a timespan; what views-partitioning and stepshift say of none is hard to understand."""
+    """Return the rows of a timespan; if there are none, raise a clearer error than views-partitioning and stepshift."""
     timespan = _find_timespan(partitioner, partition_name, timespan_name)
     return _refuse_empty(partitioner(partition_name, timespan_name, data), timespan.start, timespan.end)
 

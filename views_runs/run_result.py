@@ -20,9 +20,9 @@ class RunResult:
 
     Attributes:
         run: the `ViewsRun`, fitted.
-        metadata: its metadata, a ``views_schema.ModelMetadata``; of a run that was fetched, when that was trained.
+        metadata: its metadata, a ``views_schema.ModelMetadata``, with the date on which the run was trained.
         data: the DataFrame that was given.
-        retrained: whether the run was trained by this call, for whatever reason.
+        retrained: whether this call trained the run.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class RunResult:
             partition_name, timespan_name: what to train on.
             storage_name: the name of the run in the store.
             author_name: who trains it.
-            retrain: train it in any case; the stored version, if any, is kept as an earlier one.
+            retrain: always train; a stored version is kept as an earlier one.
 
         Raises:
             ValidationError, UnknownPartitionError: as for `ViewsRun.fit`; nothing was trained or stored.

@@ -802,8 +802,8 @@ class Storage:
             from views_runs.health import doctor
         except (ImportError, OSError) as error:
             # At the limit of open files, no module can be read either.
-            advice = "Close files in this process, or run `views-runs model doctor` in another one"
-            return [Finding("store", "failure", f"the diagnosis cannot begin: {error}", advice)]
+            advice = "Close files that this process has open, or run `views-runs model doctor` in a terminal"
+            return [Finding("store", "failure", f"the checks cannot start: {error}", advice)]
         return doctor.examine(self.path, self._decided_by, (say or log.info) if peer else None)
 
     def exists_file(self) -> bool:

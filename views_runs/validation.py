@@ -1,4 +1,4 @@
-"""Check that data is as models of ViEWS need it. `views_runs.run` uses this, and scripts of 1.x import it."""
+"""Check that data has the form that ViEWS models need; used by `views_runs.run`, and imported by scripts of 1.x."""
 
 import inspect
 from collections.abc import Callable

@@ -218,7 +218,14 @@ def test_a_host_that_died(folder: Path, text: str | None) -> None:
 def test_a_guest_that_died(folder: Path) -> None:
     """A host does not take the file of a dead guest for a guest, and the next guest replaces it."""
     announce(folder, peer.GUEST, peer.Announcement(8, "elsewhere", "c", beat=7, partner=9))
-    for found in hold(peer.Meeting(folder, str, 20), peer.Meeting(folder, str, 8)):
+    host, guest = peer.Meeting(folder, str, 20), peer.Meeting(folder, str, 5)
+    with ThreadPoolExecutor(2) as pool:
+        sides = [pool.submit(host.hold, 10)]
+        # The one with less patience is the guest: as the host, it would not wait until the dead one is replaced.
+        while not (folder / peer.HOST).exists():
+            time.sleep(0.01)
+        sides.append(pool.submit(guest.hold, 10))
+    for found in [side.result() for side in sides]:
         assert counts(found) == (10, 10, 10, 10) and found.errors == ()
     assert probes(folder) == []
 

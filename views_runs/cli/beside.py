@@ -33,18 +33,18 @@ class Beside(Main):
         """Run the line here, or in the package viewser exactly as it was typed."""
         line = given[0] if given else settings.get("args")
         name = command(sys.argv[1:] if line is None else line)
-        other = find_other(name) if name and not self._is_meant(name) else None
+        is_own = not name or name in self.commands or self._is_meant(name)
+        other = None if is_own else find_other(name)
         return (other or super().main)(*given, **settings)
 
     def _is_meant(self, name: str) -> bool:
-        """Return whether a command is this package's, or one of its commands mistyped or without its group."""
-        # Imported here: most commands need no suggestion.
+        """Return whether a command looks like one of this package's, mistyped or without its group."""
         from difflib import get_close_matches
 
         context = click.Context(self)
         groups = [group for group in self.commands.values() if isinstance(group, click.Group)]
         own = [*self.commands, *(verb for group in groups for verb in group.list_commands(context))]
-        return name in own or name not in VIEWSER_COMMANDS and bool(get_close_matches(name, own))
+        return name in own or (name not in VIEWSER_COMMANDS and bool(get_close_matches(name, own)))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands in the help, and those of viewser."""
@@ -54,7 +54,7 @@ class Beside(Main):
 
 
 def command(line: Sequence[str]) -> str:
-    """Return the first argument that is neither an option nor the value of one; empty if there is none.
+    """Return the first argument that is not an option or its value, or an empty string.
 
     >>> command(["--store", "models.db", "--json", "config", "list"])
     'config'

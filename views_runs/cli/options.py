@@ -31,7 +31,7 @@ KINDS = {
     TIME: ("TIME", decode, ", as in 2026-11-23 or 2026-11-23T08:00"),
 }
 
-#: What ``viewser model annotate`` of the package viewser calls these options; its -s is not here, see `annotate`.
+#: The names of these options in the command of the package viewser. `annotate` itself handles ``-s``.
 OLD_NAMES = {"author": ["-a"], "queryset_name": ["-q", "--queryset-name"], "train_end": ["-e"], "training_date": ["-d"]}
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
@@ -42,7 +42,7 @@ set_option = click.option(
     metavar="KEY=VALUE",
     type=decode,
     multiple=True,
-    help="Set any field; quote a VALUE that is text but looks like something else. Repeatable.",
+    help="Set any field; to store a number or date as text, quote VALUE. Repeatable.",
 )
 
 

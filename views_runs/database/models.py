@@ -201,7 +201,7 @@ class Models:
 
     def refuse_read_only(self) -> None:
         """Raise an error if the file cannot be written to; call this in a transaction."""
-        # SQLite begins even an immediate transaction where it cannot write; this writes a page, and so the journal.
+        # SQLite can begin an immediate transaction on a read-only file. Writing a page also needs the journal.
         self._connection.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:

@@ -3,7 +3,6 @@
 pip lets both packages write the script, and gives it to the one that is installed last.
 """
 
-import json
 import os
 import shlex
 import shutil
@@ -14,11 +13,10 @@ from contextlib import suppress
 from importlib import import_module, metadata, util
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from views_runs import signals
 from views_runs.exceptions import StorageError
+from views_runs.pickles import packages
 from views_runs.records import Finding
 from views_runs.version import __version__
 
@@ -44,18 +42,8 @@ def package_file(distribution: metadata.Distribution) -> Path | None:
     for file in distribution.files or ():
         if file.as_posix() == "viewser/__init__.py":
             return Path(str(distribution.locate_file(file)))
-    origin = direct_url(distribution)
-    if origin.get("dir_info", {}).get("editable"):
-        return Path(url2pathname(urlsplit(origin["url"]).path), "viewser", "__init__.py")
-    return None
-
-
-def direct_url(distribution: metadata.Distribution) -> dict[str, Any]:
-    """Return what pip noted about where a distribution came from; empty if that was a package index."""
-    with suppress(ValueError):
-        found: dict[str, Any] = json.loads(distribution.read_text("direct_url.json") or "{}")
-        return found
-    return {}
+    folder = packages.editable_folder(distribution)
+    return Path(folder, "viewser", "__init__.py") if folder else None
 
 
 def load(distribution: metadata.Distribution, file: Path) -> Callable[..., Any]:
@@ -121,9 +109,9 @@ def pip() -> str:
 
 
 def source() -> str:
-    """Return what pip can install this package from; never its bare name, which is that of 1.x on package indexes."""
+    """Return what pip can install this package from; never its bare name, which means 1.x on a package index."""
     try:
-        origin = direct_url(metadata.distribution("views_runs"))
+        origin = packages.origin(metadata.distribution("views_runs"))
     except metadata.PackageNotFoundError:
         origin = {}
     if not origin:

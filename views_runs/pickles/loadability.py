@@ -77,7 +77,6 @@ class Needs:
         """The modules that it imports."""
         return sorted({Import.parse(text).module for text in self.imports or ()})
 
-
     def find_file(self, module: str) -> str | None:
         """Return the file that a top-level module was, if it was no installed distribution's."""
         return next((file for name, file in self.files.items() if name.split(".")[0] == module), None)

@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from views_runs import signals
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution
 
 # `importlib.metadata` is imported where needed: the import takes a while, and reading a model rarely needs it.
 
@@ -129,16 +132,29 @@ def version(distribution: str) -> str | None:
 def _editable_folders() -> tuple[str, ...]:
     """Return the folders of distributions that were installed from where they are edited."""
     from importlib import metadata
+
+    found = map(editable_folder, metadata.distributions())
+    return tuple(folder + os.sep for folder in found if folder)
+
+
+def editable_folder(distribution: "Distribution") -> str | None:
+    """Return the folder that a distribution was installed from, if it is edited there."""
     from urllib.parse import urlsplit
     from urllib.request import url2pathname
 
-    found = []
-    for distribution in metadata.distributions():
-        with signals.ignoring_failures():
-            origin = json.loads(distribution.read_text("direct_url.json") or "{}")
-            if origin.get("dir_info", {}).get("editable"):
-                found.append(url2pathname(urlsplit(origin["url"]).path) + os.sep)
-    return tuple(found)
+    found = origin(distribution)
+    with signals.ignoring_failures():
+        return url2pathname(urlsplit(found["url"]).path) if found["dir_info"]["editable"] else None
+    return None
+
+
+def origin(distribution: "Distribution") -> dict[str, Any]:
+    """Return what pip recorded about where a distribution came from; empty if that was a package index."""
+    with signals.ignoring_failures():
+        found = json.loads(distribution.read_text("direct_url.json") or "{}")
+        if isinstance(found, dict) and isinstance(found.get("url"), str):
+            return found
+    return {}
 
 
 @cache

@@ -35,7 +35,7 @@ _FORMATS = (
     _Format(
         rb"\s*<(?i:!doctype|html|head|body)",
         "a web page",
-        "Download the file itself; the page may say why that failed, or ask for a login",
+        "Download the file itself; open the page in a browser to see why you got it, such as a missing login",
     ),
     # The number that torch writes first, as a pickle.
     _Format(
@@ -45,10 +45,10 @@ _FORMATS = (
     ),
     _Format(
         rb"PK\x03\x04",
-        "a zip archive, such as torch and keras write",
-        _LOAD.format("the library that wrote it, such as with torch.load"),
+        "a zip archive, as written by torch and keras",
+        _LOAD.format("torch.load, or the library that wrote it"),
     ),
-    _Format(rb"\x89HDF", "an HDF5 file, such as keras writes", _LOAD.format("the library that wrote it")),
+    _Format(rb"\x89HDF", "an HDF5 file, as written by keras", _LOAD.format("the library that wrote it")),
     _Format(rb"\x93NUMPY", "a numpy array (.npy)", _LOAD.format("numpy.load")),
     _Format(rb"SQLite format 3", "an SQLite database, perhaps a store itself", "Fetch the model with Storage(file)"),
     # A protocol buffer: the version of the format, and then a field that a model has.
