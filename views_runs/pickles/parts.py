@@ -15,16 +15,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-
-# Not where it is needed: a process that is forked while another thread imports it would wait for that import for ever.
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from functools import partial
 from itertools import cycle, takewhile
 from operator import attrgetter
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from views_runs import signals
+from views_runs.beside import Behind, ahead
 from views_runs.exceptions import CorruptModelError, ModelPickleError, StorageError
 from views_runs.pickles import culprit, opcodes, packages
 
@@ -38,6 +35,10 @@ PART_SIZE = 63 * 16384
 
 #: Bytes in the first part of a pickle of several parts. It is in the same row as the metadata, and rewritten with it.
 FIRST_PART_SIZE = 4096
+
+#: The maximum number of parts that wait to be hashed and stored, and that are read and verified ahead.
+PARTS_BEHIND = 12
+PARTS_AHEAD = 2
 
 #: The folder of this package.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -67,7 +68,9 @@ class Pickled(NamedTuple):
 
 
 class PickleWriter:
-    """A file-like object to write a pickle to: hashes the bytes, splits them into parts, and records their imports.
+    """A file-like object to write a pickle to: splits the bytes into parts, hashes them, and records their imports.
+
+    Used as a context manager, it hashes the parts and passes them on in a thread, from the second that is full.
 
     Args:
         sink: called with each part after the first, in order.
@@ -86,6 +89,7 @@ class PickleWriter:
         self.size = 0
         self.reader = reader
         self._sink = sink
+        self._behind: Behind | None = None
         self._hash = hashlib.sha256()
         self._buffer = bytearray(PART_SIZE)
         self._used = 0
@@ -108,14 +112,23 @@ class PickleWriter:
             if self._used < PART_SIZE:
                 break
             full, self._buffer, self._used = self._buffer, bytearray(PART_SIZE), 0
-            if self._first is None:
-                self._hash.update(full[:FIRST_PART_SIZE])
-                self._first = Part(full[:FIRST_PART_SIZE], self._hash.digest())
-                del full[:FIRST_PART_SIZE]
-            self._hash.update(full)
-            self._sink(Part(full, self._hash.digest()))
+            if self._behind is None or self._first is None:
+                self._pass_on(full)
+            else:
+                self._behind.put(full)
         self.size += len(view)
         return len(view)
+
+    def _pass_on(self, data: bytearray) -> None:
+        """Pass on what a buffer has, as one part or, at the beginning of several, as two."""
+        if self._first is None:
+            first = data[: FIRST_PART_SIZE if len(data) == PART_SIZE else PART_SIZE]
+            self._hash.update(first)
+            self._first = Part(first, self._hash.digest())
+            del data[: len(first)]
+        if data:
+            self._hash.update(data)
+            self._sink(Part(data, self._hash.digest()))
 
     def dump(self, model: Any) -> None:
         """Pickle an object; if that fails, the sink may have received some parts."""
@@ -134,15 +147,23 @@ class PickleWriter:
 
     def finish(self) -> Pickled:
         """Pass on the remaining bytes, and return the properties of the whole pickle."""
+        if self._behind is not None:
+            self._behind.finish()
         if self._used or self._first is None:
             del self._buffer[self._used :]
-            self._hash.update(self._buffer)
-            last = Part(self._buffer, self._hash.digest())
-            if self._first is None:
-                self._first = last
-            else:
-                self._sink(last)
+            self._pass_on(self._buffer)
+        assert self._first is not None
         return Pickled(self.size, self._hash.hexdigest(), self._first, json.dumps(self._describe()))
+
+    def __enter__(self) -> "PickleWriter":
+        self._behind = Behind(self._pass_on, PARTS_BEHIND, "writer")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._behind is not None:
+            self._behind.give_up()
 
     def _describe(self) -> dict[str, Any]:
         """Return the environment to record; of a copied pickle's libraries, only what they wrote into it is known."""
@@ -256,52 +277,22 @@ def verified(
 ) -> Generator[memoryview, None, None]:
     """Yield the bytes of a pickle part by part, each after verifying its digest.
 
-    A thread computes the digest of one part, without holding the GIL, while the unpickler processes the previous part.
-    Reading from the file in that thread too was slower: the two threads waited for each other.
+    A thread reads and verifies some parts ahead, while the unpickler processes the part before.
 
     Args:
         parts: the parts in order, at least up to the end of the pickle.
         size, sha256: the size of the whole pickle in bytes, and its digest in hexadecimal.
-        explain: returns the error to raise when a part is damaged, or cannot be read.
+        explain: returns the error to raise when a part is damaged, or cannot be read; called in the thread.
 
     Yields:
         Memory that is reused: its content is valid until the next part is requested.
     """
-    running = hashlib.sha256()
-    done = 0
-    buffers = cycle([memoryview(bytearray(PART_SIZE)) for _ in range(2)])
-    waiting: tuple[int, memoryview, Callable[[], bool]] | None = None
+    return ahead(_explained(_verify(parts, size, sha256), explain), PARTS_AHEAD, "reader")
+
+
+def _explained(pieces: Iterable[memoryview], explain: Callable[[StorageError], StorageError]) -> Iterator[memoryview]:
     try:
-        with ExitStack() as stack:
-            if not isinstance(size, int) or size <= 0:
-                raise damaged(f"its size is {size!r}")
-            thread = None
-            # During interpreter shutdown no thread can be started; each digest is then computed when it is needed.
-            with suppress(RuntimeError):
-                executor = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
-                # Start the thread now or never: an executor that cannot start one keeps its work, and does it later.
-                executor.submit(int)
-                thread = executor
-            for number, part in enumerate(parts):
-                memory = next(buffers)
-                view = memory[: part.read(memory)]
-                done += len(view)
-                if not view or done > size:
-                    break
-                check: Callable[[], bool] = partial(_matches, running, view, part.digest)
-                with suppress(RuntimeError):
-                    check = thread.submit(check).result if thread else check
-                if waiting:
-                    yield _check(*waiting)
-                waiting = number, view, check
-                if done == size:
-                    break
-            last = _check(*waiting) if waiting else memoryview(b"")
-            if done != size:
-                raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
-            if running.hexdigest() != sha256:
-                raise damaged("the digest of the whole pickle does not match that of its last part")
-            yield last
+        yield from pieces
     except StorageError as error:
         explained = explain(error)
         if explained is error:
@@ -309,16 +300,32 @@ def verified(
         raise explained from error
 
 
-def _matches(running: "hashlib._Hash", view: memoryview, digest: Any) -> bool:
-    running.update(view)
-    return bool(running.digest() == digest)
-
-
-def _check(number: int, view: memoryview, check: Callable[[], bool]) -> memoryview:
-    # Raised here: an error that the thread's future holds would hold the future, and both the memory.
-    if not check():
-        raise damaged(f"part {number} of its pickle does not match its digest")
-    return view
+def _verify(parts: Iterable[StoredPart], size: int, sha256: str) -> Iterator[memoryview]:
+    if not isinstance(size, int) or size <= 0:
+        raise damaged(f"its size is {size!r}")
+    running, done = hashlib.sha256(), 0
+    # Beside those that wait: one is being filled, one is kept, and one is in use.
+    buffers = cycle([memoryview(bytearray(PART_SIZE)) for _ in range(PARTS_AHEAD + 3)])
+    kept = memoryview(b"")
+    for number, (part, memory) in enumerate(zip(parts, buffers)):
+        view = memory[: part.read(memory)]
+        done += len(view)
+        if not view or done > size:
+            break
+        running.update(view)
+        if running.digest() != part.digest:
+            raise damaged(f"part {number} of its pickle does not match its digest")
+        if kept:
+            yield kept
+        kept = view
+        if done == size:
+            break
+    if done != size:
+        raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
+    if running.hexdigest() != sha256:
+        raise damaged("the digest of the whole pickle does not match that of its last part")
+    # Only now, because the unpickler may not ask for more.
+    yield kept
 
 
 def verified_whole(data: Any, size: int, sha256: str) -> bytes:
