@@ -1,111 +1,147 @@
-"""A thread beside the caller's, for work that mostly needs no interpreter: hashing, and reading and writing files.
+"""A thread beside the caller's, for work that mostly needs no interpreter: hashing, and writing to files.
 
-`Behind` hands on what its caller makes; `ahead` fetches what its caller will need. The queue between the two threads is
-bounded, an exception in either ends both, and the thread ends before the block of its caller does. Signal handlers run
-in the main thread alone, so that nothing is raised in the middle of what this thread does, unless it asks.
-
-A thread is a daemon: one whose caller was interrupted while waiting for its end must not keep the process alive.
+The caller hands on one item after the other. The queue between the two threads is bounded, an exception in either ends
+both, and the thread ends before the caller goes on to anything else. Signal handlers run in the main thread alone:
+nothing is raised in the middle of what a thread does, unless it waits and its work is unwanted.
 """
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from views_runs.exceptions import StorageError
 
 T = TypeVar("T")
+R = TypeVar("R")
 
-#: Seconds that a wait lasts at most before it is begun again: on Windows, Ctrl-C does not end one.
+#: Seconds after which a wait is begun again: on Windows, Ctrl-C does not end one.
 TICK = 0.1
 
-_END = object()
+_END: Any = object()
 
 
 class Unwanted(BaseException):
     """Raised in a thread when nobody needs its work any more."""
 
 
-class _Thread(threading.Thread):
-    """A thread that works with a bounded queue; SimpleQueue has no lock that a signal handler could leave held."""
+class Beside(Generic[T, R]):
+    """Calls a function with one item after the other, in a thread that starts with the first; at last, `end` it.
 
-    def __init__(self, work: Callable[["_Thread"], None], most: int, name: str) -> None:
-        super().__init__(name=f"views_runs-{name}", daemon=True)
-        self.items: SimpleQueue[Any] = SimpleQueue()
-        #: Whether the caller has given up; looked at by whatever waits.
-        self.is_unwanted = False
-        self.error: BaseException | None = None
-        self._work: Callable[[_Thread], None] | None = work
+    Where no thread can be started, such as while the interpreter ends, `put` calls the function itself.
+
+    Args:
+        function: called with each item, in order.
+        most: how many items may wait.
+        name: what the thread is called.
+
+    >>> beside = Beside(abs, 2, "example")
+    >>> for number in -1, -2, -3:
+    ...     beside.put(number)
+    >>> beside.result(), beside.result(), beside.result()
+    (1, 2, 3)
+    >>> beside.end()
+    """
+
+    # SimpleQueue has no lock that a signal handler could leave held.
+
+    def __init__(self, function: Callable[[T], R], most: int, name: str) -> None:
+        self._function, self._name = function, name
         self._process = os.getpid()
-        #: One token for each item that may still be added to the queue.
+        self._thread: _Thread | None = None
+        self._is_begun = False
+        self._items: SimpleQueue[T] = SimpleQueue()
+        self._results: SimpleQueue[R] = SimpleQueue()
+        #: What may still be added to the queue.
         self._room: SimpleQueue[Any] = SimpleQueue()
         for _ in range(most):
             self._room.put(None)
+        self._error: BaseException | None = None
 
-    def run(self) -> None:
-        work, self._work = self._work, None
+    def put(self, item: T) -> None:
+        """Hand on an item as soon as there is room; raise what the function raised for an earlier one."""
+        self._refuse_fork()
+        if not self._is_begun:
+            self._is_begun = True
+            self._start()
+        if self._thread is None:
+            self._results.put(self._function(item))
+            return
+        self._take(self._room)
+        self._items.put(item)
+
+    def result(self) -> R:
+        """Return what the function returned for the next item; raise what it raised."""
+        self._refuse_fork()
+        return self._take(self._results)
+
+    def finish(self) -> None:
+        """Wait until the function was called with every item; raise what it raised."""
+        self._refuse_fork()
+        if self._thread is not None:
+            self._items.put(_END)
+            self._wait()
+            self._raise_error()
+
+    def end(self) -> None:
+        """End the thread wherever it is, and wait for that; a process that was forked meanwhile does not have it."""
+        if self._thread is not None and os.getpid() == self._process:
+            self._thread.is_unwanted = True
+            self._items.put(_END)
+            self._wait()
+        # Its traceback refers to what the thread had in memory, and to this.
+        self._error = None
+
+    def _start(self) -> None:
+        self._thread = _Thread(self._work, self._name)
         try:
-            if work:
-                work(self)
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+
+    def _work(self) -> None:
+        try:
+            while (item := self._items.get()) is not _END:
+                check()
+                self._results.put(self._function(item))
+                self._room.put(None)
         except BaseException as error:
-            self.error = None if isinstance(error, Unwanted) else error
+            self._error = error
         finally:
-            # The caller may be waiting at either end.
-            self.items.put(_END)
+            self._results.put(_END)
             self._room.put(_END)
 
-    def put(self, item: Any) -> None:
-        """Add an item once there is room for it, unless the thread has ended."""
-        if _take(self._room) is _END:
-            self._room.put(_END)
-        else:
-            self.items.put(item)
+    def _take(self, queue: "SimpleQueue[R]") -> R:
+        while True:
+            try:
+                found = queue.get(timeout=TICK)
+            except Empty:
+                continue
+            if found is _END:
+                queue.put(_END)
+                self._raise_error()
+            return found
 
-    def get(self) -> Any:
-        """Return the next item, or `_END`."""
-        item = _take(self.items)
-        self._room.put(None)
-        return item
+    def _wait(self) -> None:
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(TICK)
 
-    def raise_error(self) -> None:
-        """Raise what ended the thread, if anything did."""
-        if self.error is not None:
-            raise self.error
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
 
-    def wait(self) -> None:
-        """Wait until the thread has ended; a process that was forked meanwhile does not have it."""
-        while os.getpid() == self._process and self.is_alive():
-            self.join(TICK)
-
-    def give_up(self) -> None:
-        """End the thread wherever it is, and wait for that."""
-        self.is_unwanted = True
-        self.put_end()
-        self.wait()
-        # Its traceback refers to what the thread had in memory, and to the thread.
-        self.error = None
-
-    def put_end(self) -> None:
-        """Let the thread end, in either direction, once it has what is in the queue."""
-        if os.getpid() == self._process:
-            self.items.put(_END)
-            self._room.put(None)
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._process:
+            raise StorageError("this process was forked in the middle of it", "Do it in the parent process")
 
 
-def _take(queue: "SimpleQueue[Any]") -> Any:
-    while True:
-        check()
-        try:
-            return queue.get(timeout=TICK)
-        except Empty:
-            continue
+class _Thread(threading.Thread):
+    """A daemon: if signal handlers interrupt the wait for its end again and again, it does not keep the process."""
 
-
-def check() -> None:
-    """Raise an exception if the current thread is one whose work is unwanted; to be called before and in waits."""
-    if is_unwanted():
-        raise Unwanted
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        super().__init__(target=work, name=f"views_runs-{name}", daemon=True)
+        self.is_unwanted = False
 
 
 def is_unwanted() -> bool:
@@ -113,88 +149,7 @@ def is_unwanted() -> bool:
     return getattr(threading.current_thread(), "is_unwanted", False)
 
 
-def _start(work: Callable[[_Thread], None], most: int, name: str) -> _Thread | None:
-    """Start a thread; return None where the system starts none, such as while the interpreter ends."""
-    thread = _Thread(work, most, name)
-    try:
-        thread.start()
-    except RuntimeError:
-        return None
-    return thread
-
-
-class Behind:
-    """Calls a function with one item after the other, in a thread that starts with the first; at last, give it up.
-
-    Args:
-        function: called with each item, in order.
-        most: how many items may wait.
-        name: of the thread.
-
-    >>> found = []
-    >>> behind = Behind(found.append, 2, "example")
-    >>> for number in range(5):
-    ...     behind.put(number)
-    >>> behind.finish()
-    >>> behind.give_up()
-    >>> found
-    [0, 1, 2, 3, 4]
-    """
-
-    def __init__(self, function: Callable[[Any], object], most: int, name: str) -> None:
-        self._function, self._most, self._name = function, most, name
-        self._process = os.getpid()
-        self._thread: _Thread | None = None
-        self._is_begun = False
-
-    def put(self, item: Any) -> None:
-        """Hand on an item, and raise what the function raised for an earlier one."""
-        if os.getpid() != self._process:
-            raise StorageError("this process was forked in the middle of storing", "Store the model in its parent")
-        if not self._is_begun:
-            self._is_begun = True
-            self._thread = _start(self._work, self._most, self._name)
-        if self._thread is None:
-            self._function(item)
-        else:
-            self._thread.put(item)
-            self._thread.raise_error()
-
-    def finish(self) -> None:
-        """Wait until the function was called with every item, and raise what it raised."""
-        if self._thread is not None:
-            self._thread.put_end()
-            self._thread.wait()
-            self._thread.raise_error()
-
-    def _work(self, thread: _Thread) -> None:
-        while (item := thread.get()) is not _END:
-            self._function(item)
-
-    def give_up(self) -> None:
-        """End the thread, if there is one; what waits is dropped."""
-        if self._thread is not None:
-            self._thread.give_up()
-
-
-def ahead(items: Iterable[T], most: int, name: str) -> Generator[T, None, None]:
-    """Yield items that a thread takes from an iterable, up to so many ahead.
-
-    >>> list(ahead(range(5), 2, "example"))
-    [0, 1, 2, 3, 4]
-    """
-
-    def work(thread: _Thread) -> None:
-        for item in items:
-            thread.put(item)
-
-    thread = _start(work, most, name)
-    if thread is None:
-        yield from items
-        return
-    try:
-        while (item := thread.get()) is not _END:
-            yield item
-        thread.raise_error()
-    finally:
-        thread.give_up()
+def check() -> None:
+    """Raise an exception in a thread whose work is unwanted; whatever waits calls this before it goes on."""
+    if is_unwanted():
+        raise Unwanted
