@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from views_runs import signals
 from views_runs.beside import Beside
 from views_runs.exceptions import CorruptModelError, ModelPickleError, StorageError
-from views_runs.pickles import culprit, opcodes, packages
+from views_runs.pickles import culprit, opcodes, packages, recording
 
 log = logging.getLogger("views_runs")
 
@@ -40,7 +40,7 @@ FIRST_PART_SIZE = 4096
 PARTS_BEHIND = 12
 
 #: The maximum number of parts that are verified together. There are three such groups in memory.
-GROUP_PARTS = 8
+GROUP_PARTS = 4
 
 #: The folder of this package.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -89,6 +89,7 @@ class PickleWriter:
     def __init__(self, sink: Callable[[Part], None], reader: opcodes.Reader | None = None) -> None:
         #: Bytes written so far.
         self.size = 0
+        self._reading: opcodes.Reading | None = None
         self.reader = reader
         self._sink = sink
         self._beside: Beside[bytearray, None] | None = None
@@ -134,13 +135,21 @@ class PickleWriter:
 
     def dump(self, model: Any) -> None:
         """Pickle an object; if that fails, the sink may have received some parts."""
+        pickler: pickle.Pickler | recording.RecordingPickler = pickle.Pickler(self, PROTOCOL)
+        reader = self.reader
+        if reader is not None and recording.can_record():
+            pickler, self.reader = recording.RecordingPickler(self, PROTOCOL), None
         try:
-            pickle.Pickler(self, PROTOCOL).dump(model)
+            pickler.dump(model)
         except (StorageError, MemoryError):
             raise
         except Exception as error:
             signals.let_through(error)
             raise _explain_failure(model, error) from error
+        finally:
+            self.reader = reader
+        if isinstance(pickler, recording.RecordingPickler):
+            self._reading = pickler.reading(self.size)
         self._made_here = {
             "type": type_name(model),
             "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -171,7 +180,7 @@ class PickleWriter:
         """Return the environment to record; of a copied pickle's libraries, only what they wrote into it is known."""
         if self.reader is None:
             return {}
-        reading = self.reader.result()
+        reading = self._reading or self.reader.result()
         environment = {"protocol": reading.protocol or 0, **opcodes.imported(reading)}
         modules = {*map(attrgetter("module"), reading.imports)}
         if modules & MAIN:
