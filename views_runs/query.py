@@ -20,7 +20,15 @@ from views_runs.metadata import KNOWN_FIELDS, MONTH, TEXT, TIME, Kind, month_num
 from views_runs.names import MAX_INTEGER
 
 #: SQL for whether a row of ``models`` is the current version.
-CURRENT = "models.version = (SELECT max(version) FROM models AS newest WHERE newest.name = models.name)"
+CURRENT = """models.version = ifnull(
+    (
+        SELECT pointed.version FROM restored JOIN models AS pointed ON pointed.id = restored.version
+        WHERE restored.name = models.name AND pointed.name = models.name AND restored.highest >= (
+            SELECT max(version) FROM models AS newest WHERE newest.name = models.name
+        )
+    ),
+    (SELECT max(version) FROM models AS newest WHERE newest.name = models.name)
+)"""
 
 NUMBER = Kind("a number", lambda value: type(value) in (int, float))
 SIZE = Kind("a number of bytes, as in 100MB", NUMBER.accepts)
@@ -251,6 +259,12 @@ class Condition(NamedTuple):
         types = f"{field.sql('type', bind)} IN ({_find_json_types(wanted)})"
         path, number = bind(json.dumps(field.path)), bind(json.dumps(wanted))
         return f"{types} AND compare_large(models.metadata, {path}, '{self.operator}', {number})"
+
+
+def find_start(bound: datetime | date | str) -> str:
+    """Return the first moment of a date or time, as the store records times."""
+    (moment,) = STORED_AT.take([bound])
+    return _convert_to_utc(_find_span(moment.isoformat())[0])
 
 
 def refuse_beyond_limits(error: StorageError) -> None:

@@ -12,6 +12,7 @@ from types import TracebackType
 from views_runs import signals
 from views_runs.database import schema, uploads
 from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
+from views_runs.database.events import check_why
 from views_runs.database.models import Models
 from views_runs.exceptions import (
     InvalidPathError,
@@ -40,8 +41,10 @@ class Database:
         timeout: seconds to wait for a lock.
         operation, reference: what is done, as in ``fetch``, and to which model, for messages.
         create: create the file if it does not exist.
+        change: the operation changes the store, which therefore gets the newest layout.
         lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
+        why: the user's reason for a change.
     """
 
     #: Known when the store is open.
@@ -56,16 +59,20 @@ class Database:
         reference: Reference | None = None,
         *,
         create: bool = False,
+        change: bool = False,
         lenient: bool = False,
         is_default: bool = False,
+        why: str | None = None,
     ) -> None:
         self.path = path
         self._operation = operation
         self._reference = reference
         self._timeout = timeout
         self._create = create
+        self._change = create or change
         self._lenient = lenient
         self._is_default = is_default
+        self._why = check_why(why)
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
         self.is_open = False
@@ -109,8 +116,8 @@ class Database:
             return
         if self._create and self._is_default:
             _create_folder(self.path.parent)
-        self.connection = connect(self.path, self._timeout, self._create)
-        self.models = Models(self.connection)
+        self.connection = connect(self.path, self._timeout, self._create, self._change)
+        self.models = Models(self.connection, self._why)
         self.is_open = True
 
     def _handle_missing(self) -> None:
@@ -125,9 +132,9 @@ class Database:
         if self._lenient and not self._is_default:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
-    def delete(self, reference: Reference) -> None:
+    def delete(self, reference: Reference, force: bool = False) -> None:
         """Delete a model with all its versions, or one version, and return the space to the disk."""
-        self.models.delete(reference)
+        self.models.delete(reference, force)
         try:
             uploads.clear_leftovers(self.connection)
             uploads.give_back(self.connection)
@@ -136,8 +143,11 @@ class Database:
             log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
 
 
-def connect(path: Path, timeout: float, create: bool = False) -> Connection:
-    """Open the store at this absolute path; with `create`, a missing or empty file becomes a store."""
+def connect(path: Path, timeout: float, create: bool = False, change: bool = False) -> Connection:
+    """Open the store at this absolute path; with `create`, a missing or empty file becomes a store.
+
+    A file with an earlier layout is upgraded if the operation is to `change` it; otherwise it is read as it is.
+    """
     # Until SQLite has the file open, only `os.stat` is used: closing the file would drop the locks SQLite holds on it.
     status = get_status(path)
     if status is not None:
@@ -157,12 +167,12 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         with connection.snapshot():
             application = connection.value("PRAGMA application_id")
             version = connection.value("PRAGMA user_version")
-            is_store = (application, version) == (schema.APPLICATION_ID, schema.SCHEMA_VERSION)
+            is_store = application == schema.APPLICATION_ID and 1 <= version <= schema.SCHEMA_VERSION
             if not is_store:
                 schema.refuse_other(connection, application, version)
             # This also has SQLite read the schema under the same lock; the settings would take another lock for it.
-            elif (found := tuple(connection.rows(schema.EVERYTHING))) not in schema.accepted:
-                schema.refuse_odd_tables(connection)
+            elif (found := (version, *connection.rows(schema.EVERYTHING))) not in schema.accepted:
+                schema.refuse_odd_tables(connection, version)
                 schema.accepted.add(found)
         if not is_store and not create:
             raise NotAStoreError(
@@ -176,12 +186,35 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
                 share_with_group(path)
             schema.lay_out(connection)
             log.info("created a new store, %s", path)
+        elif version < schema.SCHEMA_VERSION:
+            _adapt(connection, change)
         if create:
             _reserve_journal(connection, journal)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _adapt(connection: Connection, change: bool) -> None:
+    """Upgrade a file with an earlier layout, or let the connection read it as if it were upgraded."""
+    if change:
+        try:
+            return schema.upgrade(connection)
+        except StoreReadOnlyError:
+            # What needs no change can still be done, such as fetching a model that need not be trained.
+            pass
+    else:
+        _recommend_backup(connection.path)
+    schema.stand_in(connection, change)
+
+
+@cache
+def _recommend_backup(path: Path) -> None:
+    log.warning(
+        "%s has an earlier layout, and the next change upgrades it; make a copy first, with `views-runs model backup`",
+        path,
+    )
 
 
 @cache
