@@ -11,7 +11,7 @@ from views_runs.cli.options import MODEL_NAME, field_options
 from views_runs.exceptions import InvalidNameError
 from views_runs.metadata import MONTH, TEXT
 from views_runs.names import check_new_name
-from views_runs.rendering.values import Differences, Listing, Topic
+from views_runs.rendering.values import Differences, History, Listing, Log, Topic
 
 
 @verb(name="list", params=field_options(TEXT, MONTH, multiple=True))
@@ -121,6 +121,34 @@ def diff(storage: "views_runs.Storage", name: str, everything: bool, other: str 
     records = storage.diff(name, other)
     rows = [{"field": field, "values": values} for field, *values in compared(*records, everything)]
     return Differences(rows, *records)
+
+
+@verb()
+@click.argument("name", type=decode)
+def history(storage: "views_runs.Storage", name: str) -> History:
+    """Show the versions of a model, also deleted ones, and what changed from one to the next.
+
+    \b
+    Example:
+      views-runs model history my-model
+    """
+    return History(storage.history(name), name)
+
+
+@verb()
+@click.argument("name", required=False, type=decode)
+@click.option("--since", metavar="TIME", type=decode, help="Only what was done at this time or later.")
+@click.option("--by", metavar="USER", type=decode, help="Only what USER or USER@HOST did; globs are allowed.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show the last N at most.")
+def log(storage: "views_runs.Storage", **options: Any) -> Log:
+    """Show what was done to the store or to a model, by whom and why; the last first.
+
+    \b
+    Examples:
+      views-runs model log my-model
+      views-runs model log --since 2026-11-01 --by ines
+    """
+    return Log(storage.log(**options))
 
 
 @verb(opens=False)

@@ -106,7 +106,10 @@ class Models:
 
     def find(self, reference: Reference) -> ModelRecord | None:
         """Return the record of a version, by default the current one, or None if it does not exist."""
-        reference = self.resolve(reference)
+        try:
+            reference = self.resolve(reference)
+        except ModelNotFoundError:
+            return None
         row = self.connection.row(FIND, reference)
         return None if row is None else self._read_found(reference.name, row)
 
@@ -119,7 +122,7 @@ class Models:
         """Return the record of a version, by default the current one."""
         found = self.find(reference)
         if found is None:
-            raise self.not_found(reference)
+            raise self.not_found(self.resolve(reference))
         return found
 
     def versions(self, reference: Reference) -> list[ModelRecord]:
@@ -382,7 +385,7 @@ class Models:
         aliases = [alias for (alias,) in self.connection.rows(select, (name,))]
         if not self.connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
             return self.not_found(Reference(name))
-        has = f"It has {', '.join(aliases)}" if aliases else "Set one with `views-runs model alias`"
+        has = f"It has {', '.join(map(repr, aliases))}" if aliases else "Set one with `views-runs model alias`"
         return AliasNotFoundError(f"the model {name!r} has no alias {alias!r}", has)
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:
