@@ -399,13 +399,15 @@ class Storage:
         """Return the records of the models that meet all conditions, most recently stored first.
 
         Args:
-            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob), ``FIELD``
-                (the model has the field) or ``!FIELD`` (the field is missing or null). ``a.b`` is the field ``b`` in
-                ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and ``current`` are fields of the
-                record; write ``metadata.size`` for a metadata field with such a name.
+            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob),
+                ``FIELD in (VALUE, VALUE)``, ``FIELD has VALUE`` (a member of a list), ``FIELD`` (the model has the
+                field) or ``!FIELD`` (the field is missing or null), joined by ``and``, ``or``, ``not`` and parentheses.
+                ``a.b`` is the field ``b`` in ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and
+                ``current`` are fields of the record; write ``metadata.size`` for a metadata field with such a name.
             name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
-                the whole day.
+                the whole day, ``7d`` means seven days ago (``h``, ``d`` and ``w``), and there are ``yesterday`` and
+                ``today``.
             all_versions: include older versions.
             sort: a field to sort by, or ``-field`` for descending order; models that lack it come last.
             limit: the maximum number of records.
@@ -415,6 +417,9 @@ class Storage:
 
         Raises:
             QueryError: a condition is invalid; the message points to the offending character.
+
+        If nothing is found and no model has a field that was asked for, or has a value of that type in it, a warning is
+        logged; likewise if no model has the field to sort by.
 
         >>> store = Storage("models.db")
         >>> for month in 480, 492:
@@ -426,7 +431,12 @@ class Storage:
             where, fields, name=name, since=since, until=until, all_versions=all_versions, sort=sort, limit=limit
         )
         with self._open("find models", lenient=True) as database:
-            return _keep_records(database.models.search(question), on_damage) if database.exists else []
+            if not database.exists:
+                return []
+            found = _keep_records(database.models.search(question), on_damage)
+            if not found or question.sort is not None:
+                _warn_of_mistakes(database, question if not found else question._replace(conditions=()))
+            return found
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, highest version first.
@@ -581,7 +591,7 @@ class Storage:
                         has = ", ".join(map(printable, changed)) or "no fields"
                         raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
                     del changed[field]
-                return database.models.set_metadata(record, *encode({**changed, **fields}))
+                return database.models.set_metadata(record, *encode({**changed, **fields}, stored=changed))
 
     def require(self, *fields: str) -> None:
         """Set the metadata fields that every model stored from now on must have; without arguments, require none.
@@ -893,6 +903,16 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
         return replace(record, **{**opcodes.imported(reader.result()), "troubles": (damage,)})
     reading = reader.result()
     return replace(record, **opcodes.imported(reading), packages=record.packages or reading.versions)
+
+
+def _warn_of_mistakes(database: Database, question: Question) -> None:
+    """Log what is probably mistaken in a question; rows that cannot be read were reported already."""
+    # Rarely needed, so imported here: it would delay the start of `list`.
+    from views_runs.database.complaints import find_complaints
+
+    with suppress(StoreDamagedError):
+        for complaint in find_complaints(database.connection, question):
+            log.warning("%s", complaint)
 
 
 def _keep_records(

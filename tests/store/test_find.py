@@ -22,15 +22,8 @@ from hypothesis import strategies as st
 from tests.support.budgets import budget
 from tests.support.stores import copied
 from views_runs import ModelRecord, QueryError, Storage, StorageError
-from views_runs.query import (
-    OPERATORS,
-    Condition,
-    Question,
-    compare_time,
-    parse_assignment,
-    parse_value,
-    refuse_beyond_limits,
-)
+from views_runs.conditions import Compound, Condition, compare_time, rank_large
+from views_runs.query import OPERATORS, Question, parse, parse_assignment, parse_value, refuse_beyond_limits
 
 Viewser = Callable[..., Result]
 
@@ -434,7 +427,7 @@ def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], 
     for number, one in enumerate(metadata):
         store.store(f"m{number}", number, one)
     try:
-        conditions = [Condition.parse(text) for text in texts]
+        conditions = [parse(text) for text in texts]
     except QueryError:
         with pytest.raises(QueryError):
             store.find(*texts)
@@ -448,7 +441,7 @@ def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], 
 @given(st.text(max_size=30))
 def test_any_text_is_a_condition_or_an_error(text: str) -> None:
     """Never a traceback of another kind."""
-    for read in (Condition.parse, parse_assignment, partial(parse_value, "seed"), partial(parse_value, "train_end")):
+    for read in (parse, parse_assignment, partial(parse_value, "seed"), partial(parse_value, "train_end")):
         try:
             read(text)
         except QueryError as error:

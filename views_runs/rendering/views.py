@@ -60,13 +60,13 @@ def show_json(value: Any) -> None:
         value = value._asdict()
     elif isinstance(value, tuple):
         value = value[0]
-    shown = to_json(value)
+    # All characters that are escaped are inside strings.
+    shown = _escape_unless(str.isprintable, to_json(value))
     try:
         shown.encode(console.stream().encoding or "ascii")
     except UnicodeEncodeError:
         shown = _escape_unless(str.isascii, shown)
-    # All of these are inside strings.
-    console.write(_escape_unless(str.isprintable, shown))
+    console.write(shown)
 
 
 def to_json(value: Any) -> str:
