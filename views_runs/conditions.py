@@ -5,7 +5,7 @@ What a user gave is always passed as a parameter, never as SQL.
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from functools import lru_cache, partial, reduce
@@ -90,6 +90,11 @@ class Field(NamedTuple):
         found = [_extract(path, column, bind) for path in self.paths]
         return f"ifnull({', '.join(found)})" if self.dotted else found[0]
 
+    def value_in(self, metadata: Mapping[str, Any]) -> Any:
+        """Return the value that a metadata field has; None if it is missing."""
+        with suppress(LookupError):
+            return _look_up(metadata, self.paths)
+
     def members(self, bind: Parameters) -> str:
         """Return SQL for a table of its several values, with the columns ``type`` and ``value``: a list's members."""
         if self.own:
@@ -105,7 +110,7 @@ class Condition(NamedTuple):
     operator: str
     #: The values to compare the field with; one match is enough.
     values: tuple[Any, ...] = ()
-    #: What may be a mistake: a value without quotes ended at this word right before ``exists``, or it contains the word.
+    #: What may be a mistake: a value without quotes ended at this word right before ``exists``, or has it in it.
     cut: str = ""
 
     def singles(self) -> list["Condition"]:
@@ -212,7 +217,7 @@ def compare_large(metadata: str, paths: str, operator: str, wanted: str) -> bool
     All arguments but the operator are JSON. To refuse such numbers would be shorter, but half of all 64-bit hashes are.
     """
     with suppress(LookupError, TypeError, ValueError, RecursionError):
-        stored, number = _look_up(metadata, paths), json.loads(wanted)
+        stored, number = _look_up(json.loads(metadata), json.loads(paths)), json.loads(wanted)
         return number in stored if operator == "has" else bool(_COMPARISONS[operator](stored, number))
     return False
 
@@ -224,7 +229,7 @@ def rank_large(metadata: str, paths: str) -> str | None:
     [18446744073709551616, 18446744073709551617]
     """
     with suppress(LookupError, TypeError, ValueError, RecursionError, OverflowError):
-        number = int(_look_up(metadata, paths))
+        number = int(_look_up(json.loads(metadata), json.loads(paths)))
         digits = f"{abs(number):x}"
         # Longer numbers are larger, or smaller if they are negative.
         rank = f"{len(digits):04x}{digits}"
@@ -236,14 +241,12 @@ def rank_large(metadata: str, paths: str) -> str | None:
 _COMPLEMENTS = str.maketrans("0123456789abcdef", "fedcba9876543210")
 
 
-def _look_up(metadata: str, paths: str) -> Any:
-    """Return the value in JSON metadata at the first of the paths that is there; raise a LookupError if none is."""
-    decoded = json.loads(metadata)
-    *nested, last = json.loads(paths)
-    for path in nested:
+def _look_up(metadata: Mapping[str, Any], paths: Iterable[Iterable[str]]) -> Any:
+    """Return the value at the first of the paths that is there; raise a LookupError if none is."""
+    for path in paths:
         with suppress(LookupError, TypeError):
-            return reduce(getitem, path, decoded)
-    return reduce(getitem, last, decoded)
+            return reduce(getitem, path, metadata)
+    raise LookupError
 
 
 @lru_cache(maxsize=1024)

@@ -80,7 +80,7 @@ class ModelMetadata:
     level_of_analysis: str | None = known(
         TEXT, "what a row of the data is, as in country_month", "--loa", "level of analysis"
     )
-    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", "--outcome")
+    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", "--outcome", "outcome")
     train_start: int | None = known(MONTH, "the first month of the training data", "--train-start", "training period")
     train_end: int | None = known(MONTH, "the last month of the training data", "--train-end", "training period")
     training_date: datetime | date | str | None = known(

@@ -110,7 +110,7 @@ class Question(NamedTuple):
             pieces.append(CURRENT)
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
-        key = None if sort is None else _Parser(sort, "field", int(str(sort).startswith("-"))).lone_field()
+        key = None if sort is None else parse_field(sort, int(str(sort).startswith("-")))
         order = "" if key is None else build_order(key, str(sort).startswith("-"), bind)
         end = f"ORDER BY {order}models.id DESC LIMIT {bind(-1 if limit is None else min(limit, MAX_INTEGER))}"
         return cls(f"WHERE {join(pieces, 'AND')} {end}", tuple(bind), every.singles(), key)
@@ -125,9 +125,14 @@ def parse(text: str) -> Condition | Compound:
     return _Parser(text, "condition").condition()
 
 
+def parse_field(text: str, place: int = 0) -> Field:
+    """Parse a text, from a place on, that is a field."""
+    return _Parser(text, "field", place).lone_field()
+
+
 def equal(name: str, value: Any) -> Condition:
     """Return the condition that a field equals a value, or one of a list; for None, that it is missing or null."""
-    field = _Parser(name, "field").lone_field()
+    field = parse_field(name)
     if value is None:
         return Condition(field, "lacks")
     return Condition(field, "=", take(field, value if isinstance(value, list) else [value]))

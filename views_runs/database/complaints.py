@@ -40,8 +40,8 @@ def _check_condition(connection: Connection, condition: Condition) -> Iterator[s
     field = condition.field
     if condition.cut in ("AND", "OR"):
         yield (
-            f"{_show(condition.values[0])} was taken for one value; write {condition.cut.lower()!r} in small letters to "
-            "join conditions, or quote the value"
+            f"{_show(condition.values[0])} was taken for one value; write {condition.cut.lower()!r} in small letters "
+            "to join conditions, or quote the value"
         )
     elif field.own:
         return
