@@ -404,6 +404,7 @@ class Storage:
         self,
         *where: str,
         name: str | None = None,
+        alias: str | None = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -415,13 +416,17 @@ class Storage:
         """Return the records of the models that meet all conditions, most recently stored first.
 
         Args:
-            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob), ``FIELD``
-                (the model has the field) or ``!FIELD`` (the field is missing or null). ``a.b`` is the field ``b`` in
-                ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and ``current`` are fields of the
-                record; write ``metadata.size`` for a metadata field with such a name.
-            name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set.
+            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob),
+                ``FIELD in (VALUE, VALUE)``, ``FIELD has VALUE`` (a member of a list), ``FIELD`` (the model has the
+                field) or ``!FIELD`` (the field is missing or null), joined by ``and``, ``or``, ``not`` and parentheses.
+                ``a.b`` is the field ``b`` in ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and
+                ``current`` are fields of the record; write ``metadata.size`` for a metadata field with such a name.
+            name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set;
+                ``GLOB@ALIAS`` finds the versions of these models that have an alias.
+            alias: an alias that the versions must have, whether they are current or not.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
-                the whole day.
+                the whole day, ``7d`` means seven days ago (``h``, ``d`` and ``w``), and there are ``yesterday`` and
+                ``today``.
             all_versions: include older versions.
             sort: a field to sort by, or ``-field`` for descending order; models that lack it come last.
             limit: the maximum number of records.
@@ -432,6 +437,9 @@ class Storage:
         Raises:
             QueryError: a condition is invalid; the message points to the offending character.
 
+        If nothing is found and no model has a field that was asked for, or has a value of that type in it, a warning is
+        logged; likewise if no model has the field to sort by.
+
         >>> store = Storage("models.db")
         >>> for month in 480, 492:
         ...     record = store.store(f"forest_{month}", [month], {"author": "testuser", "train_end": month})
@@ -439,10 +447,23 @@ class Storage:
         ['forest_492']
         """
         question = Question.of(
-            where, fields, name=name, since=since, until=until, all_versions=all_versions, sort=sort, limit=limit
+            where,
+            fields,
+            name=name,
+            alias=alias,
+            since=since,
+            until=until,
+            all_versions=all_versions,
+            sort=sort,
+            limit=limit,
         )
         with self._open("find models", lenient=True) as database:
-            return _keep_records(database.models.search(question), on_damage) if database.exists else []
+            if not database.exists:
+                return []
+            found = _keep_records(database.models.search(question), on_damage)
+            if not found or question.sort is not None:
+                _warn_of_mistakes(database, question if not found else question._replace(conditions=()))
+            return found
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, highest version first.
@@ -619,7 +640,7 @@ class Storage:
                         has = ", ".join(map(printable, changed)) or "no fields"
                         raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
                     del changed[field]
-                return database.models.set_metadata(record, *encode({**changed, **fields}))
+                return database.models.set_metadata(record, *encode({**changed, **fields}, stored=changed))
 
     def require(self, *fields: str, why: str | None = None) -> None:
         """Set the metadata fields that every model stored from now on must have; without arguments, require none.
@@ -1066,7 +1087,7 @@ class Storage:
     def list(self, *where: str, **options: Any) -> list[str]:
         """Return the names of the models that `find` would return for the same arguments.
 
-        With ``all_versions=True``, return ``NAME:VERSION`` for each.
+        With ``all_versions=True``, return ``NAME:VERSION`` for each; otherwise, for those that are not current.
 
         >>> store = Storage("models.db")
         >>> for model in "forest", "boosted":
@@ -1075,9 +1096,8 @@ class Storage:
         (['boosted', 'forest'], ['forest'], ['boosted:1', 'forest:1'])
         """
         records = self.find(*where, **options)
-        if options.get("all_versions"):
-            return [str(record.reference) for record in records]
-        return [record.name for record in records]
+        short = not options.get("all_versions")
+        return [record.name if short and record.current else str(record.reference) for record in records]
 
 
 def _is_asked_for(variable: str) -> bool:
@@ -1116,6 +1136,16 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
         return replace(record, **{**opcodes.imported(reader.result()), "troubles": (damage,)})
     reading = reader.result()
     return replace(record, **opcodes.imported(reading), packages=record.packages or reading.versions)
+
+
+def _warn_of_mistakes(database: Database, question: Question) -> None:
+    """Log what is probably mistaken in a question; rows that cannot be read were reported already."""
+    # Rarely needed, so imported here: it would delay the start of `list`.
+    from views_runs.database.complaints import find_complaints
+
+    with suppress(StoreDamagedError):
+        for complaint in find_complaints(database.connection, question):
+            log.warning("%s", complaint)
 
 
 def _keep_records(

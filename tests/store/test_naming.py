@@ -85,6 +85,22 @@ def test_aliases(three: Storage) -> None:
         three.fetch("forest@production")
 
 
+def test_find_by_alias(three: Storage) -> None:
+    """An alias finds its version, whether it is current or not, by glob, by name and in conditions."""
+    three.store("tree", 1)
+    three.alias("forest", "production", 1)
+    three.alias("forest", "staging", 2)
+    three.alias("tree", "production")
+    found = ["tree", "forest:1"]
+    assert three.list(alias="production") == three.list(name="*@production") == found
+    assert three.list(name="forest*@production") == ["forest:1"]
+    assert three.list("alias = production or alias = staging", all_versions=True) == ["tree:1", "forest:2", "forest:1"]
+    assert three.list("alias") == ["tree"] and three.list("not alias") == ["forest"]
+    assert three.list("alias in (staging, x)", all_versions=True) == ["forest:2"]
+    assert three.list("train_end = 481", name="*@production") == ["forest:1"]
+    assert three.list(name="tree@nobody") == three.list(alias="nobody") == []
+
+
 @pytest.mark.parametrize("alias", ["", "a b", "ä", "🙂", "a" * 65, "a" * 255, "12", "current", "Latest", "a@b", None, 3])
 def test_aliases_that_are_none(three: Storage, alias: str) -> None:
     """Nothing that could be taken for something else."""

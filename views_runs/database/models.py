@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from views_runs import names
+from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
 from views_runs.database import owners, uploads
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
@@ -26,7 +27,7 @@ from views_runs.exceptions import (
 from views_runs.metadata import Metadata, differences, missing_fields, to_jsonable
 from views_runs.pickles.loadability import Needs
 from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
-from views_runs.query import CURRENT, Question, compare_large, compare_time, refuse_beyond_limits
+from views_runs.query import Question, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 from views_runs.texts import printable
 
@@ -140,7 +141,8 @@ class Models:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
         self.connection.add_function(compare_time, 3)
         self.connection.add_function(compare_large, 4)
-        sql, parameters = question
+        self.connection.add_function(rank_large, 2)
+        sql, parameters = question.sql, question.parameters
         try:
             rows = self.connection.rows(f"{SELECT} {sql}", parameters)
         except StorageError as error:

@@ -20,6 +20,8 @@ class Listing(NamedTuple):
     names: list[str] | None
     #: The message if there are none.
     if_empty: str
+    #: The columns to show, as in ``name,mse``, or ``+mse`` for one more; empty for the usual ones.
+    columns: str = ""
 
 
 #: How two models differ: each row has a ``field`` and its two ``values``.

@@ -5,7 +5,7 @@ To add a view, register a function that prints the value; unless it is a record 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import date, datetime
 from functools import partial, singledispatch
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, chop_cells
 from rich.filesize import decimal as size
 
+from views_runs.conditions import Field
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
+from views_runs.query import parse_field
 from views_runs.records import Backup, Damage, Event, Lifetime, ModelRecord
 from views_runs.rendering import console, values
 from views_runs.rendering.console import local_time, show_lines, show_message, text
@@ -61,13 +63,13 @@ def show_json(value: Any) -> None:
         value = value._asdict()
     elif isinstance(value, tuple):
         value = value[0]
-    shown = to_json(value)
+    # All characters that are escaped are inside strings.
+    shown = _escape_unless(str.isprintable, to_json(value))
     try:
         shown.encode(console.stream().encoding or "ascii")
     except UnicodeEncodeError:
         shown = _escape_unless(str.isascii, shown)
-    # All of these are inside strings.
-    console.write(_escape_unless(str.isprintable, shown))
+    console.write(shown)
 
 
 def to_json(value: Any) -> str:
@@ -124,21 +126,25 @@ def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
     return text(fields[0].name, first)
 
 
-#: The columns of a list: each title, and the function that makes a cell.
-COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
+Columns = dict[str, Callable[[ModelRecord], str]]
+
+#: The usual columns of a list: each title, and the function that makes a cell.
+COLUMNS: Columns = {
     "name": lambda record: printable(record.name),
     "version": lambda record: str(record.version),
+    "alias": lambda record: " ".join(record.aliases),
     **{
         title: partial(field_cell, [field for field in KNOWN_FIELDS.values() if field.column == title])
         for title in dict.fromkeys(field.column for field in KNOWN_FIELDS.values())
         if title
     },
+    "type": lambda record: printable((record.type or "").rpartition(".")[2]),
     "size": lambda record: size(record.size),
     "stored": lambda record: local_time(record.stored_at),
 }
 
 #: The columns that a narrow terminal hides last; the first is never hidden.
-KEPT = ("name", "version", "stored", "size", "run", "author", "training period", "level of analysis", "trained")
+KEPT = ("name", "version", "alias", "stored", "size", "run", "author", "outcome", "training period", "type")
 
 
 @show_text.register
@@ -152,33 +158,76 @@ def show_listing(listing: values.Listing) -> None:
     elif not listing.records:
         show_message(listing.if_empty)
     else:
-        cells = {title: [cell(record) for record in listing.records] for title, cell in COLUMNS.items()}
-        room = get_terminal_size().columns if console.stream().isatty() else console.UNLIMITED
-        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room)
+        usual, asked = choose_columns(listing.columns)
+        cells = {title: [cell(record) for record in listing.records] for title, cell in (usual | asked).items()}
+        if "alias" not in asked and not any(cells.get("alias", ())):
+            cells.pop("alias", None)
+        is_terminal = console.stream().isatty()
+        room = get_terminal_size().columns if is_terminal else console.UNLIMITED
+        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room, asked)
         console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
-        if len(widths) < len(COLUMNS):
+        for title in asked:
+            if not any(cells[title]) and title not in COLUMNS:
+                show_message(f"No model in this list has a field {title!r}.")
+        if is_terminal:
+            show_message(f"{count(listing.records)}, {size(sum(record.size for record in listing.records))}")
+        if len(widths) < len(cells):
             show_message("Some columns are hidden; use a wider terminal, `views-runs model inspect NAME` or --json.")
 
 
-def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
-    """Return the widths of the columns that fit; a name that still does not fit is folded.
+def choose_columns(columns: str) -> tuple[Columns, Columns]:
+    """Return the usual columns to show, and those that were asked for, by title.
+
+    >>> [[*titles] for titles in choose_columns("name,tuned.depth")], [*choose_columns("+mse")[1]]
+    ([[], ['name', 'tuned.depth']], ['mse'])
+    """
+    if not columns:
+        return COLUMNS, {}
+    names = [name.strip().removeprefix("+") for name in columns.split(",")]
+    asked = {printable(name): COLUMNS.get(name) or partial(value_cell, parse_field(name)) for name in names}
+    return (COLUMNS if columns.startswith("+") else {}), asked
+
+
+def value_cell(field: Field, record: ModelRecord) -> str:
+    """Return the cell of any field that a condition can ask for."""
+    if field.own:
+        return recorded_text(str(field), getattr(record, str(field)))
+    return text(str(field), field.value_in(record.metadata or {}))
+
+
+def count(records: Sequence[ModelRecord]) -> str:
+    """Return the number of models, or of versions if there are several of one model, in words."""
+    if len({record.name for record in records}) < len(records):
+        return versions(len(records))
+    return "1 model" if len(records) == 1 else f"{len(records):,} models"
+
+
+def fit(widths: Mapping[str, int], room: int, asked: Container[str] = ()) -> dict[str, int]:
+    """Return the widths of the columns that fit; if the first is the name, and still does not fit, it is folded.
 
     >>> fit({"name": 40, "version": 7, "size": 6}, 50), fit({"name": 40, "version": 7, "size": 6}, 40)
     ({'name': 33, 'version': 7, 'size': 6}, {'name': 31, 'version': 7})
     """
-    kept = {**widths, "name": min(widths["name"], NAME_WIDTH)}
-    _, *dispensable = sorted(widths, key=lambda title: KEPT.index(title) if title in KEPT else len(KEPT))
+    kept = dict(widths)
+    is_folded = next(iter(kept)) == "name"
+    if is_folded:
+        kept["name"] = min(widths["name"], NAME_WIDTH)
+    dispensable = [title for title in widths if title != "name" and title not in asked]
+    dispensable.sort(key=lambda title: KEPT.index(title) if title in KEPT else len(KEPT))
     while dispensable and sum(kept.values()) + GAP * (len(kept) - 1) > room:
         del kept[dispensable.pop()]
+    if not is_folded:
+        return kept
     others = sum(kept.values()) - kept["name"] + GAP * (len(kept) - 1)
     return {**kept, "name": max(1, min(widths["name"], room - others))}
 
 
 def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
-    """Return a row as a line, or as several if its name is folded; numbers are right-aligned."""
+    """Return a row as a line, or as several if its first cell is folded; numbers are right-aligned."""
     name, *others = row
-    first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
+    room = next(iter(widths.values()))
+    first, *more = chop_cells(name, room) if cell_len(name) > room else [name]
     padded = []
     for cell, (title, width) in zip([first, *others], widths.items()):
         space = " " * (width - cell_len(cell))
