@@ -50,6 +50,7 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreReadOnlyError",
+    "UnsafeShareError",
     "UntrustedModelError",
     "UploadError",
     "UploadLostError",

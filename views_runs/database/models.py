@@ -181,6 +181,8 @@ class Models:
 
     def refuse(self, entry: Entry) -> None:
         """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
+        if self._connection.refusal:
+            raise self._connection.refusal
         required = self._connection.rows(REQUIRED)
         row = self._connection.row(FIND, Reference(entry.name))
         if required:
