@@ -54,6 +54,7 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreReadOnlyError",
+    "UnsafeShareError",
     "UntrustedModelError",
     "UploadError",
     "UploadLostError",

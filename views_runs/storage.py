@@ -79,6 +79,8 @@ class Storage:
             ``VIEWS_RUNS_TRUSTED_ONLY=1`` has the same effect.
         allow_open_permissions: also fetch from a store that everyone on the system can write to. Setting
             ``VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` has the same effect.
+        allow_unsafe_share: also write to an SMB share that is mounted with ``nobrl``; models are lost if another
+            computer uses the file. Setting ``VIEWS_RUNS_ALLOW_UNSAFE_SHARE=1`` has the same effect.
         must_exist: treat a missing file as an error rather than as an empty store, except for the default store and
             when storing.
 
@@ -102,6 +104,7 @@ class Storage:
         timeout: float = 120.0,
         trusted: bool = False,
         allow_open_permissions: bool = False,
+        allow_unsafe_share: bool = False,
         must_exist: bool = False,
     ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
@@ -112,6 +115,7 @@ class Storage:
         #: Whether every fetch is restricted to the user's own list.
         self.trusted = trusted or _is_asked_for("VIEWS_RUNS_TRUSTED_ONLY")
         self._allows_open_permissions = allow_open_permissions or _is_asked_for("VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS")
+        self._allows_unsafe_share = allow_unsafe_share or _is_asked_for("VIEWS_RUNS_ALLOW_UNSAFE_SHARE")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
@@ -1002,6 +1006,7 @@ class Storage:
 
         Raises:
             BackupError: the file exists, cannot be written, or is the store itself.
+            UnsafeShareError: the file would be on an SMB share.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -1014,6 +1019,7 @@ class Storage:
 
         with self._open("back up the store") as database:
             target = files.choose_target(file, self.path.name, self.path, BackupError).absolute()
+            database.refuse_unsafe_share(target)
             selection = verification.select_models(database.connection, ())
             counter = _Counter(2 * verification.add_sizes(selection), progress)
             return backup.back_up(database.connection, selection, target, counter.add)
@@ -1073,6 +1079,7 @@ class Storage:
             lenient=lenient and not self._must_exist,
             is_default=self._is_default,
             why=why,
+            allow_unsafe_share=self._allows_unsafe_share,
         )
 
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:

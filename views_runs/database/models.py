@@ -213,6 +213,8 @@ class Models:
 
     def refuse(self, entry: Entry) -> None:
         """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
+        if self.connection.refusal:
+            raise self.connection.refusal
         required = self.connection.rows(REQUIRED)
         row = self.connection.row(FIND, Reference(entry.name))
         if required:
