@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-from views_runs import signals
+from views_runs import filesystems, signals
 from views_runs.database import schema, uploads
 from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
 from views_runs.database.models import Models
@@ -150,7 +150,7 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         )
     refuse_foreign_wal(path, timeout)
     journal = companion(path, "-journal") if create else path
-    if str(path).startswith("\\\\"):
+    if os.name == "nt":
         _warn_of_share(path)
     connection = Connection(path, timeout, "rwc" if create else "rw")
     try:
@@ -186,7 +186,8 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
 
 @cache
 def _warn_of_share(path: Path) -> None:
-    log.warning("%s is on a Windows share: stores on these were not tested, and may lose models", path)
+    if filesystems.is_share(path):
+        log.warning("%s is on a network drive: stores on Windows shares were not tested, and may lose models", path)
 
 
 def get_status(path: Path) -> os.stat_result | None:

@@ -114,7 +114,8 @@ def check_backups(path: Path) -> Iterator[Finding]:
             advice = "The next backup to this folder removes it"
             yield Finding("backups", "warning", f"{file} was left by a backup that was killed", advice)
         else:
-            text = f"{file} belongs to a backup that is still running, or was killed on another computer"
+            elsewhere = " on another computer" if owners.kernel() else ""
+            text = f"{file} belongs to a backup that is still running, or was killed{elsewhere}"
             yield Finding("backups", "ok", text, "Delete it if no backup is running")
 
 
@@ -166,16 +167,12 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     for state, text, advice in filesystems.assess_folders(path):
         yield Finding("file system", state, text, advice)
     mount = filesystems.find_mount(path)
-    if mount is None and str(path).startswith("\\\\"):
-        text = "a Windows share: stores on these were not tested, and may lose models"
-        advice = "Keep the store on a local disk, or on a share that speaks NFS 4.2"
-        yield Finding("file system", "warning", text, advice)
-        return
     if mount is None:
         advice = "If this is a network share, run `views-runs model doctor --peer` on two computers"
-        yield Finding("file system", "warning", "the file system type is unknown on this platform", advice)
+        yield Finding("file system", "warning", "the file system type cannot be determined", advice)
         return
-    about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
+    origin = f" from {mount.source} ({','.join(mount.options)})" if mount.source != mount.point else ""
+    about = f"{mount.kind} at {mount.point}{origin}"
     for state, text, advice in filesystems.assess(mount):
         yield Finding("file system", state, f"{about}: {text}", advice)
 
