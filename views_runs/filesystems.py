@@ -139,14 +139,12 @@ def _find_drive(path: Path) -> Mount | None:
     """Return the drive of Windows that a path is on."""
     import ctypes
 
-    kernel, drive = ctypes.WinDLL("kernel32"), path.absolute().anchor  # type: ignore[attr-defined, unused-ignore]
-    # Windows waits long for the server of a share that is not there, so it is not asked about shares.
-    if is_unc(drive) or kernel.GetDriveTypeW(drive) == DRIVE_REMOTE:
+    drive, system = path.absolute().anchor, ctypes.create_unicode_buffer(MAX_PATH)
+    if is_share(path):
         return Mount(SHARE, drive, drive, ())
-    system = ctypes.create_unicode_buffer(MAX_PATH)
-    if not kernel.GetVolumeInformationW(drive, None, 0, None, None, None, system, MAX_PATH):
-        return None
-    return Mount(system.value.lower(), drive, drive, ())
+    volume = ctypes.WinDLL("kernel32").GetVolumeInformationW  # type: ignore[attr-defined, unused-ignore]
+    found = volume(drive, None, 0, None, None, None, system, MAX_PATH)
+    return Mount(system.value.lower(), drive, drive, ()) if found else None
 
 
 def is_unc(path: str | Path) -> bool:
@@ -159,16 +157,21 @@ def is_unc(path: str | Path) -> bool:
 
 
 def is_share(path: Path) -> bool:
-    """Return whether a path is on a network drive of Windows."""
-    mount = find_mount(path) if sys.platform == "win32" else None
-    return mount is not None and mount.kind == SHARE
+    """Return whether a path of Windows is on a share, by its server's name or as a network drive."""
+    import ctypes
+
+    # Windows waits long for a server that is not there, so it is not asked about shares that are named.
+    drive = path.absolute().anchor
+    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+    return is_unc(drive) or kernel.GetDriveTypeW(drive) == DRIVE_REMOTE
 
 
 def has_modes(path: Path) -> bool:
     """Return whether mode bits show who can write to a path."""
+    if os.name != "posix":
+        return False
     mount = find_mount(path)
-    hidden = mount and (mount.kind in WITHOUT_MODES or WITHOUT_OWNERS in mount.options)
-    return os.name == "posix" and not hidden
+    return not mount or not (mount.kind in WITHOUT_MODES or WITHOUT_OWNERS in mount.options)
 
 
 def assess_folders(path: Path) -> Iterator[Assessment]:

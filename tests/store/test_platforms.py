@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.machine import need
 from tests.support.stores import start_storing
-from views_runs import Finding, Storage, filesystems
+from views_runs import DownloadError, Finding, Storage, files, filesystems
 from views_runs.cli import main
 from views_runs.database import database, locks, owners, uploads
 from views_runs.database.connection import SETTINGS, format_uri
@@ -83,6 +83,19 @@ def test_uris_of_windows(path: str, uri: str) -> None:
 def test_names_of_devices(name: str, file: str) -> None:
     """A file of such a name is a device in every folder of Windows."""
     assert file_name(name) == file
+
+
+def test_the_journal_of_windows_is_not_replaced(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A path can have several forms there, of which SQLite takes the one that was given."""
+    need(os.name == "posix", "Wine makes no links")
+    store.store("m", 1)
+    link = store.path.parent / "short"
+    link.symlink_to(store.path.parent)
+    monkeypatch.setattr(files, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+    assert files.companion(link / "models.db", "-journal") == link / "models.db-journal"
+    for folder in (store.path.parent, link):
+        with pytest.raises(DownloadError, match="this is the store itself"):
+            Storage(link / "models.db").download("m", folder / "models.db-journal", overwrite=True)
 
 
 def test_arguments_are_not_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -224,6 +237,7 @@ def test_a_share_is_warned_of(
     Storage(tmp_path / "models.db").store("m", 1)
     monkeypatch.setattr(filesystems, "sys", SimpleNamespace(platform="win32"))
     monkeypatch.setattr(filesystems, "_find_drive", lambda path: Mount(SHARE, "Z:\\", "Z:\\", ()))
+    monkeypatch.setattr(filesystems, "is_share", lambda path: True)
     monkeypatch.setattr(database, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
     for _ in range(2):
         Storage(tmp_path / "models.db").list()

@@ -115,7 +115,7 @@ class Database:
 
     def _handle_missing(self) -> None:
         # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
-        folder = Path(os.path.realpath(self.path)).parent
+        folder = companion(self.path, "").parent
         status = get_status(folder)
         if not self._is_default and (status is None or not stat.S_ISDIR(status.st_mode)):
             advice = "Check the path, and that the share is mounted"
