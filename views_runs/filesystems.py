@@ -47,7 +47,7 @@ Assessment = tuple[str, str, str]
 _PEER = "Run `views-runs model doctor --peer` on two computers at the same time before you rely on it"
 _MEMORY = ("warning", "in memory: the store is lost when this computer restarts", "Keep the store on a disk")
 _NO_LOCKS = ("failure", "it does not lock files between computers", "Use NFS version 4")
-_PORTABLE = ("warning", "not tested; unplugging such a disk in use can damage it", "Eject the disk before you unplug it")
+_PORTABLE = ("warning", "not tested; unplugging such a disk in use can damage it", "Eject it before you unplug it")
 _SHARE = (
     "warning",
     "stores on Windows shares were not tested, and may lose models",

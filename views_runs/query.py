@@ -403,7 +403,9 @@ class _Parser:
 
     def condition(self) -> Condition:
         self.skip()
-        lacks = self.take("!")
+        # A space after it keeps bash from reading it as an event of its history, which it does in double quotes too.
+        if lacks := self.take("!"):
+            self.skip()
         field = self.field()
         self.skip()
         if self.place == len(self.text):

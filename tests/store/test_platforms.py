@@ -190,7 +190,7 @@ def test_a_volume_without_owners(
     assert finding.text.startswith("on exfat with ownership ignored (noowners), mode bits do not show")
     assert "Everyone who uses this computer can write to it" in finding.advice
     [finding] = doctor.check_file_system(store.path)
-    assert finding.state == "warning" and finding.advice == "Eject the disk before you unplug it"
+    assert finding.state == "warning" and finding.advice == "Eject it before you unplug it"
 
 
 def test_nfs_on_a_mac(monkeypatch: pytest.MonkeyPatch) -> None:

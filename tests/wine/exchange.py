@@ -10,7 +10,12 @@ from views_runs.database import database
 #: More than a part, the same on both systems.
 LARGE = bytes(range(256)) * 12_000
 
-METADATA = {"author": "Žofie", "train_end": 480, "training_date": datetime(2026, 11, 23, 14, 13, 19, 946809), "é": [1.5]}
+METADATA = {
+    "author": "Žofie",
+    "train_end": 480,
+    "training_date": datetime(2026, 11, 23, 14, 13, 19, 946809),
+    "é": [1.5],
+}
 
 #: In the header: how often the file was changed, and by which SQLite.
 VARYING = [slice(24, 28), slice(92, 100)]

@@ -40,12 +40,12 @@ def list_models(storage: "views_runs.Storage", quiet: bool, where: Sequence[str]
     those that lack it. A VALUE is a number, true or false, a date, a time, a month (for train_start and train_end) or
     text; quote text that looks like something else. A dot leads into nested metadata. size, stored_at, stored_by,
     version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
-    conditions in single quotes to protect them from the shell. See also `views-runs model guide conditions`.
+    conditions in double quotes, which every shell knows. See also `views-runs model guide conditions`.
 
     \b
     Examples:
       views-runs model list --author me --run-id 2026-11
-      views-runs model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
+      views-runs model list "fatalities*" --where "train_end >= 2019-12" --where "size > 100MB"
       views-runs model list --since 2026-11-01 --sort -train_end --limit 20
     """
     unreadable: list[views_runs.Damage] = []
