@@ -1,12 +1,15 @@
 """The main job on Windows: store, find, fetch, the command line, unusual paths, open files, and several processes."""
 
 import os
+import random
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 from views_runs import DownloadError, InvalidPathError, Storage, StoreNotFoundError
+from views_runs.database import database
+from views_runs.files import companion
 
 LARGE = os.urandom(3_000_000)
 
@@ -127,20 +130,49 @@ def at_once(store: Storage) -> None:
 
 
 def kill_some(store: Storage) -> None:
-    """Kill processes that store; what they acknowledged is there, and doctor says why the rest stays for a while."""
-    acknowledged = []
+    """Kill processes that store while another does; what they acknowledged is there, and doctor says what stays."""
+    beside, acknowledged = start(store, "dan", 60), list[str]()
     for number in range(KILLS):
         process = start(store, f"cid{number}", 1000)
         assert process.stdout
         acknowledged += [process.stdout.readline().strip() for _ in range(4 + number)]
+        time.sleep(random.uniform(0, 0.1))
         process.kill()
         acknowledged += process.communicate()[0].split()
-    found = count_found(store, acknowledged)
-    print(f"{KILLS} killed: {len(acknowledged)} acknowledged, {found} there")
-    assert len(acknowledged) == found >= KILLS * 4
+    others = beside.communicate()[0].split()
+    found = count_found(store, acknowledged), count_found(store, others)
+    print(f"{KILLS} killed: {len(acknowledged)} acknowledged, {found[0]} there; beside them {len(others)}, {found[1]}")
+    assert (len(acknowledged), len(others)) == found and found[0] >= KILLS * 4 and found[1] == 60
     assert store.verify().damaged == ()
     left = [one.text for one in store.doctor() if one.topic == "stores under way"]
     assert all("cannot be determined on Windows and macOS" in text for text in left), left
+
+
+#: Fills a journal, changes the file, and ends before the transaction does.
+DIE = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.executescript("PRAGMA journal_mode = PERSIST; PRAGMA cache_size = 1; BEGIN")
+for number in range(9):
+    connection.execute("INSERT INTO required_fields VALUES (?)", (f"{number}" + "x" * 30_000,))
+os.kill(os.getpid(), 9)
+"""
+
+
+def roll_back(store: Storage) -> None:
+    """Nobody can remove a killed process's journal while another connection has it open, and that one rolls it back."""
+    with database.connect(store.path, 10) as connection:
+        # This opens the journal; on Windows, SQLite keeps it open.
+        with connection.transaction():
+            connection.change("DELETE FROM required_fields")
+        subprocess.run([sys.executable, "-c", DIE, str(store.path)])
+        assert database.is_hot(companion(store.path, "-journal"))
+        line = [sys.executable, "-m", "views_runs", "model", "--store", str(store.path), "list", "-q", "small"]
+        other = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(2)
+        assert other.poll() is None and connection.value("SELECT count(*) FROM required_fields") == 0
+        assert other.communicate() == ("small\n", ""), other
+    assert store.required() == [] and store.verify().damaged == ()
 
 
 def main() -> None:
@@ -155,6 +187,7 @@ def main() -> None:
     open_files(store)
     at_once(store)
     kill_some(store)
+    roll_back(store)
     unusual_paths()
     if prefix := os.environ.get("WINEPREFIX"):
         a_share(prefix)

@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import stat
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import TracebackType
 
 from views_runs import filesystems, signals
 from views_runs.database import schema, uploads
-from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
+from views_runs.database.connection import JOURNAL_SIZE, POLL, SETTINGS, Connection
 from views_runs.database.models import Models
 from views_runs.exceptions import (
     InvalidPathError,
@@ -26,6 +27,12 @@ from views_runs.files import companion, sync
 from views_runs.records import Reference
 
 log = logging.getLogger("views_runs")
+
+#: The first bytes of a journal whose transaction has begun to change the file.
+HOT = bytes.fromhex("d9d505f920a163d7")
+
+#: Seconds to wait on Windows for others to roll back a change; they do so at their next statement.
+ROLLBACK_PATIENCE = 5.0
 
 
 class Database:
@@ -154,6 +161,8 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         _warn_of_share(path)
     connection = Connection(path, timeout, "rwc" if create else "rw")
     try:
+        if os.name == "nt":
+            _wait_for_rollback(connection)
         with connection.snapshot():
             application = connection.value("PRAGMA application_id")
             version = connection.value("PRAGMA user_version")
@@ -182,6 +191,27 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         connection.close()
         raise
     return connection
+
+
+def is_hot(journal: Path) -> bool:
+    """Return whether a journal contains changes that must be rolled back, unless a process is still writing."""
+    try:
+        with journal.open("rb") as file:
+            return file.read(len(HOT)) == HOT
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for_rollback(connection: Connection) -> None:
+    """On Windows, wait until what a killed process left half-written is rolled back, if others have its journal open.
+
+    A new connection rolls it back by removing the journal, which Windows refuses as long as that is open. Those who
+    have it open roll it back without removing it, at their next statement.
+    """
+    journal, until = companion(connection.path, "-journal"), time.monotonic() + ROLLBACK_PATIENCE
+    with suppress(OSError):
+        while is_hot(journal) and not connection.glance("PRAGMA schema_version") and time.monotonic() < until:
+            time.sleep(POLL[1])
 
 
 @cache

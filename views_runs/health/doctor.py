@@ -20,9 +20,6 @@ from views_runs.version import __version__
 #: Seconds to wait for a lock; a diagnosis should not take long.
 TIMEOUT = 2.0
 
-#: The first bytes of a journal whose transaction has begun to change the file.
-HOT = bytes.fromhex("d9d505f920a163d7")
-
 #: Free bytes on the disk below which operations will soon fail.
 LOW_SPACE = 16_000_000
 
@@ -123,7 +120,7 @@ def check_journal(path: Path) -> Finding:
     """Report the file's journal mode, and the state of its journal."""
     database.refuse_foreign_wal(path, TIMEOUT)
     journal = companion(path, "-journal")
-    was_hot = is_hot(journal)
+    was_hot = database.is_hot(journal)
     # Not `database.connect`, which sets the mode.
     with Connection(path, TIMEOUT) as connection:
         mode = connection.value("PRAGMA journal_mode")
@@ -131,7 +128,7 @@ def check_journal(path: Path) -> Finding:
         trouble = f"another program has set journal_mode to {mode}, which can lose data on a share"
         command = f"sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'"
         return Finding("journal", "failure", trouble, f"When nobody has the store open, run `{command}`")
-    if was_hot and is_hot(journal):
+    if was_hot and database.is_hot(journal):
         state = "a process is writing"
     elif was_hot:
         state = "a process was killed while writing; its unfinished change has been rolled back"
@@ -140,15 +137,6 @@ def check_journal(path: Path) -> Finding:
     else:
         state = "none at the moment; the next store creates it"
     return Finding("journal", "ok", f"rollback journal: {state}")
-
-
-def is_hot(journal: Path) -> bool:
-    """Return whether a journal contains changes that must be rolled back, unless a process is still writing."""
-    try:
-        with journal.open("rb") as file:
-            return file.read(len(HOT)) == HOT
-    except FileNotFoundError:
-        return False
 
 
 def check_space(path: Path) -> Iterator[Finding]:
