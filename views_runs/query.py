@@ -340,7 +340,9 @@ class _Parser:
         return found
 
     def comparison(self) -> Condition | Compound:
-        lacks = self.take("!")
+        # A space after it keeps bash from reading it as an event of its history, which it does in double quotes too.
+        if lacks := self.take("!"):
+            self.skip()
         field = self.field()
         self.skip()
         if self.ends():

@@ -1123,9 +1123,13 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
         raise InvalidPathError("a store is a file and cannot be in memory", "Use a file in a temporary folder")
     # Symbolic links are not resolved here: SQLite resolves them, and messages should show the path that was given.
     try:
-        return Path(os.path.abspath(os.path.expanduser(text)))
+        made = Path(os.path.abspath(os.path.expanduser(text)))
     except OSError as error:
         raise InvalidPathError(f"{text!r} is relative to a folder that no longer exists ({error.strerror})") from error
+    if not made.is_absolute():
+        # On Windows, a server without a share.
+        raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file in a folder")
+    return made
 
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:

@@ -61,6 +61,7 @@ def models(store: Storage, template: Storage) -> Storage:
         ("author>ines", "boosted"),
         ("author", "ridge boosted forest"),
         ("!author", "bare odd"),
+        ("! author", "bare odd"),
         ("run_id=2026-11", "forest"),
         ("run_id=007", "boosted"),
         ("run_id=7", ""),

@@ -41,7 +41,7 @@ def upload(
     \b
     Examples:
       views-runs model upload forest.pickle --author me --train-end 2019-12
-      views-runs model upload forest.pickle my-model --set note='of 2019'
+      views-runs model upload forest.pickle my-model --set "note=of 2019"
     """
     more = click.get_current_context().args
     if name is not None and os.path.isfile(name):
