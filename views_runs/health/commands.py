@@ -57,7 +57,7 @@ def load(distribution: metadata.Distribution, file: Path) -> Callable[..., Any]:
     except Exception as error:
         signals.let_through(error)
         trouble = f"viewser {distribution.version} cannot be imported: {type(error).__name__}: {error}"
-        advice = f"Run `{shell_line(sys.executable)} -P -c 'import viewser.cli'` to see where it fails"
+        advice = f"Run `{shell_line(sys.executable, '-P', '-c', 'import viewser.cli')}` to see where it fails"
         raise StorageError(trouble, advice).locate(path=file) from error
     return command
 
