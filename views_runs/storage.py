@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -52,7 +51,7 @@ from views_runs.records import (
     combine,
     encode,
 )
-from views_runs.texts import escape_record, printable
+from views_runs.texts import escape_record, printable, shell_line
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -348,7 +347,7 @@ class Storage:
                 permissions.refuse_open(self.path)
             # The store's writers choose the name, and users may paste this line into a shell.
             line = ["views-runs", "model", "--store", str(self.path), "trust", "--", f"{row.name}:{row.version}"]
-            return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shlex.join(line))
+            return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shell_line(*line))
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
         """Return a stored model; an older name for `fetch`."""

@@ -4,6 +4,7 @@ import errno
 import json
 import logging
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path, PureWindowsPath
@@ -14,13 +15,14 @@ import pytest
 
 from tests.support.machine import need
 from tests.support.stores import start_storing
-from views_runs import DownloadError, Finding, Storage, files, filesystems
-from views_runs.cli import main
+from views_runs import DownloadError, Finding, Storage, files, filesystems, texts
+from views_runs.cli import main, move
 from views_runs.database import database, locks, owners, uploads
 from views_runs.database.connection import SETTINGS, format_uri
 from views_runs.filesystems import SHARE, Mount, find_mount, has_modes, is_unc
 from views_runs.health import doctor, permissions
 from views_runs.names import file_name
+from views_runs.texts import shell_line
 
 #: The modules that Windows does not have.
 MISSING = ("fcntl", "grp", "pty", "pwd", "resource", "termios", "tty")
@@ -120,6 +122,39 @@ def test_a_synchronised_folder_is_reported_on_every_system(tmp_path: Path, monke
 def test_a_commit_reaches_the_disk_of_a_mac() -> None:
     """Elsewhere SQLite ignores the setting."""
     assert "PRAGMA fullfsync = ON;" in SETTINGS
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("forest:1", "forest:1"),
+        ("C:\\Program Files\\models.db", '"C:\\Program Files\\models.db"'),
+        ("numpy<2", '"numpy<2"'),
+        ("", '""'),
+        ("a & calc", '"a & calc"'),
+        ("a' & calc", "..."),
+        ("$(calc)", "..."),
+        ("`calc`", "..."),
+        ("%PATH%", "..."),
+        ('a" & calc & "', "..."),
+        ("a\u201d; calc; \u201c", "..."),
+        ("a\ncalc", "..."),
+    ],
+)
+def test_lines_for_the_shells_of_windows(monkeypatch: pytest.MonkeyPatch, word: str, line: str) -> None:
+    """What cmd or PowerShell would run is left out; the rest is in double quotes, which both know."""
+    monkeypatch.setattr(texts, "os", SimpleNamespace(name="nt"))
+    assert shell_line("inspect", word) == f"inspect {line}"
+    monkeypatch.setattr(texts, "os", SimpleNamespace(name="posix"))
+    assert shell_line("inspect", word) == shlex.join(["inspect", word])
+
+
+def test_a_loop_for_powershell(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives upload several files is shown a line that works."""
+    for module in (texts, move):
+        monkeypatch.setattr(module, "os", SimpleNamespace(name="nt"))
+    shown = move.format_loop("upload", "file", ["a.pickle", "b 2.pickle"])
+    assert shown == '"a.pickle", "b 2.pickle" | ForEach-Object { views-runs model upload $_ }'
 
 
 #: What the command `mount` prints on a Mac, with a disk image at /Volumes/image, a stick, and two shares.

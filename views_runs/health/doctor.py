@@ -1,7 +1,6 @@
 """Diagnose a store file and the file system it is on."""
 
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,7 +13,7 @@ from views_runs.exceptions import InvalidPathError, StorageError, StoreBusyError
 from views_runs.files import TEMPORARY, companion
 from views_runs.health import peer, permissions
 from views_runs.records import Decided, Encounter, Finding
-from views_runs.texts import printable
+from views_runs.texts import printable, shell_line
 from views_runs.version import __version__
 
 #: Seconds to wait for a lock; a diagnosis should not take long.
@@ -126,7 +125,7 @@ def check_journal(path: Path) -> Finding:
         mode = connection.value("PRAGMA journal_mode")
     if mode in ("wal", "off", "memory"):
         trouble = f"another program has set journal_mode to {mode}, which can lose data on a share"
-        command = f"sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'"
+        command = shell_line("sqlite3", str(path), "PRAGMA journal_mode = DELETE")
         return Finding("journal", "failure", trouble, f"When nobody has the store open, run `{command}`")
     if was_hot and database.is_hot(journal):
         state = "a process is writing"
