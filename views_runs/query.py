@@ -330,7 +330,7 @@ class _Parser:
         start = self.place
         if not (negated := self.take_word("not")) and not self.take("("):
             return self.comparison()
-        self.depth += 1
+        self.depth, self.cut = self.depth + 1, ""
         if self.depth > MAX_NESTED:
             self.fail(f"more than {MAX_NESTED} ( or not inside one another", start)
         found = Compound("not", (self.single(),)) if negated else self.joined("or")
