@@ -82,7 +82,7 @@ class Database:
         self._change = create or change
         self._lenient = lenient
         self._is_default = is_default
-        self._why = check_why(why)
+        self._why = None if why is None else check_why(why)
         self._allow_unsafe_share = allow_unsafe_share
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
