@@ -219,7 +219,7 @@ class Models:
     def refuse(self, entry: Entry) -> None:
         """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
         if self.connection.refusal:
-            raise self.connection.refusal
+            raise self.connection.refusal.with_traceback(None)
         required = self.connection.rows(REQUIRED)
         row = self.connection.row(FIND, Reference(entry.name))
         if required:
