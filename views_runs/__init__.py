@@ -14,25 +14,29 @@ if TYPE_CHECKING:
     from views_runs import operations, run, run_result, storage, validation
     from views_runs.metadata import Metadata, ModelMetadata, month
     from views_runs.pickles.loadability import Verdict
-    from views_runs.records import Backup, Damage, Finding, ModelRecord, Obtained, Verification
+    from views_runs.records import Backup, Damage, Event, Finding, Lifetime, ModelRecord, Obtained, Verification
     from views_runs.run import ViewsRun
     from views_runs.storage import Storage
 
 __all__ = [
+    "AliasNotFoundError",
     "Backup",
     "BackupError",
     "CorruptModelError",
     "Damage",
     "DigestMismatchError",
     "DownloadError",
+    "Event",
     "Finding",
     "InvalidMetadataError",
     "InvalidNameError",
     "InvalidPathError",
+    "Lifetime",
     "Metadata",
     "MetadataExistsError",
     "MetadataNotFoundError",
     "ModelExistsError",
+    "ModelInUseError",
     "ModelLoadError",
     "ModelMetadata",
     "ModelNotFoundError",
@@ -50,6 +54,7 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreReadOnlyError",
+    "UnsafeShareError",
     "UntrustedModelError",
     "UploadError",
     "UploadLostError",

@@ -17,7 +17,18 @@ from typing import Any, NamedTuple
 from views_runs.metadata import TEXT, TIME, Kind
 
 #: SQL for whether a row of ``models`` is the current version.
-CURRENT = "models.version = (SELECT max(version) FROM models AS newest WHERE newest.name = models.name)"
+CURRENT = """models.version = ifnull(
+    (
+        SELECT pointed.version FROM restored JOIN models AS pointed ON pointed.id = restored.version
+        WHERE restored.name = models.name AND pointed.name = models.name AND restored.highest >= (
+            SELECT max(version) FROM models AS newest WHERE newest.name = models.name
+        )
+    ),
+    (SELECT max(version) FROM models AS newest WHERE newest.name = models.name)
+)"""
+
+#: SQL for whether a row has an alias.
+HAS_ALIAS = "EXISTS (SELECT 1 FROM aliases WHERE aliases.version = models.id AND alias = {})"
 
 NUMBER = Kind("a number", lambda value: type(value) in (int, float))
 SIZE = Kind("a number of bytes, as in 100MB", NUMBER.accepts)
@@ -61,6 +72,12 @@ OWN_FIELDS = {
     "stored_at": OwnField(TIME, "'text'", "models.stored_at"),
     "stored_by": OwnField(TEXT, "'text'", "models.stored_by"),
     "size": OwnField(SIZE, "'integer'", "models.size"),
+    "alias": OwnField(
+        TEXT,
+        "(SELECT 'text' FROM aliases WHERE aliases.version = models.id)",
+        "(SELECT min(alias) FROM aliases WHERE aliases.version = models.id)",
+        "(SELECT 'text' AS type, alias AS value FROM aliases WHERE aliases.version = models.id)",
+    ),
     "type": OwnField(TEXT, "json_type(models.environment, '$.type')", "(models.environment ->> '$.type')"),
 }
 
@@ -156,7 +173,7 @@ class Condition(NamedTuple):
             operator = "=" if self.operator == "has" else self.operator
             return f"compare_time({value}, '{operator}', {bind(wanted.isoformat())})"
         # `stored_at` contains strings in UTC, all in the same format; a time without an offset is local.
-        first, last = (_convert_to_utc(moment) for moment in _find_span(wanted.isoformat()))
+        first, last = (convert_to_utc(moment) for moment in find_span(wanted.isoformat()))
         if self.operator == "=":
             return f"{value} BETWEEN {bind(first)} AND {bind(last)}"
         return f"{value} {self.operator} {bind(last if self.operator in ('<=', '>') else first)}"
@@ -199,7 +216,7 @@ def compare_time(stored: Any, operator: str, wanted: str) -> bool:
         moment = datetime.fromisoformat(stored if _DAY.match(stored) else "")
     except (TypeError, ValueError):
         return False
-    first, last = _find_span(wanted)
+    first, last = find_span(wanted)
     if (moment.tzinfo is None) != (first.tzinfo is None):
         moment, first, last = (one.replace(tzinfo=None) for one in (moment, first, last))
     return {
@@ -250,13 +267,13 @@ def _look_up(metadata: Mapping[str, Any], paths: Iterable[Iterable[str]]) -> Any
 
 
 @lru_cache(maxsize=1024)
-def _find_span(wanted: str) -> tuple[datetime, datetime]:
+def find_span(wanted: str) -> tuple[datetime, datetime]:
     """Return the first and last moments of a date, or a datetime twice."""
     first = datetime.fromisoformat(wanted)
     return first, datetime.combine(first, time.max) if _DAY.fullmatch(wanted) else first
 
 
-def _convert_to_utc(moment: datetime) -> str:
+def convert_to_utc(moment: datetime) -> str:
     try:
         moment = moment.astimezone(UTC)
     except (OverflowError, ValueError, OSError):

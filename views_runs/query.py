@@ -21,6 +21,7 @@ from views_runs.conditions import (
     BOOLEAN,
     COMPARABLE,
     CURRENT,
+    HAS_ALIAS,
     NUMBER,
     OWN_FIELDS,
     SIZE,
@@ -29,6 +30,8 @@ from views_runs.conditions import (
     Field,
     Parameters,
     build_order,
+    convert_to_utc,
+    find_span,
     join,
 )
 from views_runs.exceptions import QueryError, StorageError
@@ -90,6 +93,7 @@ class Question(NamedTuple):
         fields: Mapping[str, Any],
         *,
         name: str | None = None,
+        alias: str | None = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -104,16 +108,26 @@ class Question(NamedTuple):
                 conditions.append(Condition(STORED_AT, operator, take(STORED_AT, [bound])))
         every, bind = Compound("and", tuple(conditions)), Parameters()
         pieces = [every.sql(bind) or "TRUE"]
-        if name is not None:
-            pieces.append(f"models.name GLOB {bind(str(name))}")
-        if not all_versions:
-            pieces.append(CURRENT)
+        current = "TRUE" if all_versions else CURRENT
+        if alias is not None:
+            pieces.append(HAS_ALIAS.format(bind(str(alias))))
+            current = "TRUE"
+        pieces.append(current if name is None else _match_name(str(name), current, bind))
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
         key = None if sort is None else parse_field(sort, int(str(sort).startswith("-")))
         order = "" if key is None else build_order(key, str(sort).startswith("-"), bind)
         end = f"ORDER BY {order}models.id DESC LIMIT {bind(-1 if limit is None else min(limit, MAX_INTEGER))}"
         return cls(f"WHERE {join(pieces, 'AND')} {end}", tuple(bind), every.singles(), key)
+
+
+def _match_name(name: str, current: str, bind: Parameters) -> str:
+    """Return SQL for whether a row's name matches a glob, or its name and an alias match ``GLOB@ALIAS``."""
+    matches = f"models.name GLOB {bind(name)} AND {current}"
+    glob, at, alias = name.rpartition("@")
+    if not at:
+        return matches
+    return f"({matches}) OR (models.name GLOB {bind(glob)} AND {HAS_ALIAS.format(bind(alias))})"
 
 
 def parse(text: str) -> Condition | Compound:
@@ -136,6 +150,12 @@ def equal(name: str, value: Any) -> Condition:
     if value is None:
         return Condition(field, "lacks")
     return Condition(field, "=", take(field, value if isinstance(value, list) else [value]))
+
+
+def find_start(bound: datetime | date | str) -> str:
+    """Return the first moment of a date or time, as the store records times."""
+    (moment,) = take(STORED_AT, [bound])
+    return convert_to_utc(find_span(moment.isoformat())[0])
 
 
 def refuse_beyond_limits(error: StorageError) -> None:
@@ -320,7 +340,9 @@ class _Parser:
         return found
 
     def comparison(self) -> Condition | Compound:
-        lacks = self.take("!")
+        # A space after it keeps bash from reading it as an event of its history, which it does in double quotes too.
+        if lacks := self.take("!"):
+            self.skip()
         field = self.field()
         self.skip()
         if self.ends():

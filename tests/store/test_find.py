@@ -61,6 +61,7 @@ def models(store: Storage, template: Storage) -> Storage:
         ("author>ines", "boosted"),
         ("author", "ridge boosted forest"),
         ("!author", "bare odd"),
+        ("! author", "bare odd"),
         ("run_id=2026-11", "forest"),
         ("run_id=007", "boosted"),
         ("run_id=7", ""),
@@ -680,10 +681,11 @@ def test_a_model_without_a_type(models: Storage, tmp_path: Path) -> None:
 
 
 def test_finding_reads_no_pickles(models: Storage, sql: sqlite3.Connection) -> None:
-    """One index has all that conditions, orders and records need; it is the only one beside those of keys."""
+    """One index has all that conditions, orders and records need; it is the only one of `models` beside those of keys."""
     sql.create_function("compare_time", 3, compare_time)
     sql.create_function("rank_large", 2, rank_large)
-    indexes = sql.execute("SELECT name FROM sqlite_schema WHERE type = 'index' AND sql IS NOT NULL").fetchall()
+    named = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'models' AND sql IS NOT NULL"
+    indexes = sql.execute(named).fetchall()
     assert indexes == [("models_record",)]
     where = [*(f"{name}!=1" for name in ("name", "type", "stored_by")), "size>1", "version>1", "stored_at>2026-01-01"]
     where += ["a.é=1", "when>2026-01-01", "author", "not (a.b in (1, x) or steps has 3)", "é has 1"]

@@ -11,7 +11,7 @@ from views_runs.cli.options import MODEL_NAME, field_options
 from views_runs.exceptions import InvalidNameError
 from views_runs.metadata import MONTH, TEXT
 from views_runs.names import check_new_name
-from views_runs.rendering.values import Differences, Listing, Topic
+from views_runs.rendering.values import Differences, History, Listing, Log, Topic
 
 
 @verb(name="list", params=field_options(TEXT, MONTH, multiple=True))
@@ -44,7 +44,7 @@ def list_models(
     number, true or false, a date, a time, a month (for train_start and train_end) or text; quote text that looks like
     something else, or contains " and ", " or " or ")". A dot leads into nested metadata. size, stored_at, stored_by,
     version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
-    conditions in quotes to protect them from the shell. See also `views-runs model guide conditions`.
+    conditions in double quotes, which every shell knows. See also `views-runs model guide conditions`.
 
     \b
     Examples:
@@ -59,7 +59,8 @@ def list_models(
     names = None
     if quiet:
         usable = [one for one in records if has_usable_name(one, unreadable)]
-        names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in usable]
+        short = not options["all_versions"]
+        names = [one.name if short and one.current else str(one.reference) for one in usable]
     return Listing(records, unreadable, names, "" if records else explain_empty(storage, where, options), columns)
 
 
@@ -127,6 +128,34 @@ def diff(storage: "views_runs.Storage", name: str, everything: bool, other: str 
     records = storage.diff(name, other)
     rows = [{"field": field, "values": values} for field, *values in compared(*records, everything)]
     return Differences(rows, *records)
+
+
+@verb()
+@click.argument("name", type=decode)
+def history(storage: "views_runs.Storage", name: str) -> History:
+    """Show the versions of a model, also deleted ones, and what changed from one to the next.
+
+    \b
+    Example:
+      views-runs model history my-model
+    """
+    return History(storage.history(name), name)
+
+
+@verb()
+@click.argument("name", required=False, type=decode)
+@click.option("--since", metavar="TIME", type=decode, help="Only what was done at this time or later.")
+@click.option("--by", metavar="USER", type=decode, help="Only what USER or USER@HOST did; globs are allowed.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show the last N at most.")
+def log(storage: "views_runs.Storage", **options: Any) -> Log:
+    """Show what was done to the store or to a model, by whom and why; the last first.
+
+    \b
+    Examples:
+      views-runs model log my-model
+      views-runs model log --since 2026-11-01 --by ines
+    """
+    return Log(storage.log(**options))
 
 
 @verb(opens=False)
