@@ -187,6 +187,7 @@ def test_conditions_find_what_they_explain(reader: Path) -> None:
         "type ~ *RandomForest*": 1,
         "version > 1": 0,
         "not current": 0,
+        "alias = production": 0,
         "metadata.size = 3": 1,
     }
 
