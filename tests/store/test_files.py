@@ -485,5 +485,5 @@ def test_our_mark_without_our_tables(store: Storage, sql: sqlite3.Connection) ->
     """The file says that it is a store, and is none."""
     sql.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    with pytest.raises(StoreDamagedError, match="lacks the table 'model_parts'"):
+    with pytest.raises(StoreDamagedError, match="lacks the table 'aliases'"):
         store.list()
