@@ -270,8 +270,8 @@ def test_a_share_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log warns once of a store on a network drive of Windows, and doctor does each time."""
-    database._warn_of_share.cache_clear()
     Storage(tmp_path / "models.db").store("m", 1)
+    database._warn_of_share.cache_clear()
     monkeypatch.setattr(filesystems, "sys", SimpleNamespace(platform="win32"))
     monkeypatch.setattr(filesystems, "_find_drive", lambda path: Mount(SHARE, "Z:\\", "Z:\\", ()))
     monkeypatch.setattr(filesystems, "is_share", lambda path: True)
