@@ -26,6 +26,7 @@ UNWANTED = (
     "VIEWS_RUNS_STORE",
     "VIEWS_RUNS_TRUSTED_ONLY",
     "VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS",
+    "VIEWS_RUNS_ALLOW_UNSAFE_SHARE",
     "XDG_DATA_HOME",
     "XDG_CONFIG_HOME",
     "COLUMNS",
@@ -101,7 +102,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir()
     work = tmp_path / "work"
     work.mkdir()
-    for name in ("HOME", "USERPROFILE"):
+    # On Windows, platformdirs asks the system for the user's folders, whatever the home is.
+    for name in ("HOME", "USERPROFILE", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
         monkeypatch.setenv(name, str(home))
     for name in UNWANTED:
         monkeypatch.delenv(name, raising=False)

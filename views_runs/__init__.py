@@ -12,27 +12,31 @@ if TYPE_CHECKING:
     from views_partitioning.data_partitioner import DataPartitioner
 
     from views_runs import operations, run, run_result, storage, validation
-    from views_runs.metadata import Metadata, ModelMetadata
+    from views_runs.metadata import Metadata, ModelMetadata, month
     from views_runs.pickles.loadability import Verdict
-    from views_runs.records import Backup, Damage, Finding, ModelRecord, Obtained, Verification
+    from views_runs.records import Backup, Damage, Event, Finding, Lifetime, ModelRecord, Obtained, Verification
     from views_runs.run import ViewsRun
     from views_runs.storage import Storage
 
 __all__ = [
+    "AliasNotFoundError",
     "Backup",
     "BackupError",
     "CorruptModelError",
     "Damage",
     "DigestMismatchError",
     "DownloadError",
+    "Event",
     "Finding",
     "InvalidMetadataError",
     "InvalidNameError",
     "InvalidPathError",
+    "Lifetime",
     "Metadata",
     "MetadataExistsError",
     "MetadataNotFoundError",
     "ModelExistsError",
+    "ModelInUseError",
     "ModelLoadError",
     "ModelMetadata",
     "ModelNotFoundError",
@@ -50,12 +54,14 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreReadOnlyError",
+    "UnsafeShareError",
     "UntrustedModelError",
     "UploadError",
     "UploadLostError",
     "Verdict",
     "Verification",
     "__version__",
+    "month",
     "storage",
 ]
 
@@ -73,6 +79,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"views_runs.{name}")
     if name == "ViewsRun":
         module = import_module("views_runs.run")
+    elif name == "month":
+        module = import_module("views_runs.metadata")
     elif name in _OF_THE_EXTRA:
         module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
     elif name in __all__:

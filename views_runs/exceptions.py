@@ -95,6 +95,14 @@ class ModelNotFoundError(StorageError, KeyError):
     """The model, or this version of it, does not exist."""
 
 
+class AliasNotFoundError(ModelNotFoundError):
+    """The model has no such alias."""
+
+
+class ModelInUseError(StorageError):
+    """A version has an alias, and ``force=True`` was not given; nothing was deleted."""
+
+
 class MetadataExistsError(StorageError, FileExistsError):
     """The model already has metadata, and ``overwrite=True`` was not given."""
 
@@ -169,6 +177,10 @@ class StoreReadOnlyError(StorageError, PermissionError):
 
 class StoreAccessError(StorageError):
     """The operating system could not read or write the file."""
+
+
+class UnsafeShareError(StoreReadOnlyError):
+    """The file is on an SMB share, where writing would lose models or is not possible; nothing was changed."""
 
 
 class UploadLostError(StorageError):

@@ -12,6 +12,11 @@ MAX_NAME = 255
 #: The largest integer that SQLite can hold.
 MAX_INTEGER = (1 << 63) - 1
 
+#: The longest alias, in characters, and what cannot be an alias, because it would be taken for something else.
+MAX_ALIAS = 64
+NO_ALIASES = ("current", "latest")
+
+_ALIAS = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_ALIAS}}}")
 _VERSIONED = re.compile(r"(?s)(.*):([0-9]+)")
 
 
@@ -24,6 +29,26 @@ def check_new_name(name: str) -> str:
             "Use a name that does not end in a colon and a number; the store numbers the versions itself",
         )
     return name
+
+
+def refuse_at_sign(name: str) -> InvalidNameError:
+    """Return the error for a new name that could be taken for ``NAME@ALIAS``."""
+    return InvalidNameError(
+        f"{name!r} cannot be the name of a new model, because NAME@ALIAS refers to a version of NAME",
+        "Use a name without @",
+    )
+
+
+def check_alias(alias: str) -> str:
+    """Check a new alias, and return it as a plain `str`."""
+    text = str.__str__(alias) if isinstance(alias, str) else ""
+    if not _ALIAS.fullmatch(text) or text.isdigit() or text.casefold() in NO_ALIASES:
+        raise InvalidNameError(
+            f"{alias!r:.80} cannot be an alias",
+            f"Use up to {MAX_ALIAS} letters, digits, dots, underscores and hyphens, with at least one that is not a "
+            f"digit, but not {' or '.join(NO_ALIASES)}",
+        )
+    return text
 
 
 def check_name(name: str) -> str:

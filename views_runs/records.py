@@ -80,13 +80,18 @@ class Entry(NamedTuple):
         return not is_equivalent(current.metadata, self.unless_has)
 
 
-def encode(metadata: Any) -> tuple[tuple[str | None, str | None], Metadata | None]:
-    """Return metadata both as stored in the file and as it will be fetched; refuse what would not compare equal."""
+def encode(
+    metadata: Any, stored: Mapping[str, Any] | None = None
+) -> tuple[tuple[str | None, str | None], Metadata | None]:
+    """Return metadata both as stored in the file and as it will be fetched; refuse what would not compare equal.
+
+    Of the `stored` values, those that stay are not refused.
+    """
     if metadata is None:
         return (None, None), None
     text, datetimes = codec.encode(metadata)
     fetched = codec.decode(text, datetimes)
-    codec.check(fetched)
+    codec.check(fetched, stored)
     return (text, datetimes), fetched
 
 
@@ -141,17 +146,20 @@ class ModelRecord:
     files: Mapping[str, str] = field(default_factory=dict)
     #: Whether the pickle contains code by value, which works with one version of Python only.
     has_code: bool = False
+    #: The aliases of this version, in alphabetical order: ``NAME@ALIAS`` refers to it.
+    aliases: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, row: tuple[Any, ...]) -> "ModelRecord":
         """Return the record for a row of the table ``models``, with the columns of `database.models.COLUMNS`."""
-        name, version, current, stored_at, stored_by, size, sha256, text, datetimes, environment = row
+        name, version, current, stored_at, stored_by, size, sha256, text, datetimes, environment, aliases = row
         try:
             for value, kind in (name, str), (version, int), (stored_by, str), (size, int), (sha256, str):
                 if not isinstance(value, kind):
                     raise TypeError(f"{value!r:.60} is not of the type {kind.__name__}")
             fields = read_environment(environment)
-            fields["stored_at"] = _read_time(stored_at)
+            fields["stored_at"] = read_time(stored_at)
+            fields["aliases"] = tuple(sorted(str(aliases).split())) if aliases else ()
             try:
                 fields["metadata"] = None if text is None else codec.decode(text, datetimes)
             except InvalidMetadataError:
@@ -200,12 +208,12 @@ class ModelRecord:
         fields = asdict(self)
         fields["stored_at"] = self.stored_at.isoformat(timespec="microseconds")
         fields["imports"] = None if self.imports is None else [*self.imports]
-        fields["troubles"] = [*self.troubles]
+        fields["troubles"], fields["aliases"] = [*self.troubles], [*self.aliases]
         fields["metadata"] = None if self.metadata is None else to_jsonable(self.metadata)
         return fields
 
 
-def _read_time(text: str) -> datetime:
+def read_time(text: str) -> datetime:
     """Parse the column ``stored_at``. Far from the present, a time cannot be converted to local time."""
     time = datetime.fromisoformat(text)
     time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
@@ -309,6 +317,70 @@ class Finding:
     text: str
     #: What to do about it; empty if nothing.
     advice: str = ""
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that was done to a store."""
+
+    #: Its number; a later event has a higher one, whatever the clocks said.
+    id: int
+    #: When: an aware datetime in UTC, by the clock of the computer that did it.
+    at: datetime
+    #: Who, as ``user@host``.
+    by: str
+    #: What: ``stored``, ``annotated``, ``aliased``, ``unaliased``, ``restored``, ``renamed``, ``deleted``, ...
+    action: str
+    #: The name that the model has now; None if it concerns the whole store, or a run.
+    name: str | None
+    #: The version; None if it concerns all versions.
+    version: int | None
+    #: The run, if it is about one.
+    run: str | None
+    #: What changed, depending on the action.
+    changes: Mapping[str, Any]
+    #: The reason that was given.
+    why: str | None
+
+    @classmethod
+    def from_row(cls, row: tuple[Any, ...]) -> "Event":
+        """Return the event for a row with the columns of `database.events.COLUMNS`."""
+        id, at, by, action, name, version, run, changes, why = row
+        try:
+            return cls(id, read_time(at), by, action, name, version, run, json.loads(changes or "{}"), why)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise unreadable(id, error) from error
+
+
+def unreadable(id: int, error: Exception) -> StoreDamagedError:
+    """Return the error for an event that cannot be read."""
+    return StoreDamagedError(
+        f"the event {id} cannot be read: {type(error).__name__}: {error}",
+        "It is damaged, or another program wrote it. Restore the file from a backup",
+    )
+
+
+@dataclass(frozen=True)
+class Lifetime:
+    """A version that a model has or had, in `Storage.history`."""
+
+    #: The version number; of a deleted version, the number that it had.
+    version: int
+    #: When it was stored, by whom, and the size of its pickle in bytes.
+    stored_at: datetime
+    stored_by: str
+    size: int
+    #: Its record; None if it was deleted.
+    record: ModelRecord | None
+    #: What differs in its metadata from the version before it that still exists: field, old and new value.
+    changes: tuple[tuple[str, Any, Any], ...] = ()
+    #: The deletion; None if it exists.
+    deletion: Event | None = None
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether it was deleted."""
+        return self.deletion is not None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar, cast
 
 from views_runs import files, names
+from views_runs.database import history, naming
 from views_runs.database.database import Database, find_default_path, get_status
 from views_runs.database.uploads import Upload
 from views_runs.exceptions import (
@@ -20,6 +20,7 @@ from views_runs.exceptions import (
     CorruptModelError,
     DownloadError,
     InvalidMetadataError,
+    InvalidNameError,
     InvalidPathError,
     MetadataExistsError,
     MetadataNotFoundError,
@@ -34,13 +35,15 @@ from views_runs.metadata import Metadata, ModelMetadata, is_equivalent, missing_
 from views_runs.pickles import loadability, opcodes, packages, permissions, pickle_files, trust, unpickling
 from views_runs.pickles.loadability import Verdict
 from views_runs.pickles.parts import PickleWriter, warn_caller
-from views_runs.query import Question
+from views_runs.query import Question, find_start
 from views_runs.records import (
     Backup,
     Damage,
     Decided,
     Entry,
+    Event,
     Finding,
+    Lifetime,
     ModelRecord,
     Obtained,
     Reference,
@@ -48,7 +51,7 @@ from views_runs.records import (
     combine,
     encode,
 )
-from views_runs.texts import escape_record, printable
+from views_runs.texts import escape_record, printable, shell_line
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -75,6 +78,8 @@ class Storage:
             ``VIEWS_RUNS_TRUSTED_ONLY=1`` has the same effect.
         allow_open_permissions: also fetch from a store that everyone on the system can write to. Setting
             ``VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` has the same effect.
+        allow_unsafe_share: also write to an SMB share that is mounted with ``nobrl``; models are lost if another
+            computer uses the file. Setting ``VIEWS_RUNS_ALLOW_UNSAFE_SHARE=1`` has the same effect.
         must_exist: treat a missing file as an error rather than as an empty store, except for the default store and
             when storing.
 
@@ -98,6 +103,7 @@ class Storage:
         timeout: float = 120.0,
         trusted: bool = False,
         allow_open_permissions: bool = False,
+        allow_unsafe_share: bool = False,
         must_exist: bool = False,
     ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
@@ -108,6 +114,7 @@ class Storage:
         #: Whether every fetch is restricted to the user's own list.
         self.trusted = trusted or _is_asked_for("VIEWS_RUNS_TRUSTED_ONLY")
         self._allows_open_permissions = allow_open_permissions or _is_asked_for("VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS")
+        self._allows_unsafe_share = allow_unsafe_share or _is_asked_for("VIEWS_RUNS_ALLOW_UNSAFE_SHARE")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
@@ -115,16 +122,19 @@ class Storage:
     def __repr__(self) -> str:
         return f"Storage({str(self.path)!r})"
 
-    def store(self, name: str, model: Any, metadata: Any = None, overwrite: bool = False) -> ModelRecord:
+    def store(
+        self, name: str, model: Any, metadata: Any = None, overwrite: bool = False, *, why: str | None = None
+    ) -> ModelRecord:
         """Store a model, and return its record once it is safely on disk.
 
         The file is created if necessary; its folder is created only for the default store.
 
         Args:
-            name: up to 255 characters; it must not contain control characters or end in a colon and a number.
+            name: up to 255 characters; it must not contain control characters or @, or end in a colon and a number.
             model: any object that can be pickled, of any size.
             metadata: a dict, a `ModelMetadata`, a dataclass or a pydantic model.
             overwrite: if a model with this name exists, add a new current version and keep the earlier versions.
+            why: the reason, for `log`.
 
         Raises:
             ModelExistsError: a model with this name exists, and ``overwrite`` is false.
@@ -134,16 +144,22 @@ class Storage:
         >>> Storage("models.db").store("forest", [1, 2, 3], {"train_end": 480}).metadata.train_end
         480
         """
-        return self._put(name, metadata, partial(PickleWriter.dump, model=model), overwrite)
+        return self._put(name, metadata, partial(PickleWriter.dump, model=model), overwrite, why=why)
 
     def upload(
-        self, path: str | os.PathLike[str], name: str, metadata: Any = None, overwrite: bool = False
+        self,
+        path: str | os.PathLike[str],
+        name: str,
+        metadata: Any = None,
+        overwrite: bool = False,
+        *,
+        why: str | None = None,
     ) -> ModelRecord:
         """Store an existing pickle file unchanged, without unpickling it, and return its record.
 
         Args:
             path: the file; it is read once, in small pieces.
-            name, metadata, overwrite: as for `store`.
+            name, metadata, overwrite, why: as for `store`.
 
         Raises:
             UploadError: the file is not a pickle or cannot be read; nothing was stored.
@@ -164,7 +180,7 @@ class Storage:
                 raise UploadError("this is the store itself", "Give another file; nothing was stored")
             pickle_files.copy(path, writer)
 
-        return self._put(name, metadata, copy, overwrite)
+        return self._put(name, metadata, copy, overwrite, why=why)
 
     def _put(
         self,
@@ -173,10 +189,13 @@ class Storage:
         fill: Callable[[PickleWriter], object],
         overwrite: bool,
         unless_has: Metadata | None = None,
+        why: str | None = None,
     ) -> ModelRecord:
         """Store whatever `fill` writes to a `PickleWriter`."""
-        with self._open(f"store {name!r}", create=True) as database:
+        with self._open(f"store {name!r}", create=True, why=why) as database:
             entry = Entry.of(name, metadata, overwrite, unless_has)
+            if not database.has_content and "@" in entry.name:
+                raise names.refuse_at_sign(entry.name)
             if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
@@ -327,7 +346,7 @@ class Storage:
                 permissions.refuse_open(self.path)
             # The store's writers choose the name, and users may paste this line into a shell.
             line = ["views-runs", "model", "--store", str(self.path), "trust", "--", f"{row.name}:{row.version}"]
-            return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shlex.join(line))
+            return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shell_line(*line))
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
         """Return a stored model; an older name for `fetch`."""
@@ -387,6 +406,7 @@ class Storage:
         self,
         *where: str,
         name: str | None = None,
+        alias: str | None = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -398,13 +418,17 @@ class Storage:
         """Return the records of the models that meet all conditions, most recently stored first.
 
         Args:
-            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob), ``FIELD``
-                (the model has the field) or ``!FIELD`` (the field is missing or null). ``a.b`` is the field ``b`` in
-                ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and ``current`` are fields of the
-                record; write ``metadata.size`` for a metadata field with such a name.
-            name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set.
+            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob),
+                ``FIELD in (VALUE, VALUE)``, ``FIELD has VALUE`` (a member of a list), ``FIELD`` (the model has the
+                field) or ``!FIELD`` (the field is missing or null), joined by ``and``, ``or``, ``not`` and parentheses.
+                ``a.b`` is the field ``b`` in ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and
+                ``current`` are fields of the record; write ``metadata.size`` for a metadata field with such a name.
+            name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set;
+                ``GLOB@ALIAS`` finds the versions of these models that have an alias.
+            alias: an alias that the versions must have, whether they are current or not.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
-                the whole day.
+                the whole day, ``7d`` means seven days ago (``h``, ``d`` and ``w``), and there are ``yesterday`` and
+                ``today``.
             all_versions: include older versions.
             sort: a field to sort by, or ``-field`` for descending order; models that lack it come last.
             limit: the maximum number of records.
@@ -415,6 +439,9 @@ class Storage:
         Raises:
             QueryError: a condition is invalid; the message points to the offending character.
 
+        If nothing is found and no model has a field that was asked for, or has a value of that type in it, a warning is
+        logged; likewise if no model has the field to sort by.
+
         >>> store = Storage("models.db")
         >>> for month in 480, 492:
         ...     record = store.store(f"forest_{month}", [month], {"author": "testuser", "train_end": month})
@@ -422,10 +449,23 @@ class Storage:
         ['forest_492']
         """
         question = Question.of(
-            where, fields, name=name, since=since, until=until, all_versions=all_versions, sort=sort, limit=limit
+            where,
+            fields,
+            name=name,
+            alias=alias,
+            since=since,
+            until=until,
+            all_versions=all_versions,
+            sort=sort,
+            limit=limit,
         )
         with self._open("find models", lenient=True) as database:
-            return _keep_records(database.models.search(question), on_damage) if database.exists else []
+            if not database.exists:
+                return []
+            found = _keep_records(database.models.search(question), on_damage)
+            if not found or question.sort is not None:
+                _warn_of_mistakes(database, question if not found else question._replace(conditions=()))
+            return found
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, highest version first.
@@ -506,7 +546,13 @@ class Storage:
             return record.metadata
 
     def store_metadata(
-        self, name: str, metadata: Any, overwrite: bool = False, version: int | None = None
+        self,
+        name: str,
+        metadata: Any,
+        overwrite: bool = False,
+        version: int | None = None,
+        *,
+        why: str | None = None,
     ) -> ModelRecord:
         """Store metadata for an existing model, and return its new record.
 
@@ -515,6 +561,7 @@ class Storage:
             metadata: as for `store`.
             overwrite: replace existing metadata.
             version: the version; defaults to the current one.
+            why: the reason, for `log`.
 
         Raises:
             ModelNotFoundError: the model does not exist.
@@ -527,7 +574,7 @@ class Storage:
         {'author': 'testuser'}
         """
         reference = Reference.of(name, version)
-        with self._open("store the metadata of", reference) as database:
+        with self._open("store the metadata of", reference, change=True, why=why) as database:
             columns, fields = encode(metadata)
             with database.connection.transaction():
                 record = database.models.record(reference)
@@ -535,7 +582,15 @@ class Storage:
                     raise MetadataExistsError("the model already has metadata", "Replace it with overwrite=True")
                 return database.models.set_metadata(record, columns, fields)
 
-    def annotate(self, name: str, version: int | None = None, unset: Iterable[str] = (), **fields: Any) -> ModelRecord:
+    def annotate(
+        self,
+        name: str,
+        version: int | None = None,
+        unset: Iterable[str] = (),
+        *,
+        why: str | None = None,
+        **fields: Any,
+    ) -> ModelRecord:
         """Set or remove some fields of a model's metadata, keep the others, and return the model's new record.
 
         Concurrent annotations of the same model are all applied.
@@ -544,6 +599,7 @@ class Storage:
             name: the model's name.
             version: the version; defaults to the current one.
             unset: fields to remove.
+            why: the reason, for `log`.
             fields: fields to set.
 
         Raises:
@@ -555,12 +611,18 @@ class Storage:
         >>> store.annotate("forest", train_end=480, unset=["note"]).metadata
         {'author': 'testuser', 'train_end': 480}
         """
-        return self.annotate_fields(name, fields, unset, version)
+        return self.annotate_fields(name, fields, unset, version, why=why)
 
     def annotate_fields(
-        self, name: str, fields: dict[str, Any], unset: Iterable[str] = (), version: int | None = None
+        self,
+        name: str,
+        fields: dict[str, Any],
+        unset: Iterable[str] = (),
+        version: int | None = None,
+        *,
+        why: str | None = None,
     ) -> ModelRecord:
-        """Like `annotate`, but accept any field name, including ``name``, ``version`` and ``unset``.
+        """Like `annotate`, but accept any field name, including ``name``, ``version``, ``unset`` and ``why``.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -568,7 +630,7 @@ class Storage:
         {'version': '2 of the paper'}
         """
         reference = Reference.of(name, version)
-        with self._open("annotate", reference) as database:
+        with self._open("annotate", reference, change=True, why=why) as database:
             encode(fields)
             with database.connection.transaction():
                 record = database.models.record(reference)
@@ -580,13 +642,17 @@ class Storage:
                         has = ", ".join(map(printable, changed)) or "no fields"
                         raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
                     del changed[field]
-                return database.models.set_metadata(record, *encode({**changed, **fields}))
+                return database.models.set_metadata(record, *encode({**changed, **fields}, stored=changed))
 
-    def require(self, *fields: str) -> None:
+    def require(self, *fields: str, why: str | None = None) -> None:
         """Set the metadata fields that every model stored from now on must have; without arguments, require none.
 
         This applies to everyone who uses the file. Existing models are not affected; `incomplete` returns those that
         lack a required field.
+
+        Args:
+            fields: the names of metadata fields.
+            why: the reason, for `log`.
 
         Raises:
             InvalidMetadataError: a field name is not valid.
@@ -599,7 +665,7 @@ class Storage:
         Traceback (most recent call last):
         views_runs.exceptions.InvalidMetadataError: ...
         """
-        with self._open("set the required fields", create=True) as database:
+        with self._open("set the required fields", create=True, why=why) as database:
             for field in fields:
                 if not isinstance(field, str) or not field or not field.isprintable():
                     raise InvalidMetadataError(f"{field!r} cannot be the name of a required metadata field")
@@ -645,16 +711,25 @@ class Storage:
                 raise ModelNotFoundError(f"there is no version before {record.version}", "Give two models to compare")
             return before, record
 
-    def delete(self, name: str, version: int | None = None) -> ModelRecord | None:
+    def delete(
+        self, name: str, version: int | None = None, *, force: bool = False, why: str | None = None
+    ) -> ModelRecord | None:
         """Delete a model with all its versions, or one version of it.
 
         The space can be reused immediately, and is then returned to the disk in small steps.
+
+        Args:
+            name: the model's name.
+            version: the version; defaults to all of them.
+            force: also delete versions that have an alias.
+            why: the reason, for `log`.
 
         Returns:
             The record of the version that is now current, or None if no version is left.
 
         Raises:
             ModelNotFoundError: the model does not exist.
+            ModelInUseError: a version has an alias, and ``force`` is false; nothing was deleted.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -664,9 +739,172 @@ class Storage:
         >>> store.delete("forest")
         """
         reference = Reference.of(name, version)
-        with self._open("delete", reference) as database:
-            database.delete(reference)
+        with self._open("delete", reference, change=True, why=why) as database:
+            reference = database.models.resolve(reference)
+            database.delete(reference, force)
             return database.models.find(Reference(reference.name))
+
+    def restore(self, name: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
+        """Make an earlier version of a model current again, and return its record.
+
+        Nothing is copied. The next model that is stored under this name is a new version, and is then current.
+
+        Args:
+            name: ``NAME:VERSION`` or ``NAME@ALIAS``, or the model's name.
+            version: the version.
+            why: the reason, for `log`.
+
+        Raises:
+            InvalidNameError: no version was given.
+            ModelNotFoundError: the model, or this version of it, does not exist.
+
+        >>> store = Storage("models.db")
+        >>> for model in "first", "second":
+        ...     record = store.store("forest", model, overwrite=True)
+        >>> store.restore("forest:1").current, store.fetch("forest")
+        (True, 'first')
+        >>> store.restore("forest:2").current, store.fetch("forest")
+        (True, 'second')
+        """
+        reference = Reference.of(name, version)
+        with self._open("restore", reference, change=True, why=why) as database:
+            reference = database.models.resolve(reference)
+            if reference.version is None:
+                advice = "Give one, as in restore('forest:2'); `views-runs model list --all-versions` shows them"
+                raise InvalidNameError("no version was given", advice)
+            return naming.restore(database.models, reference)
+
+    def alias(self, name: str, alias: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
+        """Give a version of a model another name, such as ``production``, and return its record.
+
+        ``NAME@ALIAS`` then refers to this version wherever a name is expected, until the alias is given to another
+        version. A version with an alias is not deleted by mistake.
+
+        Args:
+            name: the model's name.
+            alias: up to 64 letters, digits, dots, underscores and hyphens.
+            version: the version; defaults to the current one.
+            why: the reason, for `log`.
+
+        Raises:
+            InvalidNameError: the alias is not valid.
+            ModelNotFoundError: the model, or this version of it, does not exist.
+
+        >>> store = Storage("models.db")
+        >>> for model in "first", "second":
+        ...     record = store.store("forest", model, overwrite=True)
+        >>> store.alias("forest", "production", 1).aliases
+        ('production',)
+        >>> store.fetch("forest@production")
+        'first'
+        """
+        reference = Reference.of(name, version)
+        with self._open("give an alias to", reference, change=True, why=why) as database:
+            return naming.set_alias(database.models, reference, names.check_alias(alias))
+
+    def unalias(self, name: str, alias: str, *, why: str | None = None) -> ModelRecord:
+        """Remove an alias of a model, and return the record of the version that had it.
+
+        Args:
+            name: the model's name.
+            alias: the alias.
+            why: the reason, for `log`.
+
+        Raises:
+            AliasNotFoundError: the model has no such alias.
+            ModelNotFoundError: the model does not exist.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> record = store.alias("forest", "production")
+        >>> store.unalias("forest", "production").aliases
+        ()
+        """
+        reference = Reference.of(name)
+        with self._open(f"remove the alias {alias!r} from", reference, change=True, why=why) as database:
+            return naming.remove_alias(database.models, reference.name, alias)
+
+    def rename(self, name: str, new: str, *, why: str | None = None) -> ModelRecord:
+        """Rename a model, with all its versions, aliases and history, and return the record of its current version.
+
+        If an earlier model with the new name was deleted, the version numbers continue after its.
+
+        Args:
+            name: the model's name.
+            new: the new name, as for `store`.
+            why: the reason, for `log`.
+
+        Raises:
+            ModelExistsError: there is a model with the new name; nothing was changed.
+            InvalidNameError: the new name is not valid.
+            ModelNotFoundError: the model does not exist.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.rename("forest", "random-forest").name
+        'random-forest'
+        >>> store.fetch("forest")
+        Traceback (most recent call last):
+        views_runs.exceptions.ModelNotFoundError: ... It was renamed to 'random-forest'
+        """
+        reference = Reference.of(name)
+        with self._open(f"rename {name!r} to {new!r}", change=True, why=why) as database:
+            if reference.version is not None:
+                raise InvalidNameError("a version cannot be renamed", "Give the name alone: all versions get the new name")
+            return naming.rename(database.models, reference.name, names.check_new_name(new))
+
+    def log(
+        self,
+        name: str | None = None,
+        *,
+        since: datetime | date | str | None = None,
+        by: str | None = None,
+        limit: int | None = None,
+    ) -> "list[Event]":
+        """Return what was done to the store, or to one model, most recent first.
+
+        What happened before the file had layout 2 was not recorded.
+
+        Args:
+            name: a model's name; events from before it was renamed are included.
+            since: the earliest time, as for `find`.
+            by: a glob that ``user@host`` must match; a name without @ is a user's.
+            limit: the maximum number of events.
+
+        Raises:
+            ModelNotFoundError: no model has or had this name.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3])
+        >>> store.delete("forest", why="trained on the wrong data")
+        >>> [(event.action, event.version, event.why) for event in store.log("forest")]
+        [('deleted', 1, 'trained on the wrong data'), ('stored', 1, None)]
+        """
+        with self._open("read the log", lenient=name is None) as database:
+            if not database.exists:
+                return []
+            if name is not None:
+                database.models.refuse_unknown(name)
+            start = None if since is None else find_start(since)
+            return [*database.models.events.search(name, start, by and (by if "@" in by else f"{by}@*"), limit)]
+
+    def history(self, name: str) -> "list[Lifetime]":
+        """Return all versions that a model ever had, highest first, including deleted ones.
+
+        Raises:
+            ModelNotFoundError: no model has or had this name.
+
+        >>> store = Storage("models.db")
+        >>> for month in 480, 492:
+        ...     record = store.store("forest", [month], {"train_end": month}, overwrite=True)
+        >>> store.delete("forest:1").version
+        2
+        >>> [(one.version, one.is_deleted) for one in store.history("forest")]
+        [(2, False), (1, True)]
+        """
+        with self._open("show the history of", Reference(name)) as database:
+            database.models.refuse_unknown(name)
+            return history.of_model(database.models, name)
 
     def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
         """Write a model's pickle to an open binary file, without unpickling it, and return the model's record.
@@ -766,6 +1004,7 @@ class Storage:
 
         Raises:
             BackupError: the file exists, cannot be written, or is the store itself.
+            UnsafeShareError: the file would be on an SMB share.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -778,6 +1017,7 @@ class Storage:
 
         with self._open("back up the store") as database:
             target = files.choose_target(file, self.path.name, self.path, BackupError).absolute()
+            database.refuse_unsafe_share(target)
             selection = verification.select_models(database.connection, ())
             counter = _Counter(2 * verification.add_sizes(selection), progress)
             return backup.back_up(database.connection, selection, target, counter.add)
@@ -817,7 +1057,14 @@ class Storage:
         return get_status(self.path) is not None
 
     def _open(
-        self, operation: str, reference: Reference | None = None, *, create: bool = False, lenient: bool = False
+        self,
+        operation: str,
+        reference: Reference | None = None,
+        *,
+        create: bool = False,
+        change: bool = False,
+        lenient: bool = False,
+        why: str | None = None,
     ) -> Database:
         """Return a context manager that opens the store for one operation."""
         return Database(
@@ -826,8 +1073,11 @@ class Storage:
             operation,
             reference,
             create=create,
+            change=change,
             lenient=lenient and not self._must_exist,
             is_default=self._is_default,
+            why=why,
+            allow_unsafe_share=self._allows_unsafe_share,
         )
 
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:
@@ -842,7 +1092,7 @@ class Storage:
     def list(self, *where: str, **options: Any) -> list[str]:
         """Return the names of the models that `find` would return for the same arguments.
 
-        With ``all_versions=True``, return ``NAME:VERSION`` for each.
+        With ``all_versions=True``, return ``NAME:VERSION`` for each; otherwise, for those that are not current.
 
         >>> store = Storage("models.db")
         >>> for model in "forest", "boosted":
@@ -851,9 +1101,8 @@ class Storage:
         (['boosted', 'forest'], ['forest'], ['boosted:1', 'forest:1'])
         """
         records = self.find(*where, **options)
-        if options.get("all_versions"):
-            return [str(record.reference) for record in records]
-        return [record.name for record in records]
+        short = not options.get("all_versions")
+        return [record.name if short and record.current else str(record.reference) for record in records]
 
 
 def _is_asked_for(variable: str) -> bool:
@@ -872,9 +1121,14 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
         raise InvalidPathError("a store is a file and cannot be in memory", "Use a file in a temporary folder")
     # Symbolic links are not resolved here: SQLite resolves them, and messages should show the path that was given.
     try:
-        return Path(os.path.abspath(os.path.expanduser(text)))
+        made = Path(os.path.abspath(os.path.expanduser(text)))
+        made.as_uri()
     except OSError as error:
         raise InvalidPathError(f"{text!r} is relative to a folder that no longer exists ({error.strerror})") from error
+    except ValueError as error:
+        # On Windows, a server without a share, or a name that is not valid Unicode: SQLite is given a URI.
+        raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file in a folder") from error
+    return made
 
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
@@ -892,6 +1146,16 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
         return replace(record, **{**opcodes.imported(reader.result()), "troubles": (damage,)})
     reading = reader.result()
     return replace(record, **opcodes.imported(reading), packages=record.packages or reading.versions)
+
+
+def _warn_of_mistakes(database: Database, question: Question) -> None:
+    """Log what is probably mistaken in a question; rows that cannot be read were reported already."""
+    # Rarely needed, so imported here: it would delay the start of `list`.
+    from views_runs.database.complaints import find_complaints
+
+    with suppress(StoreDamagedError):
+        for complaint in find_complaints(database.connection, question):
+            log.warning("%s", complaint)
 
 
 def _keep_records(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from views_runs import files
-from views_runs.database import database, owners, schema
+from views_runs.database import database, events, owners, schema
 from views_runs.database.connection import Connection
 from views_runs.database.models import TABLE, Models, refuse_other_digest
 from views_runs.database.verification import Progress, Selection, refuse_lost_row, select_models, verify
@@ -32,7 +32,16 @@ from views_runs.records import Backup, Damage, ModelRecord, Verification
 _COLUMNS = "id, name, version, stored_at, stored_by, size, sha256, metadata, datetimes, environment"
 
 #: The small tables, copied as they are, and their columns.
-_WHOLE = {"names": "name, versions", "required_fields": "field", "sqlite_sequence": "name, seq"}
+_WHOLE = {
+    "names": "id, name, versions, renamed_to",
+    "restored": "name, version, highest",
+    "aliases": "model, alias, version",
+    "runs": "id, started_at, started_by, ended_at, succeeded, expected",
+    "run_models": "run, model, version, number, trained",
+    "required_fields": "field",
+    # Not the one of the temporary tables through which a file with layout 1 is read.
+    "main.sqlite_sequence": "name, seq",
+}
 
 # Nobody reads the copy before it is finished, so it does not need to survive a crash.
 _HASTE = "PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY;"
@@ -101,38 +110,48 @@ def _copy_all(
     source: Connection, copy: Connection, selection: Selection, progress: Progress
 ) -> tuple[tuple[str, ...], tuple[Damage, ...]]:
     """Copy everything; return the versions deleted in the meantime, and the damaged ones."""
-    models, damaged = _copy_tables(source, copy, selection)
+    models, damaged, last_event = _copy_tables(source, copy, selection)
+    for rows in events.walk(source, last_event):
+        with copy.transaction():
+            _insert(copy, "events", ", ".join(events.ROW), rows)
     deleted = []
     for row in models:
         name, version = row[1:3]
         try:
             # A row that cannot be read counts as damaged too.
-            ModelRecord.from_row((name, version, False, *row[3:]))
+            ModelRecord.from_row((name, version, False, *row[3:], None))
             with copy.transaction():
                 _copy_model(source, copy, row, progress)
         except ModelNotFoundError:
             deleted.append(f"{name}:{version}")
         except (CorruptModelError, StoreDamagedError) as error:
             damaged.append(Damage.of(name, version, error))
+    for table in "aliases", "restored":
+        copy.change(f"DELETE FROM {table} WHERE version NOT IN (SELECT id FROM models)")
     return tuple(deleted), tuple(damaged)
 
 
 def _copy_tables(
     source: Connection, copy: Connection, selection: Selection
-) -> tuple[list[tuple[Any, ...]], list[Damage]]:
-    """Copy the small tables; return the rows of the models, from the same snapshot, and the damaged ones."""
+) -> tuple[list[tuple[Any, ...]], list[Damage], int]:
+    """Copy the small tables; return the rows of the models, the damaged ones, and the last event, from one snapshot."""
     with source.snapshot():
         whole = {table: source.rows(f"SELECT {columns} FROM {table}") for table, columns in _WHOLE.items()}
         models, damaged = _read_rows(source, selection)
+        last_event = source.value("SELECT ifnull(max(id), 0) FROM events")
     with copy.transaction():
         for table, columns in _WHOLE.items():
             copy.change(f"DELETE FROM {table}")
-            for row in whole[table]:
-                copy.change(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row)
+            _insert(copy, table, columns, whole[table])
         # In the copy, the parts of a model are stored under its own id, which no new upload may be given.
         copy.change("DELETE FROM sqlite_sequence WHERE name = 'uploads'")
         copy.change("INSERT INTO sqlite_sequence SELECT 'uploads', seq FROM sqlite_sequence WHERE name = 'models'")
-    return models, damaged
+    return models, damaged, last_event
+
+
+def _insert(copy: Connection, table: str, columns: str, rows: list[tuple[Any, ...]]) -> None:
+    for row in rows:
+        copy.change(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row)
 
 
 def _read_rows(source: Connection, selection: Selection) -> tuple[list[tuple[Any, ...]], list[Damage]]:

@@ -4,7 +4,6 @@ import logging
 import os
 import random
 import re
-import shlex
 import sqlite3
 import threading
 import time
@@ -19,6 +18,7 @@ from views_runs import beside, signals
 from views_runs.database.failures import explain, primary_code
 from views_runs.exceptions import StorageError, StoreAccessError, StoreBusyError, StoreDamagedError
 from views_runs.files import companion
+from views_runs.texts import shell_line
 
 log = logging.getLogger("views_runs")
 
@@ -228,7 +228,7 @@ class Wait:
         if companion(path, "-wal").exists():
             raise StoreBusyError(
                 "another program has the file open in WAL mode, which can lose data on a network share",
-                f"Close that program, and run `sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'`",
+                f"Close that program, and run `{shell_line('sqlite3', str(path), 'PRAGMA journal_mode = DELETE')}`",
             )
 
     def _probe_locks(self) -> None:
@@ -260,12 +260,15 @@ def format_uri(path: PurePath, mode: str) -> str:
 class Connection:
     """One connection, for one operation; close it, or use it as a context manager.
 
-    `mode` is the mode parameter of SQLite's URI.
+    `mode` is the mode parameter of SQLite's URI. With a `refusal`, the file is opened for reading only, so that not
+    even the journal of an unfinished change is played back, and a write transaction raises the refusal.
     """
 
-    def __init__(self, path: Path, timeout: float, mode: str = "rw") -> None:
+    def __init__(self, path: Path, timeout: float, mode: str = "rw", refusal: StorageError | None = None) -> None:
         self.path = path
         self.timeout = timeout
+        #: Why nothing may be written; None if it may.
+        self.refusal = refusal
         self._gate = Gate()
         #: What signal handlers raised during the current statement.
         self.raised: list[BaseException] = []
@@ -273,7 +276,7 @@ class Connection:
         next(watch)
         try:
             with self._gate:
-                uri = format_uri(path, mode)
+                uri = format_uri(path, "ro" if refusal else mode)
                 self._sqlite = sqlite3.connect(
                     uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
                 )
@@ -358,6 +361,8 @@ class Connection:
 
         If it is one of many in a row (`bulk`), it gives way to other processes.
         """
+        if self.refusal:
+            raise self.refusal.with_traceback(None)
         # A deferred transaction cannot wait: its first write fails at once if the file is locked, whatever the timeout.
         with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):
             yield

@@ -4,14 +4,16 @@ import logging
 import os
 import sqlite3
 import stat
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-from views_runs import signals
+from views_runs import filesystems, signals
 from views_runs.database import schema, uploads
-from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
+from views_runs.database.connection import JOURNAL_SIZE, POLL, SETTINGS, Connection
+from views_runs.database.events import check_why
 from views_runs.database.models import Models
 from views_runs.exceptions import (
     InvalidPathError,
@@ -21,11 +23,21 @@ from views_runs.exceptions import (
     StoreAccessError,
     StoreNotFoundError,
     StoreReadOnlyError,
+    UnsafeShareError,
 )
 from views_runs.files import companion, sync
 from views_runs.records import Reference
 
 log = logging.getLogger("views_runs")
+
+#: The first bytes of a journal whose transaction has begun to change the file.
+HOT = bytes.fromhex("d9d505f920a163d7")
+
+#: Seconds to wait on Windows for others to roll back a change; they do so at their next statement.
+ROLLBACK_PATIENCE = 5.0
+
+#: The major number in a device's number: Linux gives one to disks, and none to shares.
+BLOCK_DEVICE = 0xFFF00
 
 
 class Database:
@@ -40,8 +52,11 @@ class Database:
         timeout: seconds to wait for a lock.
         operation, reference: what is done, as in ``fetch``, and to which model, for messages.
         create: create the file if it does not exist.
+        change: the operation changes the store, which therefore gets the newest layout.
         lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
+        why: the user's reason for a change.
+        allow_unsafe_share: also write to a store on an SMB share.
     """
 
     #: Known when the store is open.
@@ -56,16 +71,22 @@ class Database:
         reference: Reference | None = None,
         *,
         create: bool = False,
+        change: bool = False,
         lenient: bool = False,
         is_default: bool = False,
+        why: str | None = None,
+        allow_unsafe_share: bool = False,
     ) -> None:
         self.path = path
         self._operation = operation
         self._reference = reference
         self._timeout = timeout
         self._create = create
+        self._change = create or change
         self._lenient = lenient
         self._is_default = is_default
+        self._why = None if why is None else check_why(why)
+        self._allow_unsafe_share = allow_unsafe_share
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
         self.is_open = False
@@ -75,6 +96,8 @@ class Database:
             status = get_status(self.path)
             self.exists = status is not None
             self.has_content = status is not None and status.st_size > 0
+            if self._create and not self.has_content:
+                self.refuse_unsafe_share()
             if not self.exists:
                 self._handle_missing()
             elif self.has_content or not self._create:
@@ -109,13 +132,21 @@ class Database:
             return
         if self._create and self._is_default:
             _create_folder(self.path.parent)
-        self.connection = connect(self.path, self._timeout, self._create)
-        self.models = Models(self.connection)
+        self.connection = connect(self.path, self._timeout, self._create, self._change, self._allow_unsafe_share)
+        self.models = Models(self.connection, self._why)
         self.is_open = True
+
+    def refuse_unsafe_share(self, copy: Path | None = None) -> None:
+        """Raise an error if the store, or a copy of it, is where it must not be written to."""
+        if refusal := find_refusal(copy or self.path, self._allow_unsafe_share):
+            raise refusal.locate(path=copy)
 
     def _handle_missing(self) -> None:
         # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
-        folder = Path(os.path.realpath(self.path)).parent
+        folder = self.path.parent
+        with suppress(OSError):
+            # Windows cannot resolve every path, for example a long one.
+            folder = Path(os.path.realpath(self.path)).parent
         status = get_status(folder)
         if not self._is_default and (status is None or not stat.S_ISDIR(status.st_mode)):
             advice = "Check the path, and that the share is mounted"
@@ -125,9 +156,9 @@ class Database:
         if self._lenient and not self._is_default:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
-    def delete(self, reference: Reference) -> None:
+    def delete(self, reference: Reference, force: bool = False) -> None:
         """Delete a model with all its versions, or one version, and return the space to the disk."""
-        self.models.delete(reference)
+        self.models.delete(reference, force)
         try:
             uploads.clear_leftovers(self.connection)
             uploads.give_back(self.connection)
@@ -136,10 +167,16 @@ class Database:
             log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
 
 
-def connect(path: Path, timeout: float, create: bool = False) -> Connection:
-    """Open the store at this absolute path; with `create`, a missing or empty file becomes a store."""
+def connect(
+    path: Path, timeout: float, create: bool = False, change: bool = False, allow_unsafe_share: bool = False
+) -> Connection:
+    """Open the store at this absolute path; with `create`, a missing or empty file becomes a store.
+
+    A file with an earlier layout is upgraded if the operation is to `change` it; otherwise it is read as it is.
+    """
     # Until SQLite has the file open, only `os.stat` is used: closing the file would drop the locks SQLite holds on it.
     status = get_status(path)
+    refusal = find_refusal(path, allow_unsafe_share, 0 if change or status is None else status.st_dev)
     if status is not None:
         refuse_unusable(status)
     elif not create:
@@ -150,19 +187,21 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
         )
     refuse_foreign_wal(path, timeout)
     journal = companion(path, "-journal") if create else path
-    if str(path).startswith("\\\\"):
+    if os.name == "nt":
         _warn_of_share(path)
-    connection = Connection(path, timeout, "rwc" if create else "rw")
+    connection = Connection(path, timeout, "rwc" if create else "rw", refusal)
     try:
+        if os.name == "nt":
+            _wait_for_rollback(connection)
         with connection.snapshot():
             application = connection.value("PRAGMA application_id")
             version = connection.value("PRAGMA user_version")
-            is_store = (application, version) == (schema.APPLICATION_ID, schema.SCHEMA_VERSION)
+            is_store = application == schema.APPLICATION_ID and 1 <= version <= schema.SCHEMA_VERSION
             if not is_store:
                 schema.refuse_other(connection, application, version)
             # This also has SQLite read the schema under the same lock; the settings would take another lock for it.
-            elif (found := tuple(connection.rows(schema.EVERYTHING))) not in schema.accepted:
-                schema.refuse_odd_tables(connection)
+            elif (found := (version, *connection.rows(schema.EVERYTHING))) not in schema.accepted:
+                schema.refuse_odd_tables(connection, version)
                 schema.accepted.add(found)
         if not is_store and not create:
             raise NotAStoreError(
@@ -176,6 +215,8 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
                 share_with_group(path)
             schema.lay_out(connection)
             log.info("created a new store, %s", path)
+        elif version < schema.SCHEMA_VERSION:
+            _adapt(connection, change)
         if create:
             _reserve_journal(connection, journal)
     except BaseException:
@@ -184,9 +225,89 @@ def connect(path: Path, timeout: float, create: bool = False) -> Connection:
     return connection
 
 
+def _adapt(connection: Connection, change: bool) -> None:
+    """Upgrade a file with an earlier layout, or let the connection read it as if it were upgraded."""
+    if change:
+        try:
+            return schema.upgrade(connection)
+        except StoreReadOnlyError:
+            # What needs no change can still be done, such as fetching a model that need not be trained.
+            pass
+    else:
+        _recommend_backup(connection.path)
+    schema.stand_in(connection, change)
+
+
+@cache
+def _recommend_backup(path: Path) -> None:
+    log.warning(
+        "%s has an earlier layout, and the next change upgrades it; make a copy first, with `views-runs model backup`",
+        path,
+    )
+
+
+def is_hot(journal: Path) -> bool:
+    """Return whether a journal contains changes that must be rolled back, unless a process is still writing."""
+    try:
+        with journal.open("rb") as file:
+            return file.read(len(HOT)) == HOT
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for_rollback(connection: Connection) -> None:
+    """On Windows, wait until what a killed process left half-written is rolled back, if others have its journal open.
+
+    A new connection rolls it back by removing the journal, which Windows refuses as long as that is open. Those who
+    have it open roll it back without removing it, at their next statement.
+    """
+    journal, until = companion(connection.path, "-journal"), time.monotonic() + ROLLBACK_PATIENCE
+    with suppress(OSError):
+        while is_hot(journal) and not connection.glance("PRAGMA schema_version") and time.monotonic() < until:
+            time.sleep(POLL[1])
+
+
 @cache
 def _warn_of_share(path: Path) -> None:
-    log.warning("%s is on a Windows share: stores on these were not tested, and may lose models", path)
+    if filesystems.is_share(path):
+        log.warning("%s is on a network drive: stores on Windows shares were not tested, and may lose models", path)
+
+
+def find_refusal(path: Path, allowed: bool = False, device: int = 0) -> UnsafeShareError | None:
+    """Return why a file must not be written to, if there is a reason: it is on an SMB share.
+
+    Where `allowed`, this is only a reason if locks are refused. Nothing is remembered: a share can be mounted
+    differently while this process runs. Where the `device` is known to be a disk, nothing is looked up: that would take
+    a tenth of a small fetch.
+    """
+    if device & BLOCK_DEVICE:
+        return None
+    try:
+        # Most computers have no such share, and this takes a tenth of the time that finding the mount takes.
+        with open(filesystems.MOUNTS, "rb") as file:
+            share = filesystems.find_smb(path) if filesystems.SMB_LINE.search(file.read()) else None
+    except OSError:
+        return None
+    if share is None or (allowed and not _refuses_locks(path.parent, share)):
+        return None
+    why = filesystems.describe_smb(share)
+    trouble = f"on this SMB share ({share.kind} at {share.point}), {why}; nothing was changed"
+    advice = filesystems.SMB_ADVICE
+    if allowed:
+        advice += ". If no other computer uses the file, the mount option nobrl makes writing possible"
+    elif "nobrl" in share.options:
+        advice += ". If no other computer uses the file, set VIEWS_RUNS_ALLOW_UNSAFE_SHARE=1"
+    return UnsafeShareError(trouble, advice)
+
+
+def _refuses_locks(folder: Path, share: filesystems.Mount) -> bool:
+    from views_runs.database import locks
+
+    try:
+        return "nobrl" not in share.options and locks.find_trouble(folder, processes=1) is not None
+    except OSError:
+        # This cannot be determined.
+        return False
 
 
 def get_status(path: Path) -> os.stat_result | None:

@@ -4,25 +4,30 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from views_runs import names
+from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
 from views_runs.database import owners, uploads
 from views_runs.database.connection import Connection
+from views_runs.database.events import Events
 from views_runs.database.schema import SCHEMA_VERSION
 from views_runs.exceptions import (
+    AliasNotFoundError,
     CorruptModelError,
     InvalidMetadataError,
+    InvalidNameError,
     ModelExistsError,
+    ModelInUseError,
     ModelNotFoundError,
     StorageError,
     StoreDamagedError,
 )
-from views_runs.metadata import Metadata, missing_fields
+from views_runs.metadata import Metadata, differences, missing_fields, to_jsonable
 from views_runs.pickles.loadability import Needs
 from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
-from views_runs.query import CURRENT, Question, compare_large, compare_time, refuse_beyond_limits
+from views_runs.query import Question, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 from views_runs.texts import printable
 
@@ -30,20 +35,26 @@ from views_runs.texts import printable
 MAX_GUESSES = 5000
 
 #: The columns of a record; the third, to be filled in, is whether it is current.
-COLUMNS = "name, version, {}, stored_at, stored_by, size, sha256, metadata, datetimes, environment"
+COLUMNS = """name, version, {}, stored_at, stored_by, size, sha256, metadata, datetimes, environment,
+    (SELECT group_concat(alias, ' ') FROM aliases WHERE aliases.version = models.id)"""
 
 #: This index contains all of them, so that no pickle is read. SQLite would not always choose it by itself.
 TABLE = "models INDEXED BY models_record"
 SELECT = f"SELECT {COLUMNS.format(CURRENT)} FROM {TABLE}"
 
 #: The id and number of the requested or the highest version, according to the index of names and versions.
-FOUND = """(SELECT id AS found_id, version AS found_version FROM models
-    WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC LIMIT 1)"""
+FOUND = f"""(SELECT id AS found_id, version AS found_version FROM models WHERE name = ?1
+    AND (version = ?2 OR ?2 IS NULL AND {CURRENT}) ORDER BY version DESC LIMIT 1)"""
 FIND = f"SELECT {COLUMNS.format(CURRENT)}, found_version FROM {FOUND} CROSS JOIN {TABLE} ON id = found_id"
 
 #: The digest of the model according to the index of records, to be compared with the row's. The end of a wide row is on
 #: a page of its own, which a torn copy of the file can have from another row.
 LISTED = "(SELECT sha256 FROM models INDEXED BY models_record WHERE id = found_id)"
+
+#: The number of the version with an alias.
+ALIASED = """SELECT models.version FROM names JOIN aliases ON aliases.model = names.id
+    JOIN models ON models.id = aliases.version AND models.name = names.name
+    WHERE names.name = ? AND aliases.alias = ?"""
 
 REQUIRED = "SELECT CAST(field AS TEXT) FROM required_fields ORDER BY field"
 
@@ -77,12 +88,35 @@ _STORED = "id, name, version, size, sha256, digest, upload, environment, CASE WH
 class Models:
     """The models of an open store. A missing model is a `ModelNotFoundError`, unless `find` is asked for it."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: Connection, why: str | None = None) -> None:
+        self.connection = connection
+        self._why = why
+
+    @cached_property
+    def events(self) -> Events:
+        """What was done to the store."""
+        return Events(self.connection, self._why)
+
+    def resolve(self, reference: Reference) -> Reference:
+        """Return the version that ``NAME@ALIAS`` refers to; a model with such a name comes first."""
+        # In a damaged row, the name can be of any type.
+        name, at, alias = reference.name.rpartition("@") if isinstance(reference.name, str) else ("", "", "")
+        if not at or self.connection.value("SELECT 1 FROM models WHERE name = ?", (reference.name,)):
+            return reference
+        if reference.version is not None:
+            raise InvalidNameError(f"{str(reference)!r} gives both an alias and a version", "Give one of them")
+        version = self.connection.value(ALIASED, (name, alias))
+        if version is None:
+            raise self.no_alias(name, alias)
+        return Reference(name, version)
 
     def find(self, reference: Reference) -> ModelRecord | None:
         """Return the record of a version, by default the current one, or None if it does not exist."""
-        row = self._connection.row(FIND, reference)
+        try:
+            reference = self.resolve(reference)
+        except ModelNotFoundError:
+            return None
+        row = self.connection.row(FIND, reference)
         return None if row is None else self._read_found(reference.name, row)
 
     def _read_found(self, name: str, row: tuple[Any, ...]) -> ModelRecord:
@@ -94,12 +128,13 @@ class Models:
         """Return the record of a version, by default the current one."""
         found = self.find(reference)
         if found is None:
-            raise self.not_found(reference)
+            raise self.not_found(self.resolve(reference))
         return found
 
     def versions(self, reference: Reference) -> list[ModelRecord]:
         """Return the records of all versions of a model, or of one version, highest version first."""
-        found = self._connection.rows(
+        reference = self.resolve(reference)
+        found = self.connection.rows(
             f"{SELECT} WHERE name = ? AND version = ifnull(?, version) ORDER BY version DESC",
             reference,
         )
@@ -109,35 +144,37 @@ class Models:
 
     def search(self, question: Question) -> list[ModelRecord | Damage]:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
-        self._connection.add_function(compare_time, 3)
-        self._connection.add_function(compare_large, 4)
-        sql, parameters = question
+        self.connection.add_function(compare_time, 3)
+        self.connection.add_function(compare_large, 4)
+        self.connection.add_function(rank_large, 2)
+        sql, parameters = question.sql, question.parameters
         try:
-            rows = self._connection.rows(f"{SELECT} {sql}", parameters)
+            rows = self.connection.rows(f"{SELECT} {sql}", parameters)
         except StorageError as error:
             refuse_beyond_limits(error)
             if not isinstance(error, StoreDamagedError):
                 raise
             # Read the rows one by one, to return those that can be read.
-            ids = self._connection.rows(f"SELECT id FROM {TABLE} {sql}", parameters)
+            ids = self.connection.rows(f"SELECT id FROM {TABLE} {sql}", parameters)
             return [found for (id,) in ids if (found := self._read(id)) is not None]
         return as_records(rows)
 
     def _read(self, id: int) -> ModelRecord | Damage | None:
         try:
-            row = self._connection.row(f"{SELECT} WHERE id = ?", (id,))
+            row = self.connection.row(f"{SELECT} WHERE id = ?", (id,))
             # It may have been deleted meanwhile.
             return None if row is None else as_records([row])[0]
         except StoreDamagedError as error:
-            name = self._connection.value(f"SELECT CAST(name AS BLOB) FROM {TABLE} WHERE id = ?", (id,))
+            name = self.connection.value(f"SELECT CAST(name AS BLOB) FROM {TABLE} WHERE id = ?", (id,))
             shown = name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else f"(row {id})"
             return Damage(shown, 0, str(error))
 
     def row(self, reference: Reference) -> Stored:
         """Return what is needed to read a model's pickle."""
+        reference = self.resolve(reference)
         found = f"{FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
         select = f"SELECT {_STORED}, found_version, {LISTED} FROM {found}"
-        row = self._connection.row(select, reference)
+        row = self.connection.row(select, reference)
         if row is None:
             raise self.not_found(reference)
         *columns, version, listed = row
@@ -148,7 +185,7 @@ class Models:
 
     def row_of(self, id: int) -> Stored | None:
         """Return what is needed to read the pickle of the row with this id, or None if the row does not exist."""
-        row = self._connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
+        row = self.connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
     def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
@@ -157,9 +194,9 @@ class Models:
             return nullcontext(iter([memoryview(verified_whole(row.whole, row.size, row.sha256))]))
         # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
         select = "SELECT digest, rowid FROM model_parts WHERE upload = ? ORDER BY part"
-        explain, read = partial(self._explain, row), self._connection.read_blob
+        explain, read = partial(self._explain, row), self.connection.read_blob
         try:
-            listed = self._connection.rows(select, (row.upload,))
+            listed = self.connection.rows(select, (row.upload,))
         except StoreDamagedError as error:
             raise explain(error) from error
         parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
@@ -172,7 +209,7 @@ class Models:
         # If the model has been deleted, the rowids of its parts may already be in use for parts of another model.
         if type(error) not in (StorageError, StoreDamagedError, CorruptModelError):
             return error
-        now = self._connection.row("SELECT upload FROM models NOT INDEXED WHERE id = ?", (row.id,))
+        now = self.connection.row("SELECT upload FROM models NOT INDEXED WHERE id = ?", (row.id,))
         if now is None:
             return ModelNotFoundError("the model was deleted while being read")
         if now[0] != row.upload:
@@ -181,11 +218,15 @@ class Models:
 
     def refuse(self, entry: Entry) -> None:
         """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
-        required = self._connection.rows(REQUIRED)
-        row = self._connection.row(FIND, Reference(entry.name))
+        if self.connection.refusal:
+            raise self.connection.refusal.with_traceback(None)
+        required = self.connection.rows(REQUIRED)
+        row = self.connection.row(FIND, Reference(entry.name))
         if required:
             _refuse_incomplete(entry.metadata, required)
         current = None if row is None else self._read_found(entry.name, row)
+        if current is None and "@" in entry.name:
+            raise names.refuse_at_sign(entry.name)
         if current is not None and not entry.may_follow(current):
             error = ModelExistsError(
                 f"the model already exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC "
@@ -197,35 +238,36 @@ class Models:
 
     def refuse_incomplete(self, metadata: Metadata | None) -> None:
         """Raise an error if metadata lacks a required field."""
-        _refuse_incomplete(metadata, self._connection.rows(REQUIRED))
+        _refuse_incomplete(metadata, self.connection.rows(REQUIRED))
 
     def refuse_read_only(self) -> None:
         """Raise an error if the file cannot be written to; call this in a transaction."""
         # SQLite can begin an immediate transaction on a read-only file. Writing a page also needs the journal.
-        self._connection.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        self.connection.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
     def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
         now, user = datetime.now(UTC).isoformat(timespec="microseconds"), owners.this_user()
-        version = self._connection.value(
+        version = self.connection.value(
             "INSERT INTO names (name, versions) VALUES (?, 1) "
-            "ON CONFLICT (name) DO UPDATE SET versions = versions + 1 RETURNING versions",
+            "ON CONFLICT (name) DO UPDATE SET versions = versions + 1, renamed_to = NULL RETURNING versions",
             (entry.name,),
         )
         columns = (entry.name, version, now, user, *entry.columns, pickled.environment)
         pickle = (pickled.size, pickled.sha256, pickled.first.digest, upload, pickled.first.data)
-        (row,) = self._connection.rows(
+        ((id, *row),) = self.connection.rows(
             "INSERT INTO models (name, version, stored_at, stored_by, metadata, datetimes, environment, "
             "size, sha256, digest, upload, pickle) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            "RETURNING name, version, true, stored_at, stored_by, size, sha256, NULL, NULL, environment",
+            "RETURNING id, name, version, true, stored_at, stored_by, size, sha256, NULL, NULL, environment, NULL",
             columns + pickle,
         )
-        return replace(ModelRecord.from_row(row), metadata=entry.metadata)
+        self.events.add("stored", entry.name, id, version, by=user)
+        return replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
 
     def has_metadata(self, record: ModelRecord) -> bool:
         """Return whether the column is not NULL; another program may have written JSON that is not an object."""
         found = "SELECT metadata IS NOT NULL FROM models WHERE name = ? AND version = ?"
-        return bool(self._connection.value(found, (record.name, record.version)))
+        return bool(self.connection.value(found, (record.name, record.version)))
 
     def set_metadata(
         self, record: ModelRecord, columns: tuple[str | None, str | None], metadata: Metadata | None
@@ -233,58 +275,127 @@ class Models:
         """Replace a model's metadata and return the new record; call this in a transaction."""
         self.refuse_incomplete(metadata)
         update = "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?"
-        self._connection.change(update, (*columns, record.name, record.version))
+        self.connection.change(update, (*columns, record.name, record.version))
+        changes = [(field, to_jsonable(old), to_jsonable(new)) for field, old, new in differences(record.metadata, metadata)]
+        if changes:
+            self.note("annotated", record, fields=changes)
         return replace(record, metadata=metadata)
+
+    def note(self, action: str, record: ModelRecord, **changes: Any) -> None:
+        """Record what was done to a version; call this in its transaction."""
+        self.events.add(action, record.name, self.id(record), record.version, **changes)
+
+    def id(self, record: ModelRecord) -> int:
+        """Return the id of a version's row; call this in a transaction."""
+        return int(self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", record.reference))
+
+    def number(self, name: str) -> tuple[int, int]:
+        """Return the id of a model's name and its number of versions; call this in a transaction."""
+        # The row is missing if another program has inserted the model.
+        self.connection.change(
+            "INSERT INTO names (name, versions) SELECT ?1, max(version) FROM models WHERE name = ?1 "
+            "ON CONFLICT (name) DO NOTHING",
+            (name,),
+        )
+        return self.connection.rows("SELECT id, versions FROM names WHERE name = ?", (name,))[0]
 
     def required(self) -> list[str]:
         """Return the metadata fields that this store requires."""
-        return _read_required(self._connection.rows(REQUIRED))
+        return _read_required(self.connection.rows(REQUIRED))
 
     def require(self, fields: tuple[str, ...]) -> None:
         """Replace the list of required fields."""
-        with self._connection.transaction():
-            self._connection.change("DELETE FROM required_fields")
+        with self.connection.transaction():
+            before = self.required()
+            self.connection.change("DELETE FROM required_fields")
             for field in dict.fromkeys(fields):
-                self._connection.change("INSERT INTO required_fields (field) VALUES (?)", (field,))
+                self.connection.change("INSERT INTO required_fields (field) VALUES (?)", (field,))
+            self.events.add("required", before=before, after=[*dict.fromkeys(fields)])
 
-    def delete(self, reference: Reference) -> None:
-        """Delete the rows of a model, oldest version first, or of one version."""
+    def delete(self, reference: Reference, force: bool = False) -> None:
+        """Delete the rows of a model, oldest version first, or of one version; with `force`, also those with aliases."""
         select = "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
-        found = self._connection.rows(select, reference)
+        reference = self.resolve(reference)
+        found = self.connection.rows(select, reference)
         if not found:
             raise self.not_found(reference)
+        if not force:
+            self._refuse_aliased(reference)
         for id, version in found:
             # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
-            with self._connection.transaction():
+            with self.connection.transaction():
                 self._delete_row(id, Reference(reference.name, version))
 
-    def _delete_row(self, id: int, reference: Reference) -> None:
-        row = self._connection.row("SELECT name, version, upload FROM models NOT INDEXED WHERE id = ?", (id,))
+    def refuse_unknown(self, name: str) -> None:
+        """Raise an error if no model has or had a name."""
+        known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL UNION ALL SELECT 1 FROM models WHERE name = ?1"
+        if not self.connection.value(known, (name,)):
+            raise self.not_found(Reference(name))
+
+    def _refuse_aliased(self, reference: Reference) -> None:
+        aliases = self.connection.rows(
+            "SELECT models.version, aliases.alias FROM models JOIN aliases ON aliases.version = models.id "
+            "WHERE models.name = ? AND models.version = ifnull(?, models.version) ORDER BY models.version",
+            reference,
+        )
+        if aliases:
+            has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
+            raise ModelInUseError(has, "Remove the alias, or delete with force=True (--force); nothing was deleted")
+
+    def _delete_row(self, id: int, reference: Reference, action: str = "deleted") -> None:
+        select = "SELECT name, version, upload, stored_at, stored_by, size FROM models NOT INDEXED WHERE id = ?"
+        row = self.connection.row(select, (id,))
         if row is None:
             # Another process has deleted it in the meantime.
             return
-        self._refuse_other(reference, *row[:2])
-        self._connection.change("DELETE FROM models NOT INDEXED WHERE id = ?", (id,))
-        if row[2] is not None:
-            uploads.condemn_published(self._connection, row[2])
+        name, version, upload, stored_at, stored_by, size = row
+        self._refuse_other(reference, name, version)
+        self.connection.change("DELETE FROM aliases WHERE version = ?", (id,))
+        # If it is current, the highest version that is left is current from now on.
+        delete = f"DELETE FROM restored WHERE name = ?1 AND (SELECT id FROM models WHERE name = ?1 AND {CURRENT}) = ?2"
+        self.connection.change(delete, (name, id))
+        self.connection.change("DELETE FROM models NOT INDEXED WHERE id = ?", (id,))
+        self.events.add(action, name, id, version, stored_at=stored_at, stored_by=stored_by, size=size)
+        if upload is not None:
+            uploads.condemn_published(self.connection, upload)
 
     def not_found(self, reference: Reference) -> StorageError:
         """Return the error for a model that does not exist, with suggestions."""
         select = "SELECT version FROM models WHERE name = ? ORDER BY version DESC LIMIT 9"
-        versions = [str(version) for (version,) in self._connection.rows(select, (reference.name,))]
+        versions = [str(version) for (version,) in self.connection.rows(select, (reference.name,))]
         if versions and reference.version is not None:
             return ModelNotFoundError(
                 f"the model {reference.name!r} has no version {reference.version}; "
                 f"its {'only version is' if len(versions) == 1 else 'versions are'} {', '.join(versions)}"
             )
         select = f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?"
-        others = [name for (name,) in self._connection.rows(select, (MAX_GUESSES,)) if isinstance(name, str)]
+        others = [name for (name,) in self.connection.rows(select, (MAX_GUESSES,)) if isinstance(name, str)]
         if versions or reference.name in others:
             return ModelNotFoundError(
                 f"the model {reference.name!r} has just been stored, or an index in the file is damaged",
                 "Try again. If the error persists, run `views-runs model verify`",
             )
-        return ModelNotFoundError(f"there is no model {reference.name!r}", names.suggest(reference.name, others))
+        advice = self._explain_absence(reference.name) or names.suggest(reference.name, others)
+        return ModelNotFoundError(f"there is no model {reference.name!r}", advice)
+
+    def _explain_absence(self, name: str) -> str:
+        """Return advice for a name that a model had, or that means the current version elsewhere."""
+        renamed = "SELECT own.name FROM names JOIN names AS own ON own.id = names.renamed_to WHERE names.name = ?"
+        if new := self.connection.value(renamed, (name,)):
+            return f"It was renamed to {new!r}"
+        other, _, word = name.rpartition(":")
+        if word in ("current", "latest") and self.connection.value("SELECT 1 FROM models WHERE name = ?", (other,)):
+            return f"{other!r} alone is its current version"
+        return ""
+
+    def no_alias(self, name: str, alias: str) -> StorageError:
+        """Return the error for an alias that a model does not have."""
+        select = "SELECT alias FROM aliases JOIN names ON names.id = aliases.model WHERE name = ? ORDER BY alias"
+        aliases = [alias for (alias,) in self.connection.rows(select, (name,))]
+        if not self.connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
+            return self.not_found(Reference(name))
+        has = f"It has {', '.join(map(repr, aliases))}" if aliases else "Set one with `views-runs model alias`"
+        return AliasNotFoundError(f"the model {name!r} has no alias {alias!r}", has)
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:
         """Raise an error if an index has led to the wrong row."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
+from views_runs.database import events
 from views_runs.database.connection import Connection
 from views_runs.database.models import TABLE, Models
 from views_runs.exceptions import CorruptModelError, ModelNotFoundError, StoreDamagedError
@@ -70,9 +71,15 @@ def add_sizes(models: Selection) -> int:
 def find_damaged_tables(connection: Connection) -> list[Damage]:
     """Return the small tables that cannot be read."""
     damaged = []
-    for table in ("names", "required_fields", "uploads", "watches"):
+    small = ("names", "restored", "aliases", "runs", "run_models", "required_fields", "uploads", "watches")
+    for table in (*small, "events"):
         try:
-            connection.rows(f"SELECT * FROM {table}")
+            if table == "events":
+                # Too many for one read.
+                for _ in events.walk(connection):
+                    pass
+            else:
+                connection.rows(f"SELECT * FROM {table}")
         except StoreDamagedError as error:
             damaged.append(Damage(f"(the table {table})", 0, str(error)))
     return damaged

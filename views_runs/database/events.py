@@ -1,0 +1,103 @@
+"""The table ``events``: what was done to a store, by whom and why."""
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from views_runs.database import owners
+from views_runs.database.connection import Connection
+from views_runs.exceptions import StorageError, StoreDamagedError
+from views_runs.names import MAX_INTEGER
+from views_runs.records import Event
+
+#: The number of events in one read, during which nobody can commit.
+EVENTS_PER_READ = 1000
+
+ROW = ("id", "at", "by", "action", "model", "version", "number", "run", "changes", "why")
+
+#: The columns of an event for people. A model whose name another one was given goes by its last name, that of the other.
+COLUMNS = """events.id, events.at, events.by, events.action, ifnull(own.name, other.name),
+    ifnull((SELECT version FROM models INDEXED BY models_record WHERE id = events.version), events.number),
+    events.run, events.changes, events.why"""
+TABLE = "events LEFT JOIN names AS own ON own.id = events.model LEFT JOIN names AS other ON other.id = own.renamed_to"
+
+#: The numbers of the model that has a name now, and of those whose name it was given.
+_NUMBERS = """SELECT id FROM names WHERE name = ?1 UNION ALL
+    SELECT id FROM names WHERE name IS NULL AND renamed_to = (SELECT id FROM names WHERE name = ?1)"""
+
+
+class Events:
+    """The events of an open store; `why` is the reason that the user gave for this operation."""
+
+    def __init__(self, connection: Connection, why: str | None = None) -> None:
+        self._connection = connection
+        self._why = why
+
+    def add(
+        self,
+        action: str,
+        name: str | None = None,
+        version: int | None = None,
+        number: int | None = None,
+        run: str | None = None,
+        by: str | None = None,
+        **changes: Any,
+    ) -> None:
+        """Record what was done to a model, a version of it (its id and number), or a run; call this in its transaction."""
+        self._connection.change(
+            "INSERT INTO events (at, by, action, model, version, number, run, changes, why) "
+            "VALUES (?, ?, ?, (SELECT id FROM names WHERE name = ?), ?, ?, ?, ?, ?)",
+            (
+                datetime.now(UTC).isoformat(timespec="microseconds"),
+                by or owners.this_user(),
+                action,
+                name,
+                version,
+                number,
+                run,
+                json.dumps(changes, ensure_ascii=False, default=repr) if changes else None,
+                self._why,
+            ),
+        )
+
+    def search(
+        self, name: str | None = None, since: str | None = None, by: str | None = None, limit: int | None = None
+    ) -> Iterator[Event]:
+        """Yield events, the last first: of the model with a name now, from a time on, and by users that match a glob."""
+        conditions, parameters = ["events.id < ?2"], [name, MAX_INTEGER]
+        if name is not None:
+            conditions.append(f"events.model IN ({_NUMBERS})")
+        for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", by)):
+            if value is not None:
+                parameters.append(value)
+                conditions.append(f"{condition}{len(parameters)}")
+        select = f"SELECT {COLUMNS} FROM {TABLE} WHERE {' AND '.join(conditions)} ORDER BY events.id DESC LIMIT "
+        left = MAX_INTEGER if limit is None else limit
+        while left > 0:
+            count = min(left, EVENTS_PER_READ)
+            rows = self._connection.rows(f"{select}{count}", tuple(parameters))
+            yield from map(Event.from_row, rows)
+            if len(rows) < count:
+                return
+            left -= count
+            parameters[1] = rows[-1][0]
+
+
+def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the rows of the table up to an id, a few at a time."""
+    first, last = 0, MAX_INTEGER if last is None else last
+    while rows := connection.rows(
+        f"SELECT {', '.join(ROW)} FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?", (first, last, EVENTS_PER_READ)
+    ):
+        yield rows
+        if rows[-1][0] <= first:
+            raise StoreDamagedError("the table events is damaged and leads in a circle", "Restore it from a backup")
+        first = rows[-1][0]
+
+
+def check_why(why: object) -> str:
+    """Check the reason for an operation."""
+    if isinstance(why, str):
+        return why
+    raise StorageError(f"the reason for a change must be a string, not {why!r:.60}")
