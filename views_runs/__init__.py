@@ -69,6 +69,13 @@ __all__ = [
 #: Modules that are imported when they are first asked for.
 _MODULES = ("metadata", "names", "operations", "query", "records", "run", "run_result", "storage", "validation")
 
+#: Where public names are that `storage` does not import at once.
+_ELSEWHERE = {
+    "Verdict": "views_runs.pickles.loadability",
+    "ViewsRun": "views_runs.run",
+    "month": "views_runs.metadata",
+}
+
 #: What 1.x published too. Not in `__all__`: `from views_runs import *` has to work without the extra.
 _OF_THE_EXTRA = {"DataPartitioner": "views_partitioning.data_partitioner", "StepshiftedModels": "stepshift.views"}
 
@@ -77,10 +84,8 @@ def __getattr__(name: str) -> Any:
     # Imported when it is first asked for: `viewser --help` does not need the library, and would take twice as long.
     if name in _MODULES:
         return import_module(f"views_runs.{name}")
-    if name == "ViewsRun":
-        module = import_module("views_runs.run")
-    elif name == "month":
-        module = import_module("views_runs.metadata")
+    if name in _ELSEWHERE:
+        module = import_module(_ELSEWHERE[name])
     elif name in _OF_THE_EXTRA:
         module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
     elif name in __all__:

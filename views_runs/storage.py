@@ -725,7 +725,13 @@ class Storage:
             return before, record
 
     def delete(
-        self, name: str, version: int | None = None, *, force: bool = False, why: str | None = None
+        self,
+        name: str,
+        version: int | None = None,
+        *,
+        force: bool = False,
+        why: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> ModelRecord | None:
         """Delete a model with all its versions, or one version of it.
 
@@ -736,6 +742,8 @@ class Storage:
             version: the version; defaults to all of them.
             force: also delete versions that have an alias.
             why: the reason, for `log`.
+            progress: called with the number of bytes returned to the disk so far, and the total, if that takes several
+                steps. With it, Ctrl-C during these steps is not raised: a later deletion does the rest.
 
         Returns:
             The record of the version that is now current, or None if no version is left.
@@ -754,7 +762,7 @@ class Storage:
         reference = Reference.of(name, version)
         with self._open("delete", reference, change=True, why=why) as database:
             reference = database.models.resolve(reference)
-            database.delete(reference, force)
+            database.delete(reference, force, progress)
             return database.models.find(Reference(reference.name))
 
     def restore(self, name: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:

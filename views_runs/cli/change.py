@@ -153,7 +153,7 @@ def delete(
       views-runs model delete my-model
       views-runs model delete my-model:1 my-model:2 --yes
     """
-    from views_runs.rendering.console import confirm
+    from views_runs.rendering.console import confirm, late_progress
     from views_runs.rendering.views import show_deletion_plan
 
     found = {}
@@ -165,4 +165,8 @@ def delete(
     if not yes:
         show_deletion_plan(records)
         confirm("Delete them?" if len(records) > 1 else "Delete it?")
-    return Deletion(records, {record.name: storage.delete(record.name, record.version, force=force, why=why) for record in records})
+    current = {}
+    with late_progress("Returning space to the disk; Ctrl-C: later") as report:
+        for one in records:
+            current[one.name] = storage.delete(one.name, one.version, force=force, why=why, progress=report)
+    return Deletion(records, current)

@@ -215,6 +215,7 @@ class Wait:
                 f"another program has kept the file locked; waited {waited:.1f} s{self._describe_writers()}",
                 "Try again later, or wait longer with Storage(..., timeout=SECONDS)",
             ) from error
+        self._connection.waits += 1
         time.sleep(random.uniform(*self._poll))
 
     def _describe_writers(self) -> str:
@@ -270,6 +271,8 @@ class Connection:
         #: Why nothing may be written; None if it may.
         self.refusal = refusal
         self._gate = Gate()
+        #: How often it has waited for a lock.
+        self.waits = 0
         #: What signal handlers raised during the current statement.
         self.raised: list[BaseException] = []
         watch = _watch_signals(self.raised)

@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -156,12 +157,21 @@ class Database:
         if self._lenient and not self._is_default:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
-    def delete(self, reference: Reference, force: bool = False) -> None:
-        """Delete a model with all its versions, or one version, and return the space to the disk."""
+    def delete(
+        self, reference: Reference, force: bool = False, progress: Callable[[int, int], object] | None = None
+    ) -> None:
+        """Delete a model with all its versions, or one version, and return the space to the disk.
+
+        With `progress`, somebody is watching, and Ctrl-C puts off what is left of the latter.
+        """
         self.models.delete(reference, force)
         try:
             uploads.clear_leftovers(self.connection)
-            uploads.give_back(self.connection)
+            uploads.give_back(self.connection, **({} if progress is None else {"progress": progress}))
+        except KeyboardInterrupt:
+            if progress is None:
+                raise
+            log.warning("deleted %s; the next delete returns the rest of its space", reference)
         except StorageError as error:
             # The models are gone; the next store or delete removes what is left of them.
             log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
