@@ -199,8 +199,7 @@ class Storage:
             if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
-            with Upload(database) as upload:
-                writer = PickleWriter(upload.add, opcodes.Reader())
+            with Upload(database) as upload, PickleWriter(upload.add, opcodes.Reader()) as writer:
                 fill(writer)
                 record = upload.publish(entry, writer.finish())
         for text in writer.warnings:

@@ -242,7 +242,7 @@ def test_locks_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     # The children report what `print` is given.
     monkeypatch.setattr(locks, "_CHILD", f"import sys; print({errno.ENOTSUP}, flush=True); sys.stdin.read()")
     [finding] = doctor.check_locks(tmp_path / "models.db")
-    assert (finding.state, finding.text) == ("failure", os.strerror(errno.ENOTSUP))
+    assert (finding.state, finding.text) == ("failure", f"a lock is refused: {os.strerror(errno.ENOTSUP)}")
     monkeypatch.setattr(locks, "sys", SimpleNamespace(platform="darwin", executable=sys.executable))
     [finding] = doctor.check_locks(tmp_path / "models.db")
     assert finding.state == "warning" and finding.text.startswith("locks could not be tested: this volume has no locks")
