@@ -34,6 +34,9 @@ QUESTIONS = {
     "train_end, the last 100 of all": ({"limit": 100}, ("train_end > 1",)),
     "a nested field": ({}, ("tuning.depth = 77",)),
     "a nested text": ({}, ("tuning.note ~ 'rare*'",)),
+    "an alternative": ({}, ("author = rare or not train_end < 2026-11",)),
+    "a member of a list": ({}, ("steps has 77",)),
+    "a field that no model has": ({}, ("authro = rare",)),
     "a name": ({"name": "rare*"}, ()),
     "a size": ({}, ("size > 1GB",)),
 }
