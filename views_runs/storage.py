@@ -194,13 +194,12 @@ class Storage:
         """Store whatever `fill` writes to a `PickleWriter`."""
         with self._open(f"store {name!r}", create=True, why=why) as database:
             entry = Entry.of(name, metadata, overwrite, unless_has)
-            if not database.has_content:
-                names.refuse_at_sign(entry.name)
-            else:
+            if not database.has_content and "@" in entry.name:
+                raise names.refuse_at_sign(entry.name)
+            if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
-            with Upload(database) as upload:
-                writer = PickleWriter(upload.add, opcodes.Reader())
+            with Upload(database) as upload, PickleWriter(upload.add, opcodes.Reader()) as writer:
                 fill(writer)
                 record = upload.publish(entry, writer.finish())
         for text in writer.warnings:
@@ -1123,11 +1122,12 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
     # Symbolic links are not resolved here: SQLite resolves them, and messages should show the path that was given.
     try:
         made = Path(os.path.abspath(os.path.expanduser(text)))
+        made.as_uri()
     except OSError as error:
         raise InvalidPathError(f"{text!r} is relative to a folder that no longer exists ({error.strerror})") from error
-    if not made.is_absolute():
-        # On Windows, a server without a share.
-        raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file in a folder")
+    except ValueError as error:
+        # On Windows, a server without a share, or a name that is not valid Unicode: SQLite is given a URI.
+        raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file in a folder") from error
     return made
 
 

@@ -69,7 +69,8 @@ def test_every_command_is_shown() -> None:
     context = click.Context(main)
     model = main.get_command(context, "model")
     assert isinstance(model, click.Group)
-    shown = {text.split()[2] for _, text, _ in commands(PAGES["commands"]) if text.startswith("views-runs model ")}
+    lines = [text for topic in ("commands", "versions") for _, text, _ in commands(PAGES[topic])]
+    shown = {text.split()[2] for text in lines if text.startswith("views-runs model ")}
     assert sorted(shown) == sorted(model.list_commands(context))
 
 

@@ -1,4 +1,4 @@
-"""Try what a user does with a store on two mounts of an SMB share: trials.py DEFAULT NOBRL, two folders with a store."""
+"""Try what users do with a store on two mounts of an SMB share: trials.py DEFAULT NOBRL, two folders with a store."""
 
 import sys
 import tempfile
@@ -10,7 +10,7 @@ import shares
 from views_runs import Storage
 
 #: Seconds that a refusal may take: all is emulated here.
-SOON = 10.0
+SOON = 30.0
 
 
 def main(default: str, nobrl: str) -> None:

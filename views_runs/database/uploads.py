@@ -92,11 +92,11 @@ class Upload:
         self._pace = Pace(count=4, most=MOST_PARTS)
 
     def add(self, part: "Part") -> None:
-        """Add the next part, which may stay in memory for a while."""
+        """Add the next part, which may stay in memory for a while; after the first, also in another thread."""
+        if not self._database.is_open:
+            self._database.open()
         self._waiting.append(part)
         if len(self._waiting) >= self._pace.count:
-            if not self._database.is_open:
-                self._database.open()
             with self._pace.transaction(self._database.connection):
                 self._write(self._database.connection)
             self._waiting.clear()
