@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from views_runs import signals
 from views_runs.beside import Beside
 from views_runs.exceptions import CorruptModelError, ModelPickleError, StorageError
-from views_runs.pickles import culprit, opcodes, packages
+from views_runs.pickles import culprit, opcodes, packages, recording
 
 log = logging.getLogger("views_runs")
 
@@ -36,11 +36,11 @@ PART_SIZE = 63 * 16384
 #: Bytes in the first part of a pickle of several parts. It is in the same row as the metadata, and rewritten with it.
 FIRST_PART_SIZE = 4096
 
-#: The maximum number of parts that wait to be hashed and stored.
+#: The maximum number of parts that wait to be stored.
 PARTS_BEHIND = 12
 
 #: The maximum number of parts that are verified together. There are three such groups in memory.
-GROUP_PARTS = 8
+GROUP_PARTS = 4
 
 #: The folder of this package.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -72,7 +72,8 @@ class Pickled(NamedTuple):
 class PickleWriter:
     """A file-like object to write a pickle to: splits the bytes into parts, hashes them, and records their imports.
 
-    Used as a context manager, it hashes the parts and passes them on in a thread, from the second that is full.
+    Used as a context manager, it passes on all parts but the first in a thread: writing to a file takes as long as
+    pickling arrays and hashing together. To hash there too took a third longer.
 
     Args:
         sink: called with each part after the first, in order.
@@ -89,9 +90,12 @@ class PickleWriter:
     def __init__(self, sink: Callable[[Part], None], reader: opcodes.Reader | None = None) -> None:
         #: Bytes written so far.
         self.size = 0
+        self._reading: opcodes.Reading | None = None
         self.reader = reader
         self._sink = sink
-        self._beside: Beside[bytearray, None] | None = None
+        self._beside: Beside[Part, None] | None = None
+        #: Whether no part was passed on yet.
+        self._is_alone = True
         self._hash = hashlib.sha256()
         self._buffer = bytearray(PART_SIZE)
         self._used = 0
@@ -114,10 +118,7 @@ class PickleWriter:
             if self._used < PART_SIZE:
                 break
             full, self._buffer, self._used = self._buffer, bytearray(PART_SIZE), 0
-            if self._beside is None or self._first is None:
-                self._pass_on(full)
-            else:
-                self._beside.put(full)
+            self._pass_on(full)
         self.size += len(view)
         return len(view)
 
@@ -128,19 +129,34 @@ class PickleWriter:
             self._hash.update(first)
             self._first = Part(first, self._hash.digest())
             del data[: len(first)]
-        if data:
-            self._hash.update(data)
-            self._sink(Part(data, self._hash.digest()))
+        if not data:
+            return
+        self._hash.update(data)
+        part = Part(data, self._hash.digest())
+        if self._beside is None or self._is_alone:
+            # The first is passed on at once, so that a file that cannot be opened is reported before more is pickled.
+            self._is_alone = False
+            self._sink(part)
+        else:
+            self._beside.put(part)
 
     def dump(self, model: Any) -> None:
         """Pickle an object; if that fails, the sink may have received some parts."""
+        pickler: pickle.Pickler | recording.RecordingPickler = pickle.Pickler(self, PROTOCOL)
+        reader = self.reader
+        if reader is not None and recording.can_record():
+            pickler, self.reader = recording.RecordingPickler(self, PROTOCOL), None
         try:
-            pickle.Pickler(self, PROTOCOL).dump(model)
+            pickler.dump(model)
         except (StorageError, MemoryError):
             raise
         except Exception as error:
             signals.let_through(error)
             raise _explain_failure(model, error) from error
+        finally:
+            self.reader = reader
+        if isinstance(pickler, recording.RecordingPickler):
+            self._reading = pickler.reading(self.size)
         self._made_here = {
             "type": type_name(model),
             "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -149,16 +165,16 @@ class PickleWriter:
 
     def finish(self) -> Pickled:
         """Pass on the remaining bytes, and return the properties of the whole pickle."""
-        if self._beside is not None:
-            self._beside.finish()
         if self._used or self._first is None:
             del self._buffer[self._used :]
             self._pass_on(self._buffer)
+        if self._beside is not None:
+            self._beside.finish()
         assert self._first is not None
         return Pickled(self.size, self._hash.hexdigest(), self._first, json.dumps(self._describe()))
 
     def __enter__(self) -> "PickleWriter":
-        self._beside = Beside(self._pass_on, PARTS_BEHIND, "writer")
+        self._beside = Beside(self._sink, PARTS_BEHIND, "writer")
         return self
 
     def __exit__(
@@ -171,7 +187,7 @@ class PickleWriter:
         """Return the environment to record; of a copied pickle's libraries, only what they wrote into it is known."""
         if self.reader is None:
             return {}
-        reading = self.reader.result()
+        reading = self._reading or self.reader.result()
         environment = {"protocol": reading.protocol or 0, **opcodes.imported(reading)}
         modules = {*map(attrgetter("module"), reading.imports)}
         if modules & MAIN:
