@@ -30,6 +30,23 @@ CURRENT = """models.version = ifnull(
     (SELECT max(version) FROM models AS newest WHERE newest.name = models.name)
 )"""
 
+#: SQL for the runs that used a row of ``models``: those that have it in their list, and the one in its metadata, unless
+#: that one used another version of the model.
+RUNS = """(
+    SELECT run_models.run AS value FROM run_models WHERE run_models.version = models.id
+    UNION ALL
+    SELECT models.metadata ->> '$.run_id' WHERE json_type(models.metadata, '$.run_id') = 'text'
+        AND NOT EXISTS (
+            SELECT 1 FROM names JOIN run_models ON run_models.model = names.id
+            WHERE names.name = models.name AND run_models.run = models.metadata ->> '$.run_id'
+                AND run_models.version IS NOT NULL
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM models AS later WHERE later.name = models.name AND later.id > models.id
+                AND later.metadata ->> '$.run_id' = models.metadata ->> '$.run_id'
+        )
+)"""
+
 NUMBER = Kind("a number", lambda value: type(value) in (int, float))
 SIZE = Kind("a number of bytes, as in 100MB", NUMBER.accepts)
 BOOLEAN = Kind("true or false", lambda value: isinstance(value, bool))
@@ -84,6 +101,7 @@ class Question(NamedTuple):
         fields: Mapping[str, Any],
         *,
         name: str | None = None,
+        run: str | list[str] | None = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -105,7 +123,10 @@ class Question(NamedTuple):
         pieces = [condition.sql(bind) for condition in conditions]
         if name is not None:
             pieces.append(f"models.name GLOB {bind(str(name))}")
-        if not all_versions:
+        if run is not None:
+            asked = ", ".join(bind(str(one)) for one in (run if isinstance(run, list) else [run]))
+            pieces.append(f"EXISTS (SELECT 1 FROM {RUNS} WHERE value IN ({asked}))")
+        elif not all_versions:
             pieces.append(CURRENT)
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")

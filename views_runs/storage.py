@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 from views_runs import files, names
-from views_runs.database import history, naming
+from views_runs.database import history, naming, runs
 from views_runs.database.database import Database, find_default_path, get_status
 from views_runs.database.uploads import Upload
 from views_runs.exceptions import (
@@ -48,11 +48,15 @@ from views_runs.records import (
     ModelRecord,
     Obtained,
     Reference,
+    RunRecord,
     Verification,
     combine,
     encode,
 )
 from views_runs.texts import escape_record, printable
+
+if TYPE_CHECKING:
+    from views_runs.runs import Run
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -114,6 +118,8 @@ class Storage:
         self._allows_open_permissions = allow_open_permissions or _is_asked_for("VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
+        #: The run that all operations are part of.
+        self._run: str | None = None
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
 
     def __repr__(self) -> str:
@@ -263,7 +269,11 @@ class Storage:
             return Obtained(model, self._put(name, entry.metadata, dump, retrain, entry.unless_has), True)
         except ModelExistsError as error:
             log.info("another process has meanwhile stored an equivalent %s; returning the one trained here", name)
-            return Obtained(model, cast(ModelRecord, error.record), True)
+            record = cast(ModelRecord, error.record)
+            if self._run is not None:
+                with self._open(f"store {name!r}", change=True) as database, database.connection.transaction():
+                    runs.use(database.models, record)
+            return Obtained(model, record, True)
         except BaseException as error:
             # Training may have taken hours: do not lose the model.
             error.model = model  # type: ignore[attr-defined]
@@ -277,12 +287,13 @@ class Storage:
         with self._open(f"store {name!r}", create=True) as database:
             wanted, metadata = combine(needed, recorded)
             entry = Entry.of(name, metadata, retrain, None if retrain else wanted)
-            if not database.exists and not self._is_default:
-                log.warning("%s does not exist; creating it", self.path)
-            database.open()
+            self._create(database)
             record = None if retrain else database.models.find(Reference(entry.name))
             if record is not None and is_equivalent(record.metadata, wanted):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
+                if self._run is not None:
+                    with database.connection.transaction():
+                        runs.use(database.models, record)
                 return entry, record
             with database.connection.transaction():
                 database.models.refuse_read_only()
@@ -404,6 +415,7 @@ class Storage:
         self,
         *where: str,
         name: str | None = None,
+        run: "str | list[str] | None" = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -420,6 +432,7 @@ class Storage:
                 ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and ``current`` are fields of the
                 record; write ``metadata.size`` for a metadata field with such a name.
             name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set.
+            run: the id of a run, or several; finds the versions that it used, current or not.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
                 the whole day.
             all_versions: include older versions.
@@ -439,7 +452,15 @@ class Storage:
         ['forest_492']
         """
         question = Question.of(
-            where, fields, name=name, since=since, until=until, all_versions=all_versions, sort=sort, limit=limit
+            where,
+            fields,
+            name=name,
+            run=run,
+            since=since,
+            until=until,
+            all_versions=all_versions,
+            sort=sort,
+            limit=limit,
         )
         with self._open("find models", lenient=True) as database:
             return _keep_records(database.models.search(question), on_damage) if database.exists else []
@@ -883,6 +904,45 @@ class Storage:
             database.models.refuse_unknown(name)
             return history.of_model(database.models, name)
 
+    def run(self, id: str, *, why: str | None = None) -> "Run":
+        """Return a run: a set of versions, trained in it or reused by it, at most one of each model.
+
+        Used as a context manager, it records when the run began and how it ended. Several processes and computers can
+        be in the same run at once, and it can be entered again later. Without a context manager, it gives access to a
+        run, also to an earlier one that is known only from the metadata field ``run_id`` of its models.
+
+        Args:
+            id: the run's id, as in ``2026-11``.
+            why: the reason, for `log`.
+
+        Raises:
+            InvalidNameError: it is not a string, or, when the block is entered, it cannot be the id of a new run.
+
+        >>> with Storage("models.db").run("2026-11") as run:
+        ...     run.fetch_or_train("forest", lambda: "trained", {"train_end": 480}, recorded={"author": "testuser"})
+        'trained'
+        >>> [(model.name, model.version, model.state) for model in run.models()]
+        [('forest', 1, 'trained')]
+        """
+        from views_runs.runs import Run
+
+        return Run(self, id, why)
+
+    def runs(self) -> "list[RunRecord]":
+        """Return the records of all runs, the one that began last first.
+
+        Runs that were never entered are included if the metadata field ``run_id`` of a model names them.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3], {"run_id": "2026-10"})
+        >>> with store.run("2026-11") as run:
+        ...     record = run.add("forest")
+        >>> [(run.id, run.models, run.state) for run in store.runs()]
+        [('2026-11', 1, 'succeeded'), ('2026-10', 1, None)]
+        """
+        with self._open("list the runs", lenient=True) as database:
+            return runs.find(database.models) if database.exists else []
+
     def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
         """Write a model's pickle to an open binary file, without unpickling it, and return the model's record.
 
@@ -1052,7 +1112,14 @@ class Storage:
             lenient=lenient and not self._must_exist,
             is_default=self._is_default,
             why=why,
+            run=self._run,
         )
+
+    def _create(self, database: Database) -> None:
+        """Open the store, and create it if need be."""
+        if not database.exists and not self._is_default:
+            log.warning("%s does not exist; creating it", self.path)
+        database.open()
 
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:
         """Return the record of a model if it exists and its metadata is equivalent."""
@@ -1066,7 +1133,7 @@ class Storage:
     def list(self, *where: str, **options: Any) -> list[str]:
         """Return the names of the models that `find` would return for the same arguments.
 
-        With ``all_versions=True``, return ``NAME:VERSION`` for each.
+        With ``all_versions=True`` or a ``run``, return ``NAME:VERSION`` for each.
 
         >>> store = Storage("models.db")
         >>> for model in "forest", "boosted":
@@ -1075,7 +1142,7 @@ class Storage:
         (['boosted', 'forest'], ['forest'], ['boosted:1', 'forest:1'])
         """
         records = self.find(*where, **options)
-        if options.get("all_versions"):
+        if options.get("all_versions") or options.get("run") is not None:
             return [str(record.reference) for record in records]
         return [record.name for record in records]
 

@@ -45,6 +45,7 @@ class Database:
         lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
         why: the user's reason for a change.
+        run: the run that the operation is part of.
     """
 
     #: Known when the store is open.
@@ -63,6 +64,7 @@ class Database:
         lenient: bool = False,
         is_default: bool = False,
         why: str | None = None,
+        run: str | None = None,
     ) -> None:
         self.path = path
         self._operation = operation
@@ -73,6 +75,7 @@ class Database:
         self._lenient = lenient
         self._is_default = is_default
         self._why = check_why(why)
+        self._run = run
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
         self.is_open = False
@@ -117,7 +120,7 @@ class Database:
         if self._create and self._is_default:
             _create_folder(self.path.parent)
         self.connection = connect(self.path, self._timeout, self._create, self._change)
-        self.models = Models(self.connection, self._why)
+        self.models = Models(self.connection, self._why, self._run)
         self.is_open = True
 
     def _handle_missing(self) -> None:

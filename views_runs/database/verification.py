@@ -71,7 +71,7 @@ def add_sizes(models: Selection) -> int:
 def find_damaged_tables(connection: Connection) -> list[Damage]:
     """Return the small tables that cannot be read."""
     damaged = []
-    small = ("names", "restored", "aliases", "runs", "run_models", "required_fields", "uploads", "watches")
+    small = ("names", "restored", "aliases", "runs", "run_models", "run_processes", "required_fields", "uploads", "watches")
     for table in (*small, "events"):
         try:
             if table == "events":
