@@ -95,7 +95,7 @@ def __getattr__(name: str) -> Any:
         module = import_module("views_runs.run")
     elif name in _OF_THE_EXTRA:
         module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
-    elif name == "Run":
+    elif name in ("Run", "RunModel"):
         module = import_module("views_runs.runs")
     elif name in __all__:
         module = import_module("views_runs.storage")
