@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from views_partitioning.data_partitioner import DataPartitioner
 
     from views_runs import operations, run, run_result, storage, validation
-    from views_runs.metadata import Metadata, ModelMetadata
+    from views_runs.metadata import Metadata, ModelMetadata, month
     from views_runs.pickles.loadability import Verdict
     from views_runs.records import (
         Backup,
@@ -70,12 +70,14 @@ __all__ = [
     "StoreFullError",
     "StoreNotFoundError",
     "StoreReadOnlyError",
+    "UnsafeShareError",
     "UntrustedModelError",
     "UploadError",
     "UploadLostError",
     "Verdict",
     "Verification",
     "__version__",
+    "month",
     "storage",
 ]
 
@@ -93,6 +95,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"views_runs.{name}")
     if name == "ViewsRun":
         module = import_module("views_runs.run")
+    elif name == "month":
+        module = import_module("views_runs.metadata")
     elif name in _OF_THE_EXTRA:
         module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
     elif name in ("Run", "RunModel"):

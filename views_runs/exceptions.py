@@ -183,5 +183,9 @@ class StoreAccessError(StorageError):
     """The operating system could not read or write the file."""
 
 
+class UnsafeShareError(StoreReadOnlyError):
+    """The file is on an SMB share, where writing would lose models or is not possible; nothing was changed."""
+
+
 class UploadLostError(StorageError):
     """Storing made no progress for so long that another process took the parts for leftovers and removed them."""

@@ -20,6 +20,15 @@ WITHOUT_MODES = {
 #: File systems on which `chmod` always takes effect. On some network volumes it succeeds without changing anything.
 WITH_MODES = (LOCAL - {"hfs", "ntfs"}) | {"overlay", "ramfs", "tmpfs"}
 
+#: SMB shares, as Linux mounts them, and what finds one in `MOUNTS`.
+SMB = ("cifs", "smb3", "smbfs")
+SMB_LINE = re.compile(f" - ({'|'.join(SMB)}) ".encode())
+
+#: What to do instead of writing to a store on an SMB share.
+SMB_ADVICE = (
+    "Reading works. To write, mount the share over NFS 4.2, or keep the file on a local disk and copy it to the share"
+)
+
 #: Name prefixes of synchronised folders.
 SYNCHRONISED = (
     "dropbox", "google drive", "googledrive", "icloud", "mobile documents", "nextcloud", "onedrive", "owncloud"
@@ -85,6 +94,12 @@ def find_mount(path: Path) -> Mount | None:
     return max(reversed(above), key=lambda mount: len(mount.point), default=None)
 
 
+def find_smb(path: Path) -> Mount | None:
+    """Return the mount that a path is on if it is an SMB share."""
+    mount = find_mount(path)
+    return mount if mount and mount.kind in SMB else None
+
+
 def has_modes(path: Path) -> bool:
     """Return whether mode bits show who can write to a path."""
     mount = find_mount(path)
@@ -104,7 +119,7 @@ def assess(mount: Mount) -> Iterator[Assessment]:
     """Yield assessments of a file system."""
     if mount.kind.startswith("nfs"):
         yield from _assess_nfs(mount)
-    elif mount.kind in ("cifs", "smb3", "smbfs"):
+    elif mount.kind in SMB:
         yield from _assess_smb(mount)
     elif mount.kind == "fuse.glusterfs":
         yield _assess_gluster(mount)
@@ -127,11 +142,16 @@ def _assess_nfs(mount: Mount) -> Iterator[Assessment]:
 
 
 def _assess_smb(mount: Mount) -> Iterator[Assessment]:
-    if "nobrl" in mount.options:
-        yield "failure", "nobrl: locks are local to this computer", "Mount it without nobrl"
+    yield "failure", f"on SMB shares, {describe_smb(mount)}", SMB_ADVICE
     if "cache=loose" in mount.options:
         yield "failure", "cache=loose: changes by other computers may not be seen", "Mount it with cache=strict"
-    yield "warning", "SMB was not tested", _PEER
+
+
+def describe_smb(mount: Mount) -> str:
+    """Return why a store on an SMB share can only be read."""
+    if "nobrl" in mount.options:
+        return "the mount option nobrl lets two computers write at once, and models are lost"
+    return "the server refuses the locks that a store needs for writing"
 
 
 def _assess_gluster(mount: Mount) -> Assessment:

@@ -16,7 +16,10 @@ from views_runs.exceptions import InvalidMetadataError
 #: The maximum nesting depth: enough for any metadata, and well below the limit of SQLite's JSON functions (1000).
 MAX_DEPTH = 100
 
-MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTH_NAMES = tuple("January February March April May June July August September October November December".split())
+
+#: The last views month, December 2079. Larger numbers are mistakes, and most of them years.
+LAST_MONTH = 1200
 
 
 class Kind(NamedTuple):
@@ -77,7 +80,7 @@ class ModelMetadata:
     level_of_analysis: str | None = known(
         TEXT, "what a row of the data is, as in country_month", "--loa", "level of analysis"
     )
-    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", "--outcome")
+    outcome: str | None = known(TEXT, "what the model predicts, as in ged_sb", "--outcome", "outcome")
     train_start: int | None = known(MONTH, "the first month of the training data", "--train-start", "training period")
     train_end: int | None = known(MONTH, "the last month of the training data", "--train-end", "training period")
     training_date: datetime | date | str | None = known(
@@ -193,13 +196,19 @@ def round_trip(metadata: Any) -> Metadata:
     return decode(*encode(metadata))
 
 
-def check(metadata: Mapping[str, Any]) -> None:
-    """Check the known fields that are not None, and that the training data does not end before it starts."""
+def check(metadata: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> None:
+    """Check the known fields that are not None, and that the training data does not end before it starts.
+
+    What is already stored may be a month out of range: earlier versions of this package did not refuse them.
+    """
     given = {name: value for name, value in metadata.items() if value is not None and name in KNOWN_FIELDS}
     for name, value in given.items():
         expected, accepts = KNOWN_FIELDS[name].kind
         if not accepts(value):
             raise InvalidMetadataError(f"metadata field {name} must be {expected}, not {value!r}", name)
+        is_new = not stored or stored.get(name) != value
+        if KNOWN_FIELDS[name].kind is MONTH and is_new and (trouble := explain_month(value, name)):
+            raise InvalidMetadataError(f"metadata field {name}: {trouble}", name)
     start, end = given.get("train_start"), given.get("train_end")
     if start is not None and end is not None and start > end:
         trouble = f"train_start, {start} ({month_name(start)}), is after train_end, {end} ({month_name(end)})"
@@ -250,20 +259,58 @@ def to_jsonable(value: Any) -> Any:
     return value.isoformat() if isinstance(value, date) else value
 
 
-def month_name(month: int) -> str:
+def month_name(number: int) -> str:
     """Return the calendar month of a views month, as in ``Dec 2019`` for 480."""
-    years, months = divmod(month - 1, 12)
-    return f"{MONTH_NAMES[months]} {1980 + years}"
+    years, months = divmod(number - 1, 12)
+    return f"{MONTH_NAMES[months][:3]} {1980 + years}"
 
 
-def month_number(text: str) -> int:
-    """Return the views month of a calendar month such as ``2019-12``; raise a ValueError if it is not one."""
-    match = re.fullmatch(r"(\d{4})-(\d{1,2})", text)
+def month(when: str | date) -> int:
+    """Return the views month of a calendar month such as ``2019-12``, or of a date.
+
+    Views months count from January 1980, which is 1, to December 2079, which is 1200.
+
+    Raises:
+        InvalidMetadataError: it is not a calendar month, or not one of these.
+
+    >>> month("2019-12"), month(date(2019, 12, 31))
+    (480, 480)
+    """
+    match = re.fullmatch(r"(\d{4})-(\d{1,2})", f"{when:%Y-%m}" if isinstance(when, date) else str(when))
     if match is None:
-        raise ValueError("expected a month, as in 480 or 2019-12")
+        raise InvalidMetadataError(f"expected a month, as in 2019-12, not {when!r}")
     if not 1 <= int(match[2]) <= 12:
-        raise ValueError(f"there is no month {match[2]}")
-    return (int(match[1]) - 1980) * 12 + int(match[2])
+        raise InvalidMetadataError(f"there is no month {match[2]}")
+    number = (int(match[1]) - 1980) * 12 + int(match[2])
+    if not 1 <= number <= LAST_MONTH:
+        raise InvalidMetadataError(f"expected a month from 1980-01 to 2079-12, not {match[0]}")
+    return number
+
+
+def explain_month(number: int | float, field: str) -> str:
+    """Return why a number given for a field is not a views month, with what was probably meant; empty if it is one.
+
+    >>> explain_month(2019, "train_end"), explain_month(480, "train_end")
+    ('month 2019 is March 2148; did you mean 2019-12 (month 480)?', '')
+    """
+    if 1 <= number <= LAST_MONTH:
+        return ""
+    meant = ""
+    whole = int(number) if isfinite(number) else 10**9
+    if 1980 <= whole < 2080:
+        # Whoever gives a year for the start means its first month, and for the end its last one.
+        meant = f"{whole}-{'01' if field == 'train_start' else '12'}"
+    elif 198001 <= whole < 208000 and 1 <= whole % 100 <= 12:
+        meant = f"{whole // 100}-{whole % 100:02}"
+    is_in_calendar = -12 * 1979 < whole < 12 * 8020
+    trouble = f"month {number} is {_spell_month(whole) if is_in_calendar else 'out of range'}"
+    if meant:
+        return f"{trouble}; did you mean {meant} (month {month(meant)})?"
+    return f"{trouble}; views months go from 1 (January 1980) to {LAST_MONTH} (December 2079)"
+
+
+def _spell_month(number: int) -> str:
+    return f"{MONTH_NAMES[(number - 1) % 12]} {1980 + (number - 1) // 12}"
 
 
 class _Encoder:

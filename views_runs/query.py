@@ -1,91 +1,80 @@
-"""Search conditions: parse them and translate them to SQL. Nothing here opens a file.
+"""Questions as they are asked: read conditions and their values from text or Python. `conditions` has their SQL.
 
-A condition is ``FIELD OP VALUE``, ``FIELD`` (the model has it) or ``!FIELD`` (it is missing or null). User input is
-always passed as a parameter, never as SQL.
+The grammar, which ``guide/conditions.rst`` explains::
+
+    condition  = all {"or" all}
+    all        = single {"and" single}
+    single     = "not" single | "(" condition ")" | comparison
+    comparison = FIELD | "!" FIELD | FIELD OPERATOR VALUE | FIELD "has" VALUE | FIELD "in" "(" VALUE {"," VALUE} ")"
 """
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, date, datetime, time
-from functools import lru_cache, reduce
-from math import inf
-from operator import eq, ge, getitem, gt, le, lt
-from types import NoneType
+from datetime import date, datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple, NoReturn
+from unicodedata import combining, east_asian_width
 
+from views_runs.conditions import (
+    BOOLEAN,
+    COMPARABLE,
+    CURRENT,
+    HAS_ALIAS,
+    NUMBER,
+    OWN_FIELDS,
+    SIZE,
+    Compound,
+    Condition,
+    Field,
+    Parameters,
+    build_order,
+    convert_to_utc,
+    find_span,
+    join,
+)
 from views_runs.exceptions import QueryError, StorageError
-from views_runs.metadata import KNOWN_FIELDS, MONTH, TEXT, TIME, Kind, month_number, round_trip
+from views_runs.metadata import KNOWN_FIELDS, MONTH, TEXT, TIME, Kind, explain_month, month, round_trip
 from views_runs.names import MAX_INTEGER
 
-#: SQL for whether a row of ``models`` is the current version.
-CURRENT = """models.version = ifnull(
-    (
-        SELECT pointed.version FROM restored JOIN models AS pointed ON pointed.id = restored.version
-        WHERE restored.name = models.name AND pointed.name = models.name AND restored.highest >= (
-            SELECT max(version) FROM models AS newest WHERE newest.name = models.name
-        )
-    ),
-    (SELECT max(version) FROM models AS newest WHERE newest.name = models.name)
-)"""
-
-#: SQL for the runs that used a row of ``models``: those that have it in their list, and the one in its metadata, unless
-#: that one used another version of the model.
-RUNS = """(
-    SELECT run_models.run AS value FROM run_models WHERE run_models.version = models.id
-    UNION ALL
-    SELECT models.metadata ->> '$.run_id' WHERE json_type(models.metadata, '$.run_id') = 'text'
-        AND NOT EXISTS (
-            SELECT 1 FROM names JOIN run_models ON run_models.model = names.id
-            WHERE names.name = models.name AND run_models.run = models.metadata ->> '$.run_id'
-                AND run_models.version IS NOT NULL
-        )
-        AND NOT EXISTS (
-            SELECT 1 FROM models AS later WHERE later.name = models.name AND later.id > models.id
-                AND later.metadata ->> '$.run_id' = models.metadata ->> '$.run_id'
-        )
-)"""
-
-NUMBER = Kind("a number", lambda value: type(value) in (int, float))
-SIZE = Kind("a number of bytes, as in 100MB", NUMBER.accepts)
-BOOLEAN = Kind("true or false", lambda value: isinstance(value, bool))
-COMPARABLE = Kind(
-    "a string, a number, a time, or a list of these", lambda value: not isinstance(value, (dict, list, NoneType))
-)
-
-#: The fields of the record itself: their kind, and SQL for their JSON type and value.
-OWN_FIELDS = {
-    "name": (TEXT, "'text'", "models.name"),
-    "version": (NUMBER, "'integer'", "models.version"),
-    "current": (BOOLEAN, f"iif({CURRENT}, 'true', 'false')", f"({CURRENT})"),
-    "stored_at": (TIME, "'text'", "models.stored_at"),
-    "stored_by": (TEXT, "'text'", "models.stored_by"),
-    "size": (SIZE, "'integer'", "models.size"),
-    "type": (TEXT, "json_type(models.environment, '$.type')", "(models.environment ->> '$.type')"),
-}
-
+#: The operators that are signs; ``in`` and ``has`` are words.
 OPERATORS = ("!=", "<=", ">=", "=", "<", ">", "~")
 
-_COMPARISONS = {"=": eq, "<": lt, "<=": le, ">": gt, ">=": ge}
+#: How many parentheses and ``not`` may be inside one another: the parser calls itself, and so does that of SQLite.
+MAX_NESTED = 20
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
-#: A key, or a quoted string in which a backslash escapes the next character.
-_KEY = re.compile(
-    r"""(?P<bare>[^\s."'=<>~!]+)|(?P<quote>["'])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)""", re.DOTALL
-)
+_KEY_PATTERN = r"""(?P<bare>[^\s."'=<>~!%s]+)|(?P<quote>["'])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\])*)(?P=quote)"""
+#: A key, or a quoted string in which a backslash escapes the next character; and one that stands alone.
+_KEY, _LONE_KEY = (re.compile(_KEY_PATTERN % more, re.DOTALL) for more in ("(),", ""))
+_SPACE = re.compile(r"\s*")
+#: A word of the grammar; ``not = 1`` is about a field of this name.
+_WORDS = {word: re.compile(rf"{word}(?=[\s(\"'!]|$)") for word in ("and", "or", "in", "has")}
+_WORDS["not"] = re.compile(r"""not(?=\s*[("']|\s*!(?!=)|\s+[^\s=<>~!])""")
+#: Where a value without quotes ends, if not at the end of the text; in the parentheses of ``in``, and elsewhere.
+_LISTED_END, _END = (re.compile(rf"[{signs}]|(?<=\s)(?:and|or)(?=\s)") for signs in (",)", ")"))
+_TEXT_END = re.compile(r"\Z")
+#: The words of SQL, which do not end a value.
+_CAPITALS = re.compile(r"(?<=\s)(?:AND|OR)(?=\s)")
+_LITERALS = {form: word == "true" for word in ("true", "false") for form in (word, word.title(), word.upper())}
+_NULLS = ("null", "None", "NULL")
 _NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?")
 _SIZE = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*([a-zA-Z]*)")
 _DATE = re.compile(r"\d{4}-\d\d-\d\d")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*")
+_AGO = re.compile(r"(\d{1,9})([hdw])")
+
+#: Hours in a unit of time.
+HOURS = {"h": 1, "d": 24, "w": 7 * 24}
 
 #: SQLite's messages for a statement that exceeds a limit; the error code is the generic one for errors in SQL.
-_LIMIT = re.compile(r"too (large|many|complex)|at most \d+ tables")
+_LIMIT = re.compile(r"too (large|many|complex)|at most \d+ tables|stack overflow")
 
-#: Adds a parameter to a statement and returns its placeholder: to be called in the order of the statement's text.
-Bind = Callable[[Any], str]
+#: When a model was stored.
+STORED_AT = Field(("stored_at",), own=True)
 
 
 class Question(NamedTuple):
@@ -93,6 +82,9 @@ class Question(NamedTuple):
 
     sql: str
     parameters: tuple[Any, ...]
+    #: The conditions in it that are on one field, and the field to sort by: they can be mistaken.
+    conditions: Sequence[Condition] = ()
+    sort: Field | None = None
 
     @classmethod
     def of(
@@ -101,6 +93,7 @@ class Question(NamedTuple):
         fields: Mapping[str, Any],
         *,
         name: str | None = None,
+        alias: str | None = None,
         run: str | list[str] | None = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
@@ -109,183 +102,63 @@ class Question(NamedTuple):
         limit: int | None = None,
     ) -> "Question":
         """Create a question from the arguments of `Storage.find`."""
-        conditions = [Condition.parse(text) for text in where]
-        conditions += [Condition.equal(name, value) for name, value in fields.items()]
+        conditions = [parse(text) for text in where]
+        conditions += [equal(name, value) for name, value in fields.items()]
         for operator, bound in ((">=", since), ("<=", until)):
             if bound is not None:
-                conditions.append(Condition(STORED_AT, operator, STORED_AT.take([bound])))
-        parameters: list[Any] = []
-
-        def bind(value: Any) -> str:
-            parameters.append(value)
-            return "?"
-
-        pieces = [condition.sql(bind) for condition in conditions]
-        if name is not None:
-            pieces.append(f"models.name GLOB {bind(str(name))}")
+                conditions.append(Condition(STORED_AT, operator, take(STORED_AT, [bound])))
         if run is not None:
-            asked = ", ".join(bind(str(one)) for one in (run if isinstance(run, list) else [run]))
-            pieces.append(f"EXISTS (SELECT 1 FROM {RUNS} WHERE value IN ({asked}))")
-        elif not all_versions:
-            pieces.append(CURRENT)
+            conditions.append(equal("run", run))
+        every, bind = Compound("and", tuple(conditions)), Parameters()
+        pieces = [every.sql(bind) or "TRUE"]
+        current = "TRUE" if all_versions or run is not None else CURRENT
+        if alias is not None:
+            pieces.append(HAS_ALIAS.format(bind(str(alias))))
+            current = "TRUE"
+        pieces.append(current if name is None else _match_name(str(name), current, bind))
         if limit is not None and (not isinstance(limit, int) or limit < 0):
             raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
-        end = f"ORDER BY {_build_order(sort, bind)} LIMIT {bind(-1 if limit is None else min(limit, MAX_INTEGER))}"
-        return cls(f"WHERE {_join(pieces, 'AND') or 'TRUE'} {end}", tuple(parameters))
+        key = None if sort is None else parse_field(sort, int(str(sort).startswith("-")))
+        order = "" if key is None else build_order(key, str(sort).startswith("-"), bind)
+        end = f"ORDER BY {order}models.id DESC LIMIT {bind(-1 if limit is None else min(limit, MAX_INTEGER))}"
+        return cls(f"WHERE {join(pieces, 'AND')} {end}", tuple(bind), every.singles(), key)
 
 
-class Field(NamedTuple):
-    """A field of the metadata or of the record itself."""
-
-    #: The keys of a metadata field, or the name of a field of the record.
-    path: tuple[str, ...]
-    #: Whether this is a field of the record.
-    own: bool = False
-
-    @property
-    def kind(self) -> Kind:
-        """The kind of its values."""
-        if self.own:
-            return OWN_FIELDS[self.path[0]][0]
-        return KNOWN_FIELDS[self.path[0]].kind if len(self.path) == 1 and self.path[0] in KNOWN_FIELDS else COMPARABLE
-
-    def __str__(self) -> str:
-        return ".".join(self.path)
-
-    def sql(self, column: str, bind: Bind) -> str:
-        """Return SQL for the field's JSON ``type``, or its value, ``atom``; it is NULL if a model lacks the field."""
-        if self.own:
-            _, json_type, value = OWN_FIELDS[self.path[0]]
-            return json_type if column == "type" else value
-        if all(key.isascii() and key.isprintable() and not set(key) & set("\"\\'") for key in self.path):
-            function = "json_type" if column == "type" else "json_extract"
-            path = "$" + "".join(f'."{key}"' for key in self.path)
-            return f"{function}(models.metadata, {bind(path)})"
-        # SQLite compares the keys of a path with the raw JSON, including its escapes; json_each decodes them.
-        tables, parent = [], "models.metadata"
-        for depth in range(len(self.path)):
-            tables.append(f"json_each({parent}) AS key{depth}")
-            parent = f"iif(key{depth}.type = 'object', key{depth}.value, NULL)"
-        keys = " AND ".join(f"key{depth}.key = {bind(key)}" for depth, key in enumerate(self.path))
-        return f"(SELECT key{len(self.path) - 1}.{column} FROM {' CROSS JOIN '.join(tables)} WHERE {keys})"
-
-    def read(self, text: str) -> Any:
-        """Convert an unquoted text to a value of this field; raise a ValueError if it is not valid."""
-        kind = self.kind
-        if kind is TEXT:
-            return text
-        if kind is TIME:
-            return _parse_time(text)
-        if kind is SIZE:
-            return _parse_size(text)
-        if _NUMBER.fullmatch(text) and kind is not BOOLEAN:
-            return _parse_number(text)
-        if kind is MONTH:
-            return month_number(text)
-        if text in ("true", "false") and kind is not NUMBER:
-            return text == "true"
-        if kind in (NUMBER, BOOLEAN):
-            raise ValueError(f"expected {kind.expected}")
-        with suppress(ValueError):
-            return _parse_time(text)
-        return text
-
-    def take(self, values: list[Any]) -> tuple[Any, ...]:
-        """Convert Python values to the values that are compared with this field."""
-        try:
-            taken = round_trip({str(self): values})[str(self)]
-            if self.own or self.kind is MONTH:
-                # As in a condition, a string may denote a month, a size or a time.
-                taken = [self.read(value) if isinstance(value, str) else value for value in taken]
-        except ValueError as error:
-            raise QueryError(f"{self} cannot be compared: {error}") from error
-        kind = self.kind if self.own else COMPARABLE
-        for value in taken:
-            if not kind.accepts(value):
-                raise QueryError(f"{self} cannot be compared with {value!r}: expected {kind.expected}")
-        return tuple(taken)
+def _match_name(name: str, current: str, bind: Parameters) -> str:
+    """Return SQL for whether a row's name matches a glob, or its name and an alias match ``GLOB@ALIAS``."""
+    matches = f"models.name GLOB {bind(name)} AND {current}"
+    glob, at, alias = name.rpartition("@")
+    if not at:
+        return matches
+    return f"({matches}) OR (models.name GLOB {bind(glob)} AND {HAS_ALIAS.format(bind(alias))})"
 
 
-#: When a model was stored.
-STORED_AT = Field(("stored_at",), own=True)
+def parse(text: str) -> Condition | Compound:
+    """Parse a condition; the message of a `QueryError` points to the offending character.
 
-
-class Condition(NamedTuple):
-    """A condition on one field.
-
-    >>> Condition.parse("train_end >= 2019-12")
-    Condition(field=Field(path=('train_end',), own=False), operator='>=', values=(480,))
+    >>> parse("train_end >= 2019-12")
+    Condition(field=Field(path=('train_end',), own=False, dotted=False), operator='>=', values=(480,), cut='')
     """
+    return _Parser(text, "condition").condition()
 
-    field: Field
-    #: One of `OPERATORS`, or ``has`` or ``lacks``.
-    operator: str
-    #: The values to compare the field with; one match is enough.
-    values: tuple[Any, ...] = ()
 
-    @classmethod
-    def parse(cls, text: str) -> "Condition":
-        """Parse a condition; the message of a `QueryError` points to the offending character."""
-        return _Parser(text, "condition").condition()
+def parse_field(text: str, place: int = 0) -> Field:
+    """Parse a text, from a place on, that is a field."""
+    return _Parser(text, "field", place).lone_field()
 
-    @classmethod
-    def equal(cls, name: str, value: Any) -> "Condition":
-        """Return the condition that a field equals a value, or one of a list; for None, that it is missing or null."""
-        field = _Parser(name, "field").lone_field()
-        if value is None:
-            return cls(field, "lacks")
-        return cls(field, "=", field.take(value if isinstance(value, list) else [value]))
 
-    def sql(self, bind: Bind) -> str:
-        """Return SQL for the condition on a row of ``models``; it may call `compare_time` and `compare_large`."""
-        field = self.field
-        if self.operator == "has":
-            return f"{field.sql('type', bind)} <> 'null'"
-        if self.operator == "lacks":
-            return f"ifnull({field.sql('type', bind)}, 'null') = 'null'"
-        if self.operator == "!=":
-            # A value of another type is not equal; a missing field matches neither = nor !=.
-            return f"{field.sql('type', bind)} <> 'null' AND NOT ifnull({self._replace(operator='=').sql(bind)}, 0)"
-        operator = {"=": "IN", "~": "GLOB"}.get(self.operator, self.operator)
-        pieces = []
-        alike: dict[str, list[Any]] = {}
-        for one in self.values:
-            if isinstance(one, date):
-                pieces.append(self._compare_time(one, bind))
-            elif isinstance(one, (int, float)) and abs(one) >= 2**63:
-                pieces.append(self._compare_large(one, bind))
-            else:
-                alike.setdefault(_find_json_types(one), []).append(one)
-        for types, values in alike.items():
-            # The type comes second: both expressions parse the JSON, and the value alone rules out most models.
-            value, wanted = field.sql("atom", bind), ", ".join(map(bind, values))
-            pieces.append(f"{value} {operator} ({wanted}) AND {field.sql('type', bind)} IN ({types})")
-        return _join(pieces, "OR") or "FALSE"
-
-    def _compare_time(self, wanted: date, bind: Bind) -> str:
-        value = self.field.sql("atom", bind)
-        if not self.field.own:
-            return f"compare_time({value}, '{self.operator}', {bind(wanted.isoformat())})"
-        # `stored_at` contains strings in UTC, all in the same format; a time without an offset is local.
-        first, last = (_convert_to_utc(moment) for moment in _find_span(wanted.isoformat()))
-        if self.operator == "=":
-            return f"{value} BETWEEN {bind(first)} AND {bind(last)}"
-        return f"{value} {self.operator} {bind(last if self.operator in ('<=', '>') else first)}"
-
-    def _compare_large(self, wanted: int | float, bind: Bind) -> str:
-        field = self.field
-        if field.own:
-            # The numbers that the store records are smaller.
-            return f"{field.sql('atom', bind)} {self.operator} {bind(inf if wanted > 0 else -inf)}"
-        types = f"{field.sql('type', bind)} IN ({_find_json_types(wanted)})"
-        path, number = bind(json.dumps(field.path)), bind(json.dumps(wanted))
-        return f"{types} AND compare_large(models.metadata, {path}, '{self.operator}', {number})"
+def equal(name: str, value: Any) -> Condition:
+    """Return the condition that a field equals a value, or one of a list; for None, that it is missing or null."""
+    field = parse_field(name)
+    if value is None:
+        return Condition(field, "lacks")
+    return Condition(field, "=", take(field, value if isinstance(value, list) else [value]))
 
 
 def find_start(bound: datetime | date | str) -> str:
     """Return the first moment of a date or time, as the store records times."""
-    (moment,) = STORED_AT.take([bound])
-    return _convert_to_utc(_find_span(moment.isoformat())[0])
+    (moment,) = take(STORED_AT, [bound])
+    return convert_to_utc(find_span(moment.isoformat())[0])
 
 
 def refuse_beyond_limits(error: StorageError) -> None:
@@ -305,9 +178,9 @@ def parse_value(name: str, text: str) -> Any:
     """
     field = Field((name,))
     # A text that begins but does not end with a quote, such as 'tis, is a string too.
-    if field.kind is TEXT or not text.strip() or (text[0] in "\"'" and text[-1] != text[0]):
+    if kind_of(field) is TEXT or not text.strip() or (text[0] in "\"'" and text[-1] != text[0]):
         return text
-    return _Parser(text, f"value of {name}").value(field)
+    return _Parser(text, f"value of {name}").lone_value(field)
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -329,74 +202,65 @@ def parse_assignment(text: str) -> tuple[str, Any]:
         raise QueryError(trouble, text, advice="Quote it if it is a string") from error
 
 
-def compare_time(stored: Any, operator: str, wanted: str) -> bool:
-    """Compare a stored ISO 8601 text with a wanted date or time; return False if it is not a time.
+def compare(field: Field, operator: str, values: list[Any], cut: str = "") -> Condition | Compound:
+    """Return the condition that a field compares with one of some values, where None means that it is missing."""
+    known = tuple(value for value in values if value is not None)
+    if len(known) == len(values):
+        return Condition(field, operator, known, cut)
+    lacks = Condition(field, "exists" if operator == "!=" else "lacks")
+    return Compound("or", (Condition(field, operator, known), lacks)) if known else lacks
 
-    A wanted date covers its whole day. Times that both have offsets are compared as instants; otherwise the offsets are
-    ignored.
-    """
+
+def kind_of(field: Field) -> Kind:
+    """Return the kind of a field's values."""
+    if field.own:
+        return OWN_FIELDS[field.path[0]].kind
+    return KNOWN_FIELDS[field.path[0]].kind if len(field.path) == 1 and field.path[0] in KNOWN_FIELDS else COMPARABLE
+
+
+def read_value(field: Field, text: str) -> Any:
+    """Convert an unquoted text to a value of a field; raise a ValueError if it is not valid."""
+    kind = kind_of(field)
+    if kind is TEXT:
+        return text
+    if kind is TIME:
+        return _parse_ago(text) or _parse_time(text)
+    if kind is SIZE:
+        return _parse_size(text)
+    if _NUMBER.fullmatch(text) and kind is not BOOLEAN:
+        number = _parse_number(text)
+        if kind is MONTH and (trouble := explain_month(number, str(field))):
+            raise ValueError(trouble)
+        return number
+    if kind is MONTH:
+        return month(text)
+    if text in _LITERALS and kind is not NUMBER:
+        return _LITERALS[text]
+    if kind in (NUMBER, BOOLEAN):
+        raise ValueError(f"expected {kind.expected}")
+    with suppress(ValueError):
+        return _parse_time(text)
+    return text
+
+
+def take(field: Field, values: list[Any]) -> tuple[Any, ...]:
+    """Convert Python values to the values that are compared with a field."""
+    kind = kind_of(field)
     try:
-        moment = datetime.fromisoformat(stored if _DATE.match(stored) else "")
-    except (TypeError, ValueError):
-        return False
-    first, last = _find_span(wanted)
-    if (moment.tzinfo is None) != (first.tzinfo is None):
-        moment, first, last = (one.replace(tzinfo=None) for one in (moment, first, last))
-    return {
-        "=": first <= moment <= last,
-        "<": moment < first,
-        "<=": moment <= last,
-        ">": moment > last,
-        ">=": moment >= first,
-    }[operator]
-
-
-def compare_large(metadata: str, path: str, operator: str, wanted: str) -> bool:
-    """Compare a number in the metadata with one of 2**63 or more, exactly: SQLite reads such integers as floats.
-
-    All arguments but the operator are JSON. To refuse such numbers would be shorter, but half of all 64-bit hashes are.
-    """
-    try:
-        stored = reduce(getitem, json.loads(path), json.loads(metadata))
-        return bool(_COMPARISONS[operator](stored, json.loads(wanted)))
-    except (LookupError, TypeError, ValueError, RecursionError):
-        return False
-
-
-@lru_cache(maxsize=1024)
-def _find_span(wanted: str) -> tuple[datetime, datetime]:
-    """Return the first and last moments of a date, or a datetime twice."""
-    first = datetime.fromisoformat(wanted)
-    return first, datetime.combine(first, time.max) if _DATE.fullmatch(wanted) else first
-
-
-def _convert_to_utc(moment: datetime) -> str:
-    try:
-        moment = moment.astimezone(UTC)
-    except (OverflowError, ValueError, OSError):
-        # The first and last days of the calendar cannot be converted in every time zone.
-        moment = moment.replace(tzinfo=UTC)
-    return moment.isoformat(timespec="microseconds")
-
-
-def _find_json_types(value: Any) -> str:
-    """Return SQL for the JSON types that are comparable with a value: neither true nor '1' equals 1."""
-    if isinstance(value, bool):
-        return "'true'" if value else "'false'"
-    return "'text'" if isinstance(value, str) else "'integer', 'real'"
-
-
-def _join(pieces: list[str], word: str) -> str:
-    return f" {word} ".join(f"({piece})" for piece in pieces)
-
-
-def _build_order(sort: str | None, bind: Bind) -> str:
-    """Return SQL for sorting by a field (``-field`` for descending): missing values last, ties most recent first."""
-    if sort is None:
-        return "models.id DESC"
-    descends = isinstance(sort, str) and sort.startswith("-")
-    field = _Parser(sort, "field", int(descends)).lone_field()
-    return f"{field.sql('atom', bind)} {'DESC' if descends else 'ASC'} NULLS LAST, models.id DESC"
+        taken = round_trip({str(field): values})[str(field)]
+        if field.own or kind in (MONTH, TIME):
+            # As in a condition, a string may denote a month, a size or a time.
+            taken = [read_value(field, value) if isinstance(value, str) else value for value in taken]
+        for number in taken if kind is MONTH else ():
+            if type(number) in (int, float) and (trouble := explain_month(number, str(field))):
+                raise ValueError(trouble)
+    except ValueError as error:
+        raise QueryError(f"{field} cannot be compared: {error}") from error
+    kind = kind if field.own else COMPARABLE
+    for value in taken:
+        if not kind.accepts(value):
+            raise QueryError(f"{field} cannot be compared with {value!r}: expected {kind.expected}")
+    return tuple(taken)
 
 
 def _parse_number(text: str) -> int | float:
@@ -415,6 +279,18 @@ def _parse_size(text: str) -> int | float:
     return _parse_number(match[1]) * UNITS[match[2].lower()]
 
 
+def _parse_ago(text: str) -> date | None:
+    """Return the time that is as long ago as ``7d`` says, or the day of a word; None if it is something else."""
+    if text in ("today", "yesterday"):
+        return date.today() - timedelta(days=text == "yesterday")
+    match = _AGO.fullmatch(text)
+    try:
+        # With its offset, for times that have one; others are compared with the local clock.
+        return match and datetime.now().astimezone() - timedelta(hours=int(match[1]) * HOURS[match[2]])
+    except OverflowError as error:
+        raise ValueError("the calendar does not go back so far") from error
+
+
 def _parse_time(text: str) -> date:
     try:
         if _DATE.fullmatch(text):
@@ -423,7 +299,7 @@ def _parse_time(text: str) -> date:
             return datetime.fromisoformat(text)
     except ValueError as error:
         raise ValueError(f"invalid date or time: {error}") from error
-    raise ValueError("expected a date or a time, as in 2026-11-23 or 2026-11-23T08:00+01:00")
+    raise ValueError("expected a date or a time, as in 2026-11-23, 2026-11-23T08:00+01:00, 7d, 2w or yesterday")
 
 
 class _Parser:
@@ -435,93 +311,191 @@ class _Parser:
         self.text = text
         self.what = what
         self.place = place
+        self.depth = 0
+        #: The word or sign at which the last value ended, if it has no quotes.
+        self.cut = ""
 
-    def condition(self) -> Condition:
+    def condition(self) -> Condition | Compound:
+        found = self.joined("or")
+        if self.place < len(self.text):
+            self.fail("there is no ( for this )" if self.is_at(")") else "expected and, or, or the end")
+        return found
+
+    def joined(self, word: str) -> Condition | Compound:
+        parse = partial(self.joined, "and") if word == "or" else self.single
+        parts = [parse()]
+        while self.take_word(word):
+            parts.append(parse())
+        return parts[0] if len(parts) == 1 else Compound(word, tuple(parts))
+
+    def single(self) -> Condition | Compound:
         self.skip()
+        start = self.place
+        if not (negated := self.take_word("not")) and not self.take("("):
+            return self.comparison()
+        self.depth += 1
+        if self.depth > MAX_NESTED:
+            self.fail(f"more than {MAX_NESTED} ( or not inside one another", start)
+        found = Compound("not", (self.single(),)) if negated else self.joined("or")
+        self.depth -= 1
+        if not negated and not self.take(")"):
+            self.fail("expected and, or, or )")
+        return found
+
+    def comparison(self) -> Condition | Compound:
         lacks = self.take("!")
         field = self.field()
         self.skip()
-        if self.place == len(self.text):
-            if field.kind is BOOLEAN:
+        if self.ends():
+            if kind_of(field) is BOOLEAN:
                 # Every model has `current`, so without an operator the condition tests its value.
                 return Condition(field, "=", (not lacks,))
-            return Condition(field, "lacks" if lacks else "has")
+            cut, self.cut = self.cut, ""
+            return Condition(field, "lacks" if lacks else "exists", cut=cut.removeprefix(")"))
         if lacks:
             self.fail("!FIELD takes no operator and no value")
-        operator = next(filter(self.take, OPERATORS), None)
+        place = self.place
+        operator = next(filter(self.take_word, ("in", "has")), None) or next(filter(self.take, OPERATORS), None)
         if operator is None:
-            self.fail(f"expected one of {' '.join(OPERATORS)}")
+            if self.take_word("not"):
+                self.fail(f"put not before the field: not {field} ...", place)
+            self.fail(f"expected one of {' '.join(OPERATORS)} in has")
+        self.cut = ""
+        if operator == "in":
+            return compare(field, "=", self.listed(field))
+        if operator == "has" and field.own:
+            self.fail(f"has is for lists, and {field} is not a list", place)
         if self.text.startswith(("=", "<", ">", "~"), self.place):
             self.fail("unknown operator; quote a value that begins like this")
-        return Condition(field, operator, (self.value(field, operator),))
+        start = self.place
+        value = self.value(field, operator)
+        found = None if value is None else _CAPITALS.search(self.text, start, self.place)
+        return compare(field, operator, [value], found[0] if found and not self.is_quoted else "")
+
+    def listed(self, field: Field) -> list[Any]:
+        """Parse the values of ``in``."""
+        if not self.take("("):
+            self.fail("expected ( and values, as in: FIELD in (a, b)")
+        values = [self.value(field, "=", _LISTED_END)]
+        while self.take(","):
+            values.append(self.value(field, "=", _LISTED_END))
+        if not self.take(")"):
+            self.fail("expected , or )")
+        self.cut = ""
+        return values
 
     def lone_field(self) -> Field:
         self.skip()
-        field = self.field()
-        self.end("the field ends here; quote it if this is part of its name")
+        field = self.field(_LONE_KEY)
+        self.skip()
+        if self.place < len(self.text):
+            self.fail("the field ends here; quote it if this is part of its name")
         return field
 
-    def field(self) -> Field:
-        is_quoted = self.is_at_quote()
-        path = [self.key()]
-        while self.take("."):
-            path.append(self.key())
-        if len(path) > 1 and path[0] == "metadata" and not is_quoted:
+    def field(self, pattern: re.Pattern[str] = _KEY) -> Field:
+        self.skip()
+        places = [self.place]
+        path = [self.key(pattern)]
+        while self.text.startswith(".", self.place):
+            places.append(self.place + 1)
+            self.place += 1
+            path.append(self.key(pattern))
+        is_quoted = any(self.text[place] in "\"'" for place in places)
+        if len(path) > 1 and path[0] == "metadata" and self.text[places[0]] not in "\"'":
             # `size` is the record's field, so the user's is `metadata.size`.
-            return Field(tuple(path[1:]))
-        return Field(tuple(path), own=len(path) == 1 and path[0] in OWN_FIELDS and not is_quoted)
+            return Field(tuple(path[1:]), dotted=len(path) > 2 and not is_quoted)
+        own = len(path) == 1 and path[0] in OWN_FIELDS and not is_quoted
+        return Field(tuple(path), own, dotted=len(path) > 1 and not is_quoted)
 
-    def value(self, field: Field, operator: str = "=") -> Any:
-        """Parse the remaining text as a value to compare with a field."""
+    def lone_value(self, field: Field) -> Any:
+        """Parse the whole text as a value of a field."""
+        value = self.value(field, "=", _TEXT_END)
+        if self.place < len(self.text):
+            self.fail("the value ends here")
+        return value
+
+    def value(self, field: Field, operator: str, end: re.Pattern[str] = _END) -> Any:
+        """Parse a value to compare with a field."""
         self.skip()
         start = self.place
-        if start == len(self.text):
-            self.fail('expected a value ("" for an empty string)')
-        if is_quoted := self.is_at_quote():
+        self.cut = ""
+        is_quoted = self.is_quoted = self.is_at("'") or self.is_at('"')
+        if is_quoted:
             text = self.key()
-            self.end("the value ends here")
+            self.skip()
+            if not self.ends() and not (end is _LISTED_END and self.is_at(",")):
+                self.fail("the value ends here")
         else:
-            text = self.text[start:].rstrip()
-        if operator == "~" and field.own and field.kind is not TEXT:
+            found = end.search(self.text, start)
+            self.place = found.start() if found else len(self.text)
+            self.cut = found[0] if found else ""
+            text = self.text[start : self.place].rstrip()
+            if not text:
+                self.fail('expected a value ("" for an empty string)', start)
+        if operator == "~" and field.own and kind_of(field) is not TEXT:
             self.fail(f"~ matches strings only, and {field} is not a string", start)
         if not field.own and (is_quoted or operator == "~"):
             return text
-        try:
-            value = field.read(text)
-        except ValueError as error:
-            self.fail(str(error), start)
-        if isinstance(value, bool) and operator not in ("=", "!="):
+        value = self.read(field, text, is_quoted, start)
+        if isinstance(value, bool) and operator not in ("=", "!=", "has"):
             self.fail("true and false have no order", start)
+        if value is None and operator not in ("=", "!="):
+            self.fail("None can only be equal, or not equal", start)
         return value
 
-    def key(self) -> str:
+    def read(self, field: Field, text: str, is_quoted: bool, start: int) -> Any:
+        if text in _NULLS and not is_quoted:
+            return None
+        try:
+            return read_value(field, text)
+        except ValueError as error:
+            self.place, self.cut = start, ""
+            self.fail(str(error))
+
+    def key(self, pattern: re.Pattern[str] = _KEY) -> str:
         """Parse a key or a quoted string."""
-        match = _KEY.match(self.text, self.place)
+        match = pattern.match(self.text, self.place)
         if match is None:
-            self.fail("this quote is not closed" if self.is_at_quote() else "expected the name of a field")
+            is_open = self.text.startswith(('"', "'"), self.place)
+            self.fail("this quote is not closed" if is_open else "expected the name of a field")
         self.place = match.end()
         return match["bare"] or re.sub(r"\\(.)", r"\1", match["quoted"], flags=re.DOTALL)
 
-    def is_at_quote(self) -> bool:
-        return self.text.startswith(('"', "'"), self.place)
+    def ends(self) -> bool:
+        """Return whether a comparison ends here."""
+        is_word = any(_WORDS[word].match(self.text, self.place) for word in ("and", "or"))
+        return self.place == len(self.text) or self.is_at(")") or is_word
 
-    def take(self, word: str) -> bool:
-        is_here = self.text.startswith(word, self.place)
-        self.place += len(word) if is_here else 0
+    def is_at(self, sign: str) -> bool:
+        return self.text.startswith(sign, self.place)
+
+    def take(self, sign: str) -> bool:
+        self.skip()
+        is_here = self.is_at(sign)
+        self.place += len(sign) if is_here else 0
         return is_here
 
-    def skip(self) -> None:
-        self.place = len(self.text) - len(self.text[self.place :].lstrip())
-
-    def end(self, trouble: str) -> None:
+    def take_word(self, word: str) -> bool:
         self.skip()
-        if self.place < len(self.text):
-            self.fail(trouble)
+        match = _WORDS[word].match(self.text, self.place)
+        self.place = match.end() if match else self.place
+        return match is not None
+
+    def skip(self) -> None:
+        match = _SPACE.match(self.text, self.place)
+        self.place = match.end() if match else self.place
 
     def fail(self, trouble: str, place: int | None = None) -> NoReturn:
         place = self.place if place is None else place
-        # If the text is long, show only the part around the place.
-        start = max(0, place - 60)
-        shown = "".join(one if one.isprintable() else "?" for one in self.text[start : place + 40])
-        pointer = f"{' ' * (place - start)}^ {trouble}"
+        if self.cut:
+            trouble += f"; a value without quotes ends at {self.cut!r}: quote it if this belongs to it"
+        # A line that a terminal folds would move the pointer: if the text is long, show the part around the place.
+        start = max(0, place - 40)
+        shown = "".join(one if one.isprintable() else "?" for one in self.text[start : place + 36])
+        pointer = f"{' ' * _measure(shown[: place - start])}^ {trouble}"
         raise QueryError(f"invalid {self.what}:\n  {shown}\n  {pointer}", self.text, place)
+
+
+def _measure(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(2 if east_asian_width(one) in "WF" else not combining(one) for one in text)

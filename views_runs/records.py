@@ -80,13 +80,18 @@ class Entry(NamedTuple):
         return not is_equivalent(current.metadata, self.unless_has)
 
 
-def encode(metadata: Any) -> tuple[tuple[str | None, str | None], Metadata | None]:
-    """Return metadata both as stored in the file and as it will be fetched; refuse what would not compare equal."""
+def encode(
+    metadata: Any, stored: Mapping[str, Any] | None = None
+) -> tuple[tuple[str | None, str | None], Metadata | None]:
+    """Return metadata both as stored in the file and as it will be fetched; refuse what would not compare equal.
+
+    Of the `stored` values, those that stay are not refused.
+    """
     if metadata is None:
         return (None, None), None
     text, datetimes = codec.encode(metadata)
     fetched = codec.decode(text, datetimes)
-    codec.check(fetched)
+    codec.check(fetched, stored)
     return (text, datetimes), fetched
 
 

@@ -36,10 +36,8 @@ class Run:
     """
 
     def __init__(self, store: Storage, id: str, why: str | None = None) -> None:
-        if not isinstance(id, str):
-            raise InvalidNameError(f"the id of a run must be a string, not {id!r:.60}")
         #: The run's id.
-        self.id = str.__str__(id)
+        self.id = runs.check_text(id)
         self._why = why
         self._store = copy(store)
         self._store._run = self.id
@@ -278,7 +276,7 @@ class Run:
                 wanted = [one for one in found if isinstance(one, RunModel) and one.expected]
                 runs.refuse_empty(len(wanted))
             else:
-                others = runs.models_of(database.models, like)
+                others = runs.models_of(database.models, runs.check_text(like))
                 wanted = [one for one in others if isinstance(one, RunModel) and one.version is not None]
         return [name for name in dict.fromkeys(one.name for one in wanted) if name not in there]
 

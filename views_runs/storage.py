@@ -83,6 +83,8 @@ class Storage:
             ``VIEWS_RUNS_TRUSTED_ONLY=1`` has the same effect.
         allow_open_permissions: also fetch from a store that everyone on the system can write to. Setting
             ``VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1`` has the same effect.
+        allow_unsafe_share: also write to an SMB share that is mounted with ``nobrl``; models are lost if another
+            computer uses the file. Setting ``VIEWS_RUNS_ALLOW_UNSAFE_SHARE=1`` has the same effect.
         must_exist: treat a missing file as an error rather than as an empty store, except for the default store and
             when storing.
 
@@ -106,6 +108,7 @@ class Storage:
         timeout: float = 120.0,
         trusted: bool = False,
         allow_open_permissions: bool = False,
+        allow_unsafe_share: bool = False,
         must_exist: bool = False,
     ) -> None:
         given = path if path is not None else os.environ.get("VIEWS_RUNS_STORE") or None
@@ -116,6 +119,7 @@ class Storage:
         #: Whether every fetch is restricted to the user's own list.
         self.trusted = trusted or _is_asked_for("VIEWS_RUNS_TRUSTED_ONLY")
         self._allows_open_permissions = allow_open_permissions or _is_asked_for("VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS")
+        self._allows_unsafe_share = allow_unsafe_share or _is_asked_for("VIEWS_RUNS_ALLOW_UNSAFE_SHARE")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
         #: The run that all operations are part of.
@@ -415,6 +419,7 @@ class Storage:
         self,
         *where: str,
         name: str | None = None,
+        alias: str | None = None,
         run: "str | list[str] | None" = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
@@ -427,14 +432,18 @@ class Storage:
         """Return the records of the models that meet all conditions, most recently stored first.
 
         Args:
-            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob), ``FIELD``
-                (the model has the field) or ``!FIELD`` (the field is missing or null). ``a.b`` is the field ``b`` in
-                ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and ``current`` are fields of the
-                record; write ``metadata.size`` for a metadata field with such a name.
-            name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set.
-            run: the id of a run, or several; finds the versions that it used, current or not.
+            where: conditions ``FIELD OP VALUE`` with an operator ``= != < <= > >= ~`` (``~`` matches a glob),
+                ``FIELD in (VALUE, VALUE)``, ``FIELD has VALUE`` (a member of a list), ``FIELD`` (the model has the
+                field) or ``!FIELD`` (the field is missing or null), joined by ``and``, ``or``, ``not`` and parentheses.
+                ``a.b`` is the field ``b`` in ``a``. ``size``, ``stored_at``, ``stored_by``, ``version``, ``type`` and
+                ``current`` are fields of the record; write ``metadata.size`` for a metadata field with such a name.
+            name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set;
+                ``GLOB@ALIAS`` finds the versions of these models that have an alias.
+            alias: an alias that the versions must have, whether they are current or not.
+            run: the id of a run, or several: the versions must have been used in it, current or not.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
-                the whole day.
+                the whole day, ``7d`` means seven days ago (``h``, ``d`` and ``w``), and there are ``yesterday`` and
+                ``today``.
             all_versions: include older versions.
             sort: a field to sort by, or ``-field`` for descending order; models that lack it come last.
             limit: the maximum number of records.
@@ -444,6 +453,9 @@ class Storage:
 
         Raises:
             QueryError: a condition is invalid; the message points to the offending character.
+
+        If nothing is found and no model has a field that was asked for, or has a value of that type in it, a warning is
+        logged; likewise if no model has the field to sort by.
 
         >>> store = Storage("models.db")
         >>> for month in 480, 492:
@@ -456,6 +468,7 @@ class Storage:
             fields,
             name=name,
             run=run,
+            alias=alias,
             since=since,
             until=until,
             all_versions=all_versions,
@@ -463,7 +476,12 @@ class Storage:
             limit=limit,
         )
         with self._open("find models", lenient=True) as database:
-            return _keep_records(database.models.search(question), on_damage) if database.exists else []
+            if not database.exists:
+                return []
+            found = _keep_records(database.models.search(question), on_damage)
+            if not found or question.sort is not None:
+                _warn_of_mistakes(database, question if not found else question._replace(conditions=()))
+            return found
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, highest version first.
@@ -640,7 +658,7 @@ class Storage:
                         has = ", ".join(map(printable, changed)) or "no fields"
                         raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
                     del changed[field]
-                return database.models.set_metadata(record, *encode({**changed, **fields}))
+                return database.models.set_metadata(record, *encode({**changed, **fields}, stored=changed))
 
     def require(self, *fields: str, why: str | None = None) -> None:
         """Set the metadata fields that every model stored from now on must have; without arguments, require none.
@@ -1041,6 +1059,7 @@ class Storage:
 
         Raises:
             BackupError: the file exists, cannot be written, or is the store itself.
+            UnsafeShareError: the file would be on an SMB share.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -1053,6 +1072,7 @@ class Storage:
 
         with self._open("back up the store") as database:
             target = files.choose_target(file, self.path.name, self.path, BackupError).absolute()
+            database.refuse_unsafe_share(target)
             selection = verification.select_models(database.connection, ())
             counter = _Counter(2 * verification.add_sizes(selection), progress)
             return backup.back_up(database.connection, selection, target, counter.add)
@@ -1113,6 +1133,7 @@ class Storage:
             is_default=self._is_default,
             why=why,
             run=self._run,
+            allow_unsafe_share=self._allows_unsafe_share,
         )
 
     def _create(self, database: Database) -> None:
@@ -1133,7 +1154,7 @@ class Storage:
     def list(self, *where: str, **options: Any) -> list[str]:
         """Return the names of the models that `find` would return for the same arguments.
 
-        With ``all_versions=True`` or a ``run``, return ``NAME:VERSION`` for each.
+        With ``all_versions=True``, return ``NAME:VERSION`` for each; otherwise, for those that are not current.
 
         >>> store = Storage("models.db")
         >>> for model in "forest", "boosted":
@@ -1142,9 +1163,8 @@ class Storage:
         (['boosted', 'forest'], ['forest'], ['boosted:1', 'forest:1'])
         """
         records = self.find(*where, **options)
-        if options.get("all_versions") or options.get("run") is not None:
-            return [str(record.reference) for record in records]
-        return [record.name for record in records]
+        short = not options.get("all_versions")
+        return [record.name if short and record.current else str(record.reference) for record in records]
 
 
 def _is_asked_for(variable: str) -> bool:
@@ -1183,6 +1203,16 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
         return replace(record, **{**opcodes.imported(reader.result()), "troubles": (damage,)})
     reading = reader.result()
     return replace(record, **opcodes.imported(reading), packages=record.packages or reading.versions)
+
+
+def _warn_of_mistakes(database: Database, question: Question) -> None:
+    """Log what is probably mistaken in a question; rows that cannot be read were reported already."""
+    # Rarely needed, so imported here: it would delay the start of `list`.
+    from views_runs.database.complaints import find_complaints
+
+    with suppress(StoreDamagedError):
+        for complaint in find_complaints(database.connection, question):
+            log.warning("%s", complaint)
 
 
 def _keep_records(

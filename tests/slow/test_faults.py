@@ -348,6 +348,6 @@ def test_a_share_without_locks(store: Storage) -> None:
         timeout=store.timeout / 2,
     )
     assert "StoreAccessError" in result.stderr, result.stderr
-    unsupported = "the file system does not support locks (No locks available)"
+    unsupported = "the file system does not support locks (a lock is refused: No locks available)"
     assert f"cannot fetch 'm': {store.path}: {unsupported}" in result.stderr
     assert store.fetch("m") == 1 and not [*store.path.parent.glob(f"{locks.PROBE}*")]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,15 +22,8 @@ from hypothesis import strategies as st
 from tests.support.budgets import budget
 from tests.support.stores import copied
 from views_runs import ModelRecord, QueryError, Storage, StorageError
-from views_runs.query import (
-    OPERATORS,
-    Condition,
-    Question,
-    compare_time,
-    parse_assignment,
-    parse_value,
-    refuse_beyond_limits,
-)
+from views_runs.conditions import Compound, Condition, Field, compare_time, rank_large
+from views_runs.query import OPERATORS, Question, parse, parse_assignment, parse_value, refuse_beyond_limits
 
 Viewser = Callable[..., Result]
 
@@ -87,7 +80,11 @@ def models(store: Storage, template: Storage) -> Storage:
         ('tuning."a.b"=x', "ridge"),
         ("tuning.a.b=x", ""),
         ('"a.b"=1', "odd"),
-        ("a.b=1", ""),
+        ("a.b=1", "odd"),
+        ("a.b!=2", "odd"),
+        ("!a.b", "bare ridge boosted forest"),
+        ('a."b"=1', ""),
+        ("metadata.a.b=1", "odd"),
         ("size>1kB", "forest"),
         ("size>=0.001MB", "forest"),
         ("metadata.size=3", "odd"),
@@ -175,7 +172,9 @@ def test_versions_names_order_and_limit(models: Storage) -> None:
         ("train_end>=2019-0", 11, "no month 0"),
         ("train_end>=soon", 11, "expected a month"),
         ("training_date>2026-02-30", 14, "invalid date or time"),
-        ("stored_at>yesterday", 10, "expected a date or a time"),
+        ("stored_at>soon", 10, "expected a date or a time"),
+        ("stored_at>3m", 10, "expected a date or a time"),
+        ("stored_at>999999999w", 10, "does not go back so far"),
         ("size>big", 5, "a number of bytes"),
         ("size>3XB", 5, "a number of bytes"),
         ("version=one", 8, "expected a number"),
@@ -355,7 +354,7 @@ def test_when_it_was_stored(store: Storage, sql: sqlite3.Connection, monkeypatch
         time.tzset()
 
 
-FIELDS = ("author", "run_id", "train_end", "training_date", "seed", "nested.a", "nested.b")
+FIELDS = ("author", "run_id", "train_end", "training_date", "seed", "nested.a", "nested.b", "tags", "steps")
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
@@ -374,31 +373,93 @@ METADATA = st.fixed_dictionaries(
         "training_date": st.sampled_from([DAY, datetime(2026, 11, 23, 8), "2026-11-24", None]),
         "seed": SCALARS,
         "nested": st.dictionaries(st.sampled_from(["a", "b"]), SCALARS) | SCALARS,
+        "nested.a": SCALARS,
+        "tags": st.lists(SCALARS, max_size=3) | SCALARS | st.dictionaries(st.sampled_from(["a", "1"]), SCALARS),
+        "steps": st.lists(st.integers(1, 3), max_size=3),
     },
 )
 VALUES = st.sampled_from(
     ["a", "b", "''", "1", "007", "0", "true", "false", "480", "2019-12", "0.5", "-2", "'1'", "[1]"]
     + ["9223372036854775807", "9223372036854775808", "-9223372036854775808", "1.8446744073709552e19"]
-    + ["18446744073709551615", "1e999"]
+    + ["18446744073709551615", "1e999", "True", "None", "null", "'None'", "481", "2020-01", "nor", "'a) and (b'"]
 )
 TIMES = st.sampled_from(["2026-11-23", "2026-11-23T08:00", "2026-11-23T01:30+02:00", "2026-11-24"])
-CONDITIONS = st.one_of(
+SINGLES = st.one_of(
     st.builds(lambda *parts: "".join(parts), st.sampled_from(FIELDS), st.sampled_from(OPERATORS), VALUES | TIMES),
     st.builds(lambda *parts: "".join(parts), st.sampled_from(["", "!"]), st.sampled_from(FIELDS)),
+    st.builds("{} has {}".format, st.sampled_from(FIELDS), VALUES | TIMES),
+    st.builds(
+        lambda field, values: f"{field} in ({', '.join(values)})",
+        st.sampled_from(FIELDS),
+        st.lists(VALUES | TIMES, min_size=1, max_size=3),
+    ),
 )
 
 
-def holds(condition: Condition, metadata: dict[str, Any]) -> bool:
+class Meant(NamedTuple):
+    """A condition, and what it means: whether a model with some metadata meets it."""
+
+    text: str
+    holds: Callable[[dict[str, Any]], bool]
+
+
+def single(text: str) -> Meant:
+    """Return a condition on one field; one that cannot be read holds nowhere, and `find` refuses it."""
+    return Meant(text, lambda metadata: holds(parse(text), metadata))
+
+
+def negated(one: Meant) -> Meant:
+    return Meant(f"not {one.text}", lambda metadata: not one.holds(metadata))
+
+
+def joined(parts: list[list[Meant]]) -> Meant:
+    """Return alternatives, each of conditions that all have to hold."""
+    text = " or ".join(" and ".join(one.text for one in several) for several in parts)
+    return Meant(text, lambda metadata: any(all(one.holds(metadata) for one in several) for several in parts))
+
+
+def grouped(one: Meant) -> Meant:
+    return Meant(f"({one.text})", one.holds)
+
+
+def lists(units: st.SearchStrategy[Meant]) -> st.SearchStrategy[Meant]:
+    return st.builds(joined, st.lists(st.lists(units, min_size=1, max_size=3), min_size=1, max_size=3))
+
+
+UNITS = st.recursive(
+    st.builds(single, SINGLES),
+    lambda units: st.builds(negated, units) | st.builds(grouped, lists(units)),
+    max_leaves=6,
+)
+CONDITIONS = lists(UNITS)
+
+
+def holds(condition: Condition | Compound, metadata: dict[str, Any]) -> bool:
     """Say the same as the SQL, in plain Python."""
-    value: Any = metadata
-    for key in condition.field.path:
-        value = value.get(key) if isinstance(value, dict) else None
-    if condition.operator in ("has", "lacks"):
+    if isinstance(condition, Compound):
+        held = [holds(part, metadata) for part in condition.parts]
+        return {"and": all(held), "or": any(held), "not": not held[0]}[condition.word]
+    value = value_of(condition.field, metadata)
+    if condition.operator in ("exists", "lacks"):
         return (value is None) == (condition.operator == "lacks")
     if value is None:
         return False
-    equal = compare(value, "=", condition.values[0])
-    return not equal if condition.operator == "!=" else compare(value, condition.operator, condition.values[0])
+    if condition.operator == "has":
+        members = value if isinstance(value, list) else []
+        return any(compare(member, "=", wanted) for member in members for wanted in condition.values)
+    if condition.operator == "!=":
+        return not any(compare(value, "=", wanted) for wanted in condition.values)
+    return any(compare(value, condition.operator, wanted) for wanted in condition.values)
+
+
+def value_of(field: Field, metadata: dict[str, Any]) -> Any:
+    """A name with dots is a nested field or, if there is none, a field of that name."""
+    value: Any = metadata
+    for key in field.path:
+        if not isinstance(value, dict) or key not in value:
+            return metadata.get(str(field)) if field.dotted else None
+        value = value[key]
+    return value
 
 
 def compare(value: Any, operator: str, wanted: Any) -> bool:
@@ -423,9 +484,9 @@ def compare(value: Any, operator: str, wanted: Any) -> bool:
     )
 
 
-@settings(max_examples=budget(150), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=budget(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(METADATA, min_size=1, max_size=8), st.lists(CONDITIONS, min_size=1, max_size=3))
-def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], texts: list[str]) -> None:
+def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], meant: list[Meant]) -> None:
     """What find returns is what a filter over all records returns, in the same order."""
     store = Storage(tmp_path / "filtered.db")
     if store.path.exists():
@@ -433,22 +494,24 @@ def test_find_is_a_plain_filter(tmp_path: Path, metadata: list[dict[str, Any]], 
             store.delete(name)
     for number, one in enumerate(metadata):
         store.store(f"m{number}", number, one)
+    texts = [one.text for one in meant]
     try:
-        conditions = [Condition.parse(text) for text in texts]
+        conditions = [parse(text) for text in texts]
     except QueryError:
         with pytest.raises(QueryError):
             store.find(*texts)
         return
     records: list[ModelRecord] = store.find()
-    expected = [one for one in records if all(holds(each, one.metadata or {}) for each in conditions)]
+    expected = [one for one in records if all(each.holds(one.metadata or {}) for each in meant)]
     assert store.find(*texts) == expected
+    assert [one for one in records if all(holds(each, one.metadata or {}) for each in conditions)] == expected
 
 
 @settings(max_examples=budget(300), deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_a_condition_or_an_error(text: str) -> None:
     """Never a traceback of another kind."""
-    for read in (Condition.parse, parse_assignment, partial(parse_value, "seed"), partial(parse_value, "train_end")):
+    for read in (parse, parse_assignment, partial(parse_value, "seed"), partial(parse_value, "train_end")):
         try:
             read(text)
         except QueryError as error:
@@ -601,11 +664,12 @@ def test_a_model_without_a_type(models: Storage, tmp_path: Path) -> None:
 def test_finding_reads_no_pickles(models: Storage, sql: sqlite3.Connection) -> None:
     """One index has all that conditions, orders and records need; it is the only one of `models` beside those of keys."""
     sql.create_function("compare_time", 3, compare_time)
+    sql.create_function("rank_large", 2, rank_large)
     named = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'models' AND sql IS NOT NULL"
     indexes = sql.execute(named).fetchall()
     assert indexes == [("models_record",)]
     where = [*(f"{name}!=1" for name in ("name", "type", "stored_by")), "size>1", "version>1", "stored_at>2026-01-01"]
-    where += ["a.é=1", "when>2026-01-01", "author"]
+    where += ["a.é=1", "when>2026-01-01", "author", "not (a.b in (1, x) or steps has 3)", "é has 1"]
     question = Question.of(where, {}, since=DAY, name="*", sort="-tuning.depth")
     plan = sql.execute(
         f"EXPLAIN QUERY PLAN SELECT metadata FROM models INDEXED BY models_record {question.sql}",

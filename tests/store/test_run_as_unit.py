@@ -58,7 +58,7 @@ def test_trained_and_reused(store: Storage) -> None:
     assert states(second) == {"a": (1, "reused"), "b": (2, "trained"), "c": (1, "trained")}
     assert [model.trained_in for model in second.models()] == ["2026-10", "2026-11", "2026-11"]
     assert store.fetch_metadata("a") == {**NEEDED, "author": "ines", "run_id": "2026-10"}
-    assert store.list(run="2026-10", sort="name") == ["a:1", "b:1"]
+    assert store.list(run="2026-10", sort="name") == ["a", "b:1"]
     assert [str(one.reference) for one in store.find(run=["2026-11", "nothing"], sort="name")] == ["a:1", "b:2", "c:1"]
     assert store.list(run_id="2026-11", sort="name") == ["b", "c"]
     assert (first.fetch("b"), second.fetch("b"), second.fetch("b:2")) == ("b", "b", "b")
@@ -124,7 +124,7 @@ def test_earlier_runs_show_by_their_metadata(store: Storage) -> None:
     with store.run("old") as run:
         run.add("a:3")
     assert states(run) == {"a": (3, "reused"), "b": (1, "trained")}
-    assert store.list(run="old", sort="name") == ["a:3", "b:1"]
+    assert store.list(run="old", sort="name") == ["a:3", "b"]
 
 
 def test_expected_models(store: Storage) -> None:
@@ -277,7 +277,7 @@ def test_entered_again(store: Storage) -> None:
     assert [one.id for one in store.runs()] == ["r"]
 
 
-@pytest.mark.parametrize("run", ["", "a\nb", "x" * 10_000, "\ud800", "a\0b"])
+@pytest.mark.parametrize("run", ["", "a\nb", "x" * 10_000, "a\0b"])
 def test_ids_that_cannot_be_new(store: Storage, run: str) -> None:
     """A run cannot be entered with such an id, and nothing is created; one that is known from metadata can be read."""
     one = store.run(run)
@@ -286,7 +286,7 @@ def test_ids_that_cannot_be_new(store: Storage, run: str) -> None:
         with pytest.raises(InvalidNameError, match="cannot be the id of a run: it (is|has|contains)"):
             change()
     assert not store.exists_file()
-    is_metadata = not {"\ud800", "\0"} & {*run}
+    is_metadata = "\0" not in run
     store.store("a", 1, {"run_id": run} if is_metadata else None)
     with pytest.raises(InvalidNameError):
         one.add("a")
@@ -301,14 +301,16 @@ def test_ids_that_are_text(store: Storage, run: str) -> None:
         other.store("b", 1)
     with store.run(run) as one:
         one.store("a", 1)
-    assert states(one) == {"a": (1, "trained")} and store.list(run=run) == ["a:1"]
+    assert states(one) == {"a": (1, "trained")} and store.list(run=run) == ["a"]
 
 
-@pytest.mark.parametrize("run", [None, 7, b"r", ["r"]])
+@pytest.mark.parametrize("run", [None, 7, b"r", ["r"], "\ud800"])
 def test_ids_that_are_no_text(store: Storage, run: Any) -> None:
     """They are refused at once."""
     with pytest.raises(InvalidNameError, match="the id of a run must be a string"):
         store.run(run)
+    with store.run("r") as known, pytest.raises((InvalidNameError, StorageError)):
+        known.missing(like=run)
 
 
 def test_nothing_is_there(store: Storage, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.machine import need
 from tests.support.stores import start_storing
+from tests.support.shares import SMB_LOCKS
 from views_runs import Storage, StoreBusyError
 from views_runs.database import locks, owners
 
@@ -87,6 +88,13 @@ def test_locks_that_keep_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     need(sys.platform != "win32", "locks cannot be tested")
     monkeypatch.setattr(locks, "_CHILD", "import sys; print(0, flush=True); sys.stdin.read()")
     assert locks.find_trouble(tmp_path) == "two processes can hold the same lock at once, so locks have no effect"
+
+
+def test_locks_that_cannot_become_exclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The probe asks as SQLite does, which an SMB server refuses."""
+    need(sys.platform != "win32", "locks cannot be tested")
+    monkeypatch.setattr(locks, "_CHILD", SMB_LOCKS + locks._CHILD)
+    assert locks.find_trouble(tmp_path, processes=1) == locks.find_trouble(tmp_path) == "a lock is refused: Permission denied"
 
 
 def test_locks_that_are_not_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,8 @@ from views_runs.version import __version__
 
 #: The verbs of ``views-runs model`` by module of this package; the module's name is also their heading in the help.
 FAMILIES = {
-    "look": ("list", "inspect", "diff", "guide"),
-    "change": ("annotate", "delete"),
+    "look": ("list", "inspect", "diff", "history", "log", "guide"),
+    "change": ("annotate", "alias", "unalias", "restore", "rename", "delete"),
     "move": ("upload", "download", "backup"),
     "check": ("check", "verify", "doctor"),
     "share": ("require", "trust"),
@@ -34,7 +34,8 @@ model = Verbs(
     FAMILIES,
     help="""Store, find, inspect and manage models.
 
-    NAME:VERSION is one version of a model. NAME alone is its current version; for delete and verify, all its versions.
+    NAME:VERSION and NAME@ALIAS are one version of a model. NAME alone is its current version; for delete and verify,
+    all its versions.
 
     \b
     Examples:

@@ -11,7 +11,7 @@ from views_runs.cli.options import MODEL_NAME, field_options
 from views_runs.exceptions import InvalidNameError
 from views_runs.metadata import MONTH, TEXT
 from views_runs.names import check_new_name
-from views_runs.rendering.values import Differences, Listing, Topic
+from views_runs.rendering.values import Differences, History, Listing, Log, Topic
 
 
 @verb(name="list", params=field_options(TEXT, MONTH, multiple=True))
@@ -22,31 +22,36 @@ from views_runs.rendering.values import Differences, Listing, Topic
     metavar="CONDITION",
     type=decode,
     multiple=True,
-    help="FIELD OP VALUE, FIELD or !FIELD; repeatable.",
+    help="Only models that meet this, see above; repeatable.",
 )
-@click.option("--since", metavar="TIME", type=decode, help="Stored at this time or later, as in 2026-11-01.")
+@click.option("--since", metavar="TIME", type=decode, help="Stored since this time, as in 2026-11-01, 7d or yesterday.")
 @click.option("--until", metavar="TIME", type=decode, help="Stored at this time or earlier; a date includes the day.")
 @click.option("--all-versions", is_flag=True, help="Include older versions.")
 @click.option("--sort", metavar="FIELD", type=decode, help="Sort by FIELD; -FIELD for descending order.")
+@click.option("--columns", metavar="NAMES", type=decode, help="The columns, as in name,outcome,mse; +mse adds one.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only, one per line; with --all-versions NAME:VERSION.")
-def list_models(storage: "views_runs.Storage", quiet: bool, where: Sequence[str] = (), **options: Any) -> Listing:
+def list_models(
+    storage: "views_runs.Storage", quiet: bool, where: Sequence[str] = (), columns: str = "", **options: Any
+) -> Listing:
     """List models, the most recently stored first.
 
     A model is listed if it meets all conditions. GLOB selects by name: * matches any characters, ? any single one. A
     field's option can be repeated to match any of several values.
 
-    The operators of a CONDITION are = != < <= > >= and ~ (glob). FIELD alone selects models that have the field, !FIELD
-    those that lack it. A VALUE is a number, true or false, a date, a time, a month (for train_start and train_end) or
-    text; quote text that looks like something else. A dot leads into nested metadata. size, stored_at, stored_by,
+    A CONDITION is FIELD OPERATOR VALUE, with = != < <= > >= or ~ (glob); FIELD in (VALUE, VALUE); FIELD has VALUE, for
+    lists; FIELD alone, for models that have it; or several of these with and, or, not and parentheses. A VALUE is a
+    number, true or false, a date, a time, a month (for train_start and train_end) or text; quote text that looks like
+    something else, or contains " and ", " or " or ")". A dot leads into nested metadata. size, stored_at, stored_by,
     version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
-    conditions in single quotes to protect them from the shell. See also `views-runs model guide conditions`.
+    conditions in quotes to protect them from the shell. See also `views-runs model guide conditions`.
 
     \b
     Examples:
       views-runs model list --author me --run-id 2026-11
-      views-runs model list 'fatalities*' --where 'train_end >= 2019-12' --where 'size > 100MB'
-      views-runs model list --since 2026-11-01 --sort -train_end --limit 20
+      views-runs model list "fatalities*" -w "train_end >= 2019-12 and (size > 100MB or type ~ *Forest*)"
+      views-runs model list -w "outcome in (ged_sb, ged_ns) and steps has 3" --columns +mse
+      views-runs model list --since 2w --sort -train_end --limit 20
     """
     unreadable: list[views_runs.Damage] = []
     with restate("list models"):
@@ -54,8 +59,9 @@ def list_models(storage: "views_runs.Storage", quiet: bool, where: Sequence[str]
     names = None
     if quiet:
         usable = [one for one in records if has_usable_name(one, unreadable)]
-        names = [f"{one.name}:{one.version}" if options["all_versions"] else one.name for one in usable]
-    return Listing(records, unreadable, names, "" if records else explain_empty(storage, where, options))
+        short = not options["all_versions"]
+        names = [one.name if short and one.current else str(one.reference) for one in usable]
+    return Listing(records, unreadable, names, "" if records else explain_empty(storage, where, options), columns)
 
 
 def has_usable_name(record: "views_runs.ModelRecord", unreadable: "list[views_runs.Damage]") -> bool:
@@ -77,7 +83,8 @@ def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: 
     has_file = storage.exists_file()
     asked = {key: value for key, value in options.items() if key not in ("all_versions", "sort", "limit")}
     # Shows what the shell makes of an unquoted `-w train_end >= 480`: a condition, a redirection and a GLOB.
-    shown = [f"{key} {value if isinstance(value, str) else ' or '.join(value)}" for key, value in asked.items()]
+    values = {key: value if isinstance(value, list) else [value] for key, value in asked.items()}
+    shown = [f"{key} {' or '.join(map(str, several))}" for key, several in values.items()]
     shown.extend(where)
     if has_file and shown:
         start = f"No model in {storage.path} meets these conditions: {', '.join(shown)}."
@@ -121,6 +128,34 @@ def diff(storage: "views_runs.Storage", name: str, everything: bool, other: str 
     records = storage.diff(name, other)
     rows = [{"field": field, "values": values} for field, *values in compared(*records, everything)]
     return Differences(rows, *records)
+
+
+@verb()
+@click.argument("name", type=decode)
+def history(storage: "views_runs.Storage", name: str) -> History:
+    """Show the versions of a model, also deleted ones, and what changed from one to the next.
+
+    \b
+    Example:
+      views-runs model history my-model
+    """
+    return History(storage.history(name), name)
+
+
+@verb()
+@click.argument("name", required=False, type=decode)
+@click.option("--since", metavar="TIME", type=decode, help="Only what was done at this time or later.")
+@click.option("--by", metavar="USER", type=decode, help="Only what USER or USER@HOST did; globs are allowed.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show the last N at most.")
+def log(storage: "views_runs.Storage", **options: Any) -> Log:
+    """Show what was done to the store or to a model, by whom and why; the last first.
+
+    \b
+    Examples:
+      views-runs model log my-model
+      views-runs model log --since 2026-11-01 --by ines
+    """
+    return Log(storage.log(**options))
 
 
 @verb(opens=False)

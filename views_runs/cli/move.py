@@ -11,7 +11,7 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, verb
-from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option
+from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option, why_option
 from views_runs.exceptions import InvalidNameError
 from views_runs.rendering.values import Download, Stored
 
@@ -24,12 +24,14 @@ EXTRA = {"allow_extra_args": True}
 @click.argument("name", required=False, type=decode)
 @set_option
 @click.option("-f", "--overwrite", is_flag=True, help="If the model exists, add a version.")
+@why_option
 def upload(
     storage: "views_runs.Storage",
     file: str,
     overwrite: bool,
     name: str | None = None,
     settings: Sequence[str] = (),
+    why: str | None = None,
     **fields: Any,
 ) -> Stored:
     """Store a pickle FILE, without loading it.
@@ -50,7 +52,7 @@ def upload(
         )
     refuse_extra(more)
     name = decode(os.path.splitext(os.path.basename(file))[0]) if name is None else name
-    return Stored(storage.upload(file, name, parse_metadata(fields, settings) or None, overwrite))
+    return Stored(storage.upload(file, name, parse_metadata(fields, settings) or None, overwrite, why=why))
 
 
 @verb(context_settings=EXTRA)

@@ -12,7 +12,7 @@ from views_runs.metadata import KNOWN_FIELDS, MONTH, MONTHS, TEXT, TIME, Kind
 
 
 class ModelName(click.types.StringParamType):
-    """NAME or NAME:VERSION of a model that need not exist."""
+    """NAME, NAME:VERSION or NAME@ALIAS of a model that need not exist."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """Return the text, or raise the library's own error if no model can have this name."""
@@ -35,6 +35,8 @@ KINDS = {
 OLD_NAMES = {"author": ["-a"], "queryset_name": ["-q", "--queryset-name"], "train_end": ["-e"], "training_date": ["-d"]}
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
+
+why_option = click.option("--why", metavar="TEXT", type=decode, help="The reason, for `views-runs model log`.")
 
 set_option = click.option(
     "--set",

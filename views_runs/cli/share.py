@@ -6,14 +6,17 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, restate, verb
-from views_runs.cli.options import MODEL_NAME, yes_option
+from views_runs.cli.options import MODEL_NAME, why_option, yes_option
 from views_runs.rendering.values import Requirements, Trust
 
 
 @verb()
 @click.argument("fields", metavar="[FIELD]...", nargs=-1, type=decode)
 @click.option("--none", "clear", is_flag=True, help="Require no fields.")
-def require(storage: "views_runs.Storage", clear: bool, fields: Sequence[str] = ()) -> Requirements:
+@why_option
+def require(
+    storage: "views_runs.Storage", clear: bool, fields: Sequence[str] = (), why: str | None = None
+) -> Requirements:
     """Show or set the metadata fields that every model must have.
 
     This applies to everyone who uses the store. Models already stored stay as they are.
@@ -27,7 +30,7 @@ def require(storage: "views_runs.Storage", clear: bool, fields: Sequence[str] = 
     if fields and clear:
         raise click.UsageError("give FIELDs or --none, not both.")
     if fields or clear:
-        storage.require(*fields)
+        storage.require(*fields, why=why)
     return Requirements(storage.required(), storage.incomplete())
 
 

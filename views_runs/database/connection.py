@@ -236,12 +236,15 @@ def format_uri(path: PurePath, mode: str) -> str:
 class Connection:
     """One connection, for one operation; close it, or use it as a context manager.
 
-    `mode` is the mode parameter of SQLite's URI.
+    `mode` is the mode parameter of SQLite's URI. With a `refusal`, the file is opened for reading only, so that not
+    even the journal of an unfinished change is played back, and a write transaction raises the refusal.
     """
 
-    def __init__(self, path: Path, timeout: float, mode: str = "rw") -> None:
+    def __init__(self, path: Path, timeout: float, mode: str = "rw", refusal: StorageError | None = None) -> None:
         self.path = path
         self.timeout = timeout
+        #: Why nothing may be written; None if it may.
+        self.refusal = refusal
         self._gate = Gate()
         #: What signal handlers raised during the current statement.
         self.raised: list[BaseException] = []
@@ -249,7 +252,7 @@ class Connection:
         next(watch)
         try:
             with self._gate:
-                uri = format_uri(path, mode)
+                uri = format_uri(path, "ro" if refusal else mode)
                 self._sqlite = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
                 self._sqlite.set_progress_handler(watch.__next__, STEPS)
                 self._sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
@@ -330,6 +333,8 @@ class Connection:
 
         If it is one of many in a row (`bulk`), it gives way to other processes.
         """
+        if self.refusal:
+            raise self.refusal
         # A deferred transaction cannot wait: its first write fails at once if the file is locked, whatever the timeout.
         with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):
             yield

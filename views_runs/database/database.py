@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
-from views_runs import signals
+from views_runs import filesystems, signals
 from views_runs.database import schema, uploads
 from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
 from views_runs.database.events import check_why
@@ -22,6 +22,7 @@ from views_runs.exceptions import (
     StoreAccessError,
     StoreNotFoundError,
     StoreReadOnlyError,
+    UnsafeShareError,
 )
 from views_runs.files import companion, sync
 from views_runs.records import Reference
@@ -46,6 +47,7 @@ class Database:
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
         why: the user's reason for a change.
         run: the run that the operation is part of.
+        allow_unsafe_share: also write to a store on an SMB share.
     """
 
     #: Known when the store is open.
@@ -65,6 +67,7 @@ class Database:
         is_default: bool = False,
         why: str | None = None,
         run: str | None = None,
+        allow_unsafe_share: bool = False,
     ) -> None:
         self.path = path
         self._operation = operation
@@ -76,6 +79,7 @@ class Database:
         self._is_default = is_default
         self._why = check_why(why)
         self._run = run
+        self._allow_unsafe_share = allow_unsafe_share
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
         self.is_open = False
@@ -85,6 +89,8 @@ class Database:
             status = get_status(self.path)
             self.exists = status is not None
             self.has_content = status is not None and status.st_size > 0
+            if self._create and not self.has_content:
+                self.refuse_unsafe_share()
             if not self.exists:
                 self._handle_missing()
             elif self.has_content or not self._create:
@@ -119,9 +125,14 @@ class Database:
             return
         if self._create and self._is_default:
             _create_folder(self.path.parent)
-        self.connection = connect(self.path, self._timeout, self._create, self._change)
+        self.connection = connect(self.path, self._timeout, self._create, self._change, self._allow_unsafe_share)
         self.models = Models(self.connection, self._why, self._run)
         self.is_open = True
+
+    def refuse_unsafe_share(self, copy: Path | None = None) -> None:
+        """Raise an error if the store, or a copy of it, is where it must not be written to."""
+        if refusal := find_refusal(copy or self.path, self._allow_unsafe_share):
+            raise refusal.locate(path=copy)
 
     def _handle_missing(self) -> None:
         # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
@@ -146,13 +157,15 @@ class Database:
             log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
 
 
-def connect(path: Path, timeout: float, create: bool = False, change: bool = False) -> Connection:
+def connect(
+    path: Path, timeout: float, create: bool = False, change: bool = False, allow_unsafe_share: bool = False
+) -> Connection:
     """Open the store at this absolute path; with `create`, a missing or empty file becomes a store.
 
     A file with an earlier layout is upgraded if the operation is to `change` it; otherwise it is read as it is.
     """
     # Until SQLite has the file open, only `os.stat` is used: closing the file would drop the locks SQLite holds on it.
-    status = get_status(path)
+    status, refusal = get_status(path), find_refusal(path, allow_unsafe_share)
     if status is not None:
         refuse_unusable(status)
     elif not create:
@@ -165,7 +178,7 @@ def connect(path: Path, timeout: float, create: bool = False, change: bool = Fal
     journal = companion(path, "-journal") if create else path
     if str(path).startswith("\\\\"):
         _warn_of_share(path)
-    connection = Connection(path, timeout, "rwc" if create else "rw")
+    connection = Connection(path, timeout, "rwc" if create else "rw", refusal)
     try:
         with connection.snapshot():
             application = connection.value("PRAGMA application_id")
@@ -223,6 +236,40 @@ def _recommend_backup(path: Path) -> None:
 @cache
 def _warn_of_share(path: Path) -> None:
     log.warning("%s is on a Windows share: stores on these were not tested, and may lose models", path)
+
+
+def find_refusal(path: Path, allowed: bool = False) -> UnsafeShareError | None:
+    """Return why a file must not be written to, if there is a reason: it is on an SMB share.
+
+    Where `allowed`, this is only a reason if locks are refused. Nothing is remembered: a share can be mounted
+    differently while this process runs.
+    """
+    try:
+        # Most computers have no such share, and this takes a tenth of the time that finding the mount takes.
+        with open(filesystems.MOUNTS, "rb") as file:
+            share = filesystems.find_smb(path) if filesystems.SMB_LINE.search(file.read()) else None
+    except OSError:
+        return None
+    if share is None or (allowed and not _refuses_locks(path.parent, share)):
+        return None
+    why = filesystems.describe_smb(share)
+    trouble = f"on this SMB share ({share.kind} at {share.point}), {why}; nothing was changed"
+    advice = filesystems.SMB_ADVICE
+    if allowed:
+        advice += ". If no other computer uses the file, the mount option nobrl makes writing possible"
+    elif "nobrl" in share.options:
+        advice += ". If no other computer uses the file, set VIEWS_RUNS_ALLOW_UNSAFE_SHARE=1"
+    return UnsafeShareError(trouble, advice)
+
+
+def _refuses_locks(folder: Path, share: filesystems.Mount) -> bool:
+    from views_runs.database import locks
+
+    try:
+        return "nobrl" not in share.options and locks.find_trouble(folder, processes=1) is not None
+    except OSError:
+        # This cannot be determined.
+        return False
 
 
 def get_status(path: Path) -> os.stat_result | None:

@@ -5,6 +5,7 @@ import sqlite3
 from pathlib import Path
 from typing import NamedTuple
 
+from views_runs import filesystems
 from views_runs.exceptions import (
     NotAStoreError,
     StorageError,
@@ -29,6 +30,15 @@ MOVED = Meaning(
     StoreAccessError,
     "the file was deleted, moved or replaced while it was in use, or its share was disconnected",
     "Check the path, and that the share is mounted, and try again",
+)
+
+#: An SMB share mounted with nobrl does not show whether a process still writes: playing its journal back would damage
+#: the file, which is therefore opened for reading only.
+UNFINISHED = Meaning(
+    StoreReadOnlyError,
+    "another computer is writing, or was killed while writing",
+    "Try again; if the error persists, run `views-runs model list` once where the file is on a local disk or mounted "
+    "over NFS",
 )
 
 DAMAGED = Meaning(StoreDamagedError, "a string in the file is damaged", "Restore the file from a backup")
@@ -121,6 +131,8 @@ def _find_meaning(error: sqlite3.Error, path: Path) -> Meaning:
         return DAMAGED
     code = getattr(error, "sqlite_errorcode", 0)
     unknown = Meaning(StorageError, "SQLite failed", "")
+    if code == sqlite3.SQLITE_READONLY_ROLLBACK and filesystems.find_smb(path):
+        return UNFINISHED
     meaning = MEANINGS.get(code) or MEANINGS.get(primary_code(error), unknown)
     if meaning.kind not in (StoreAccessError, StoreReadOnlyError):
         return meaning

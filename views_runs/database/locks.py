@@ -18,13 +18,15 @@ PATIENCE = 10.0
 #: The name prefix of the files on which locks are requested.
 PROBE = ".views_runs-probe"
 
-# The same request as SQLite's: one byte at 1 GiB, without waiting. The child prints 0 once it has the lock, or the
+# The same requests as SQLite's, without waiting: to write, it turns its own shared lock on 510 bytes into an exclusive
+# one. SMB servers refuse that, though they grant either lock alone. The child prints 0 once it has the lock, or the
 # error number, and holds the lock until its standard input is closed.
 _CHILD = """
 import fcntl, sys
 with open(sys.argv[1], "r+b") as file:
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 0x40000000)
+        fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, 510, 0x40000002)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 510, 0x40000002)
         print(0, flush=True)
     except OSError as error:
         print(error.errno, flush=True)
@@ -50,7 +52,7 @@ def find_trouble(folder: Path, processes: int = 2) -> str | None:
         with suppress(OSError):
             file.unlink()
     if first:
-        return os.strerror(first)
+        return f"a lock is refused: {os.strerror(first)}"
     return None if all(others) else "two processes can hold the same lock at once, so locks have no effect"
 
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from views_runs import names
+from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
 from views_runs.database import owners, runs, uploads
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
@@ -26,7 +27,7 @@ from views_runs.exceptions import (
 from views_runs.metadata import Metadata, differences, missing_fields, to_jsonable
 from views_runs.pickles.loadability import Needs
 from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
-from views_runs.query import CURRENT, Question, compare_large, compare_time, refuse_beyond_limits
+from views_runs.query import Question, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 from views_runs.texts import printable
 
@@ -108,7 +109,10 @@ class Models:
 
     def find(self, reference: Reference) -> ModelRecord | None:
         """Return the record of a version, by default the current one, or None if it does not exist."""
-        reference = self.resolve(reference)
+        try:
+            reference = self.resolve(reference)
+        except ModelNotFoundError:
+            return None
         row = self.connection.row(FIND, reference)
         return None if row is None else self._read_found(reference.name, row)
 
@@ -121,7 +125,7 @@ class Models:
         """Return the record of a version, by default the current one."""
         found = self.find(reference)
         if found is None:
-            raise self.not_found(reference)
+            raise self.not_found(self.resolve(reference))
         return found
 
     def versions(self, reference: Reference) -> list[ModelRecord]:
@@ -139,7 +143,8 @@ class Models:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
         self.connection.add_function(compare_time, 3)
         self.connection.add_function(compare_large, 4)
-        sql, parameters = question
+        self.connection.add_function(rank_large, 2)
+        sql, parameters = question.sql, question.parameters
         try:
             rows = self.connection.rows(f"{SELECT} {sql}", parameters)
         except StorageError as error:
@@ -210,6 +215,8 @@ class Models:
 
     def refuse(self, entry: Entry) -> None:
         """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
+        if self.connection.refusal:
+            raise self.connection.refusal
         required = self.connection.rows(REQUIRED)
         row = self.connection.row(FIND, Reference(entry.name))
         if required:
@@ -388,7 +395,7 @@ class Models:
         aliases = [alias for (alias,) in self.connection.rows(select, (name,))]
         if not self.connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
             return self.not_found(Reference(name))
-        has = f"It has {', '.join(aliases)}" if aliases else "Set one with `views-runs model alias`"
+        has = f"It has {', '.join(map(repr, aliases))}" if aliases else "Set one with `views-runs model alias`"
         return AliasNotFoundError(f"the model {name!r} has no alias {alias!r}", has)
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:

@@ -4,9 +4,10 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from views_runs import names
+from views_runs.conditions import RUNS
 from views_runs.database import owners
 from views_runs.exceptions import InvalidNameError, ModelNotFoundError, RunNotFoundError, StorageError
-from views_runs.query import RUNS, Question
+from views_runs.query import Question
 from views_runs.records import Damage, ModelRecord, Reference, RunModel, RunRecord
 
 if TYPE_CHECKING:
@@ -50,8 +51,17 @@ USED_BY_LAST = f"""SELECT version FROM ({USED}) WHERE run IN (
 )"""
 
 
+def check_text(run: str) -> str:
+    """Check the id of a run that may be known from metadata only, and return it as a plain `str`."""
+    try:
+        str.encode(run)
+    except (TypeError, UnicodeError) as error:
+        raise InvalidNameError(f"the id of a run must be a string, not {run!r:.60}", "Use an id such as 2026-11") from error
+    return str.__str__(run)
+
+
 def check_id(run: str) -> str:
-    """Check the id of a run that is to be entered, and return it as a plain `str`."""
+    """Check the id of a run that is to be entered, and return it."""
     try:
         return names.check_name(run)
     except InvalidNameError as error:

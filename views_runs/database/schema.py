@@ -4,9 +4,9 @@ import logging
 import os
 from typing import Any
 
+from views_runs.conditions import CURRENT
 from views_runs.database.connection import Connection
 from views_runs.exceptions import NotAStoreError, StorageError, StoreDamagedError
-from views_runs.query import CURRENT
 
 log = logging.getLogger("views_runs")
 

@@ -124,7 +124,7 @@ def check_journal(path: Path) -> Finding:
     journal = companion(path, "-journal")
     was_hot = is_hot(journal)
     # Not `database.connect`, which sets the mode.
-    with Connection(path, TIMEOUT) as connection:
+    with Connection(path, TIMEOUT, refusal=database.find_refusal(path)) as connection:
         mode = connection.value("PRAGMA journal_mode")
     if mode in ("wal", "off", "memory"):
         trouble = f"another program has set journal_mode to {mode}, which can lose data on a share"
@@ -209,7 +209,7 @@ def check_coherence(path: Path, say: Callable[[str], object] | None) -> Iterator
     """Run the test with another computer, or advise it for a network share."""
     if say:
         yield from describe_encounter(peer.meet(path.parent, say))
-    elif (mount := filesystems.find_mount(path)) and mount.kind not in filesystems.LOCAL:
+    elif (mount := filesystems.find_mount(path)) and mount.kind not in (*filesystems.LOCAL, *filesystems.SMB):
         text = "only a test with a second computer shows whether both see the same data"
         advice = "Run `views-runs model doctor --peer` on two computers within a minute of each other"
         yield Finding("coherence", "ok", text, advice)

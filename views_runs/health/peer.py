@@ -18,7 +18,7 @@ from pathlib import Path
 
 from views_runs.database import owners, uploads
 from views_runs.database.connection import SETTINGS, Connection
-from views_runs.database.database import share_with_group
+from views_runs.database.database import find_refusal, share_with_group
 from views_runs.database.schema import NEW_FILE
 from views_runs.exceptions import StorageError, StoreAccessError, StoreDamagedError
 from views_runs.files import remove
@@ -80,6 +80,8 @@ def meet(folder: Path, say: Callable[[str], object], patience: float = 60.0, com
     Nothing is left in the folder. A computer is waited for, and commits, for at most `patience` seconds; one whose
     counter stops for half as long is considered dead: no step takes that long.
     """
+    if refusal := find_refusal(folder):
+        raise refusal
     return Meeting(folder.absolute(), say, patience).hold(commits)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from views_runs.records import Damage, Finding, ModelRecord, Verification
+    from views_runs.records import Damage, Event, Finding, Lifetime, ModelRecord, Verification
 
 
 class Listing(NamedTuple):
@@ -20,6 +20,8 @@ class Listing(NamedTuple):
     names: list[str] | None
     #: The message if there are none.
     if_empty: str
+    #: The columns to show, as in ``name,mse``, or ``+mse`` for one more; empty for the usual ones.
+    columns: str = ""
 
 
 #: How two models differ: each row has a ``field`` and its two ``values``.
@@ -31,6 +33,22 @@ Differences = NamedTuple(
 Stored = NamedTuple("Stored", [("record", "ModelRecord")])
 Change = NamedTuple("Change", [("after", "ModelRecord"), ("before", "ModelRecord")])
 Deletion = NamedTuple("Deletion", [("records", "list[ModelRecord]"), ("current", "dict[str, ModelRecord | None]")])
+
+
+class Naming(NamedTuple):
+    """A version that was restored, or whose name or alias changed."""
+
+    record: "ModelRecord"
+    #: As in the event: ``restored``, ``renamed``, ``aliased`` or ``unaliased``.
+    action: str
+    #: The version that was current, or had the name or alias, before.
+    before: "ModelRecord | None"
+    alias: str = ""
+
+
+#: What was done to a store; the versions that a model has or had.
+Log = NamedTuple("Log", [("events", "list[Event]")])
+History = NamedTuple("History", [("versions", "list[Lifetime]"), ("name", str)])
 
 #: Whether models will load on this machine, with the fields of a `Verdict` in each; and rows that could not be read.
 Checks = NamedTuple("Checks", [("models", list[dict[str, Any]]), ("unreadable", "list[Damage]")])

@@ -5,7 +5,8 @@ To add a view, register a function that prints the value; unless it is a record 
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 from rich.cells import cell_len, chop_cells
 from rich.filesize import decimal as size
 
+from views_runs.conditions import Field
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
-from views_runs.records import Backup, Damage, ModelRecord
+from views_runs.query import parse_field
+from views_runs.records import Backup, Damage, Event, Lifetime, ModelRecord
 from views_runs.rendering import console, values
 from views_runs.rendering.console import local_time, show_lines, show_message, text
 from views_runs.texts import printable
@@ -60,13 +63,13 @@ def show_json(value: Any) -> None:
         value = value._asdict()
     elif isinstance(value, tuple):
         value = value[0]
-    shown = to_json(value)
+    # All characters that are escaped are inside strings.
+    shown = _escape_unless(str.isprintable, to_json(value))
     try:
         shown.encode(console.stream().encoding or "ascii")
     except UnicodeEncodeError:
         shown = _escape_unless(str.isascii, shown)
-    # All of these are inside strings.
-    console.write(_escape_unless(str.isprintable, shown))
+    console.write(shown)
 
 
 def to_json(value: Any) -> str:
@@ -123,21 +126,25 @@ def field_cell(fields: list[KnownField], record: ModelRecord) -> str:
     return text(fields[0].name, first)
 
 
-#: The columns of a list: each title, and the function that makes a cell.
-COLUMNS: dict[str, Callable[[ModelRecord], str]] = {
+Columns = dict[str, Callable[[ModelRecord], str]]
+
+#: The usual columns of a list: each title, and the function that makes a cell.
+COLUMNS: Columns = {
     "name": lambda record: printable(record.name),
     "version": lambda record: str(record.version),
+    "alias": lambda record: " ".join(record.aliases),
     **{
         title: partial(field_cell, [field for field in KNOWN_FIELDS.values() if field.column == title])
         for title in dict.fromkeys(field.column for field in KNOWN_FIELDS.values())
         if title
     },
+    "type": lambda record: printable((record.type or "").rpartition(".")[2]),
     "size": lambda record: size(record.size),
     "stored": lambda record: local_time(record.stored_at),
 }
 
 #: The columns that a narrow terminal hides last; the first is never hidden.
-KEPT = ("name", "version", "stored", "size", "run", "author", "training period", "level of analysis", "trained")
+KEPT = ("name", "version", "alias", "stored", "size", "run", "author", "outcome", "training period", "type")
 
 
 @show_text.register
@@ -151,33 +158,76 @@ def show_listing(listing: values.Listing) -> None:
     elif not listing.records:
         show_message(listing.if_empty)
     else:
-        cells = {title: [cell(record) for record in listing.records] for title, cell in COLUMNS.items()}
-        room = get_terminal_size().columns if console.stream().isatty() else console.UNLIMITED
-        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room)
+        usual, asked = choose_columns(listing.columns)
+        cells = {title: [cell(record) for record in listing.records] for title, cell in (usual | asked).items()}
+        if "alias" not in asked and not any(cells.get("alias", ())):
+            cells.pop("alias", None)
+        is_terminal = console.stream().isatty()
+        room = get_terminal_size().columns if is_terminal else console.UNLIMITED
+        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room, asked)
         console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
-        if len(widths) < len(COLUMNS):
+        for title in asked:
+            if not any(cells[title]) and title not in COLUMNS:
+                show_message(f"No model in this list has a field {title!r}.")
+        if is_terminal:
+            show_message(f"{count(listing.records)}, {size(sum(record.size for record in listing.records))}")
+        if len(widths) < len(cells):
             show_message("Some columns are hidden; use a wider terminal, `views-runs model inspect NAME` or --json.")
 
 
-def fit(widths: Mapping[str, int], room: int) -> dict[str, int]:
-    """Return the widths of the columns that fit; a name that still does not fit is folded.
+def choose_columns(columns: str) -> tuple[Columns, Columns]:
+    """Return the usual columns to show, and those that were asked for, by title.
+
+    >>> [[*titles] for titles in choose_columns("name,tuned.depth")], [*choose_columns("+mse")[1]]
+    ([[], ['name', 'tuned.depth']], ['mse'])
+    """
+    if not columns:
+        return COLUMNS, {}
+    names = [name.strip().removeprefix("+") for name in columns.split(",")]
+    asked = {printable(name): COLUMNS.get(name) or partial(value_cell, parse_field(name)) for name in names}
+    return (COLUMNS if columns.startswith("+") else {}), asked
+
+
+def value_cell(field: Field, record: ModelRecord) -> str:
+    """Return the cell of any field that a condition can ask for."""
+    if field.own:
+        return recorded_text(str(field), getattr(record, str(field)))
+    return text(str(field), field.value_in(record.metadata or {}))
+
+
+def count(records: Sequence[ModelRecord]) -> str:
+    """Return the number of models, or of versions if there are several of one model, in words."""
+    if len({record.name for record in records}) < len(records):
+        return versions(len(records))
+    return "1 model" if len(records) == 1 else f"{len(records):,} models"
+
+
+def fit(widths: Mapping[str, int], room: int, asked: Container[str] = ()) -> dict[str, int]:
+    """Return the widths of the columns that fit; if the first is the name, and still does not fit, it is folded.
 
     >>> fit({"name": 40, "version": 7, "size": 6}, 50), fit({"name": 40, "version": 7, "size": 6}, 40)
     ({'name': 33, 'version': 7, 'size': 6}, {'name': 31, 'version': 7})
     """
-    kept = {**widths, "name": min(widths["name"], NAME_WIDTH)}
-    _, *dispensable = sorted(widths, key=lambda title: KEPT.index(title) if title in KEPT else len(KEPT))
+    kept = dict(widths)
+    is_folded = next(iter(kept)) == "name"
+    if is_folded:
+        kept["name"] = min(widths["name"], NAME_WIDTH)
+    dispensable = [title for title in widths if title != "name" and title not in asked]
+    dispensable.sort(key=lambda title: KEPT.index(title) if title in KEPT else len(KEPT))
     while dispensable and sum(kept.values()) + GAP * (len(kept) - 1) > room:
         del kept[dispensable.pop()]
+    if not is_folded:
+        return kept
     others = sum(kept.values()) - kept["name"] + GAP * (len(kept) - 1)
     return {**kept, "name": max(1, min(widths["name"], room - others))}
 
 
 def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
-    """Return a row as a line, or as several if its name is folded; numbers are right-aligned."""
+    """Return a row as a line, or as several if its first cell is folded; numbers are right-aligned."""
     name, *others = row
-    first, *more = chop_cells(name, widths["name"]) if cell_len(name) > widths["name"] else [name]
+    room = next(iter(widths.values()))
+    first, *more = chop_cells(name, room) if cell_len(name) > room else [name]
     padded = []
     for cell, (title, width) in zip([first, *others], widths.items()):
         space = " " * (width - cell_len(cell))
@@ -290,11 +340,96 @@ def show_stored(stored: values.Stored) -> None:
 def show_change(change: values.Change) -> None:
     """Say which fields changed."""
     changes = differences(change.before.metadata, change.after.metadata)
-    for field, *both in changes:
-        old, new = ("(none)" if value is None else text(field, value) or '""' for value in both)
-        show_message(f"{printable(field)} {old} -> {new}")
+    for field, old, new in changes:
+        show_message(printable(describe_change(field, old, new)))
     if not changes:
         show_message(f"Nothing changed: {printable(change.after.name)} already has these values.")
+
+
+@show_text.register
+def show_naming(naming: values.Naming) -> None:
+    """Say what a version is called now."""
+    record, before = naming.record, naming.before
+    here, there = printable(str(record.reference)), printable(str(before.reference)) if before else ""
+    if naming.action == "renamed":
+        show_message(f"Renamed {there.rpartition(':')[0]} to {printable(record.name)}.")
+        if before and record.version != before.version:
+            advice = "because models with this name had the numbers before it"
+            show_message(f"The current version, {before.version}, is now version {record.version}, {advice}.")
+    elif naming.action == "unaliased":
+        show_message(f"Removed the alias {naming.alias} from {here}.")
+    else:
+        what = f"{printable(record.name)}@{naming.alias}" if naming.alias else "the current version"
+        instead = f" instead of {there}" if before else ""
+        is_same = here == there
+        show_message(f"{here} was already {what}." if is_same else f"{here} is now {what}{instead}.")
+
+
+#: What an event says, by its action; the braces are filled in from what changed. Other actions come from later versions.
+ACTIONS = {
+    "aliased": "gave {model} the alias {alias}",
+    "annotated": "annotated {model}: {fields}",
+    "deleted": "deleted {model}",
+    "pruned": "pruned {model}",
+    "renamed": "renamed {old} to {new}",
+    "required": "required {after} instead of {before}",
+    "restored": "made {model} current instead of version {instead_of}",
+    "stored": "stored {model}",
+    "unaliased": "removed the alias {alias} from {model}",
+}
+
+
+@show_text.register
+def show_log(log: values.Log) -> None:
+    """Print a line for each event."""
+    if not log.events:
+        show_message("Nothing was recorded.")
+    show_lines(f"{local_time(event.at)}  {printable(event.by)}  {describe(event)}" for event in log.events)
+
+
+def describe(event: Event) -> str:
+    """Return what was done, and why."""
+    model = "" if event.name is None else event.name if event.version is None else f"{event.name}:{event.version}"
+    said = {name: text(name, value) for name, value in event.changes.items()}
+    if isinstance(event.changes.get("fields"), list):
+        said["fields"] = ", ".join(describe_change(*change) for change in event.changes["fields"])
+    said |= {name: value or "nothing" for name, value in said.items()} | {"model": model}
+    with suppress(LookupError):
+        what = ACTIONS[event.action].format_map(said)
+        return printable(f"{what}  ({event.why})" if event.why else what)
+    return printable(" ".join([event.action, model, event.run or "", event.why or ""]))
+
+
+def describe_change(field: str, old: Any, new: Any) -> str:
+    """Return how a field of the metadata changed."""
+    was, now = ("(none)" if value is None else text(field, value) or '""' for value in (old, new))
+    return f"{field} {was} -> {now}"
+
+
+@show_text.register
+def show_history(history: values.History) -> None:
+    """Print the versions of a model, the highest first, and what changed from one to the next."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    table.add_column("version", justify="right")
+    for title in ("stored", "by", "size", ""):
+        table.add_column(title, overflow="fold", justify="right" if title == "size" else "left")
+    for one in history.versions:
+        lines = [*state_lines(one), *(describe_change(*change) for change in one.changes)]
+        cells = [str(one.version), local_time(one.stored_at), one.stored_by, size(one.size), "\n".join(lines)]
+        table.add_row(*("\n".join(map(printable, cell.split("\n"))) for cell in cells))
+    console.draw(table, wrap=False)
+
+
+def state_lines(one: Lifetime) -> list[str]:
+    """Return whether a version is current, has aliases, or was deleted."""
+    if one.deletion is not None:
+        why = f": {one.deletion.why}" if one.deletion.why else ""
+        return [f"deleted {local_time(one.deletion.at)} by {one.deletion.by}{why}"]
+    assert one.record is not None
+    states = ["current" if one.record.current else "", *one.record.aliases]
+    return [", ".join(filter(None, states))] if any(states) else []
 
 
 def show_deletion_plan(records: Sequence[ModelRecord]) -> None:
