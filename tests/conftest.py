@@ -102,7 +102,8 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir()
     work = tmp_path / "work"
     work.mkdir()
-    for name in ("HOME", "USERPROFILE"):
+    # On Windows, platformdirs asks the system for the user's folders, whatever the home is.
+    for name in ("HOME", "USERPROFILE", "WIN_PD_OVERRIDE_LOCAL_APPDATA"):
         monkeypatch.setenv(name, str(home))
     for name in UNWANTED:
         monkeypatch.delenv(name, raising=False)

@@ -34,7 +34,8 @@ def choose_target(
             raise ValueError("the file name is empty")
         path = Path("." if file is None else os.path.expanduser(file))
         path = path / name if path.is_dir() else path
-        own = {companion(store, ending) for ending in ("", *COMPANIONS)}
+        # On Windows, a name can have a short form too.
+        own = {Path(os.path.realpath(companion(store, ending))) for ending in ("", *COMPANIONS)}
         if Path(os.path.realpath(path)) in own or is_same(path, store):
             trouble = "this is the store itself"
         elif path.exists() and not path.is_file():
@@ -82,7 +83,10 @@ def written(target: Path, kind: type[StorageError], overwrite: bool = False, tag
         raise
     except (OSError, ValueError) as error:
         trouble = getattr(error, "strerror", None) or str(error)
-        raise kind(trouble, "Give another file").locate(path=target.absolute()) from error
+        # Windows replaces no file that is open.
+        is_open = os.name == "nt" and isinstance(error, PermissionError) and target.exists()
+        advice = "Close the program that has this file open, or give another file" if is_open else "Give another file"
+        raise kind(trouble, advice).locate(path=target.absolute()) from error
     finally:
         remove(beside)
 

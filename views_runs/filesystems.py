@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,16 +10,31 @@ from typing import NamedTuple
 #: Where Linux lists the mounted file systems.
 MOUNTS = "/proc/self/mountinfo"
 
-#: File systems that only one computer can see.
-LOCAL = {"apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "ntfs", "xfs", "zfs"}
+#: Where macOS mounts the part of its own disk that can be written to.
+MAC_DATA = "/System/Volumes/Data"
 
-#: File systems on which mode bits do not show who can write to a file.
-WITHOUT_MODES = {
-    "9p", "cifs", "drvfs", "exfat", "fuse.sshfs", "fuseblk", "msdos", "ntfs3", "smb3", "smbfs", "vboxsf", "vfat"
+#: What Windows calls a network drive, and how many characters it writes of a name.
+DRIVE_REMOTE, MAX_PATH = 4, 260
+
+#: File systems of disks that are carried from one computer to another.
+PORTABLE = {"exfat", "fat", "fat32", "msdos", "vfat"}
+
+#: File systems that only one computer can see.
+LOCAL = PORTABLE | {
+    "apfs", "bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "jfs", "ntfs", "refs", "xfs", "zfs"
 }
 
+#: File systems on which mode bits do not show who can write to a file.
+WITHOUT_MODES = PORTABLE | {"9p", "cifs", "drvfs", "fuse.sshfs", "fuseblk", "ntfs3", "smb3", "smbfs", "vboxsf"}
+
+#: The mount option of a volume on which macOS ignores ownership: each file is everyone's, with any mode.
+WITHOUT_OWNERS = "noowners"
+
 #: File systems on which `chmod` always takes effect. On some network volumes it succeeds without changing anything.
-WITH_MODES = (LOCAL - {"hfs", "ntfs"}) | {"overlay", "ramfs", "tmpfs"}
+WITH_MODES = (LOCAL - PORTABLE - {"hfs", "ntfs", "refs"}) | {"overlay", "ramfs", "tmpfs"}
+
+#: What is called a network drive here: Windows does not say which protocol it speaks.
+SHARE = "a network drive"
 
 #: SMB shares, as Linux mounts them, and what finds one in `MOUNTS`.
 SMB = ("cifs", "smb3", "smbfs")
@@ -40,11 +56,19 @@ Assessment = tuple[str, str, str]
 _PEER = "Run `views-runs model doctor --peer` on two computers at the same time before you rely on it"
 _MEMORY = ("warning", "in memory: the store is lost when this computer restarts", "Keep the store on a disk")
 _NO_LOCKS = ("failure", "it does not lock files between computers", "Use NFS version 4")
+_PORTABLE = ("warning", "not tested; unplugging such a disk in use can damage it", "Eject it before you unplug it")
+_SHARE = (
+    "warning",
+    "stores on Windows shares were not tested, and may lose models",
+    "Keep the store on a local disk, or on a share that speaks NFS 4.2",
+)
 _CEPH = ("warning", "not tested; CephFS keeps the caches of its clients coherent", _PEER)
 
 #: Assessments of file systems whose mount options do not matter.
 KNOWN: dict[str, Assessment] = {
     **dict.fromkeys(LOCAL, ("ok", "a local disk", "")),
+    **dict.fromkeys(PORTABLE, _PORTABLE),
+    SHARE: _SHARE,
     **dict.fromkeys(("tmpfs", "ramfs"), _MEMORY),
     **dict.fromkeys(("davfs", "fuse.gcsfuse", "fuse.rclone", "fuse.s3fs", "fuse.sshfs"), _NO_LOCKS),
     **dict.fromkeys(("ceph", "fuse.ceph-fuse"), _CEPH),
@@ -80,13 +104,28 @@ class Mount(NamedTuple):
         distinct = dict.fromkeys(f"{options},{own}".split(","))
         return cls(kind, source, point, tuple(filter(None, distinct)))
 
+    @classmethod
+    def parse_mac(cls, line: str) -> "Mount | None":
+        """Return the mount that macOS's command `mount` describes in a line, or None if it describes none.
+
+        >>> Mount.parse_mac("/dev/disk4s1 on /Volumes/A STICK (exfat, local, noowners)")
+        Mount(kind='exfat', source='/dev/disk4s1', point='/Volumes/A STICK', options=('local', 'noowners'))
+        """
+        if not (found := re.fullmatch(r"(.*?) on (/.*) \(([^()]*)\)", line)):
+            return None
+        source, point, about = found.groups()
+        kind, *options = about.split(", ")
+        # Of the system's disk, this is the part that can be written to; all of it is seen below /.
+        return cls(kind, source, "/" if point == MAC_DATA else point, tuple(options))
+
 
 def find_mount(path: Path) -> Mount | None:
-    """Return the mount that a path is on, or None on systems that do not list mounts, such as macOS and Windows."""
+    """Return the mount that a path is on, or None if that cannot be determined."""
+    if sys.platform == "win32":
+        return _find_drive(path)
     real = os.path.realpath(path)
     try:
-        with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
-            mounts = [Mount.parse(line) for line in file]
+        mounts = [*_list_mounts()]
     except (OSError, ValueError):
         return None
     above = [mount for mount in mounts if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
@@ -100,10 +139,54 @@ def find_smb(path: Path) -> Mount | None:
     return mount if mount and mount.kind in SMB else None
 
 
+def _list_mounts() -> Iterator[Mount]:
+    if sys.platform == "darwin":
+        import subprocess
+
+        printed = subprocess.run(["/sbin/mount"], stdout=subprocess.PIPE, check=False).stdout
+        yield from filter(None, map(Mount.parse_mac, os.fsdecode(printed).splitlines()))
+        return
+    with open(MOUNTS, encoding="utf-8", errors="surrogateescape") as file:
+        yield from map(Mount.parse, file)
+
+
+def _find_drive(path: Path) -> Mount | None:
+    """Return the drive of Windows that a path is on."""
+    import ctypes
+
+    drive, system = path.absolute().anchor, ctypes.create_unicode_buffer(MAX_PATH)
+    if is_share(path):
+        return Mount(SHARE, drive, drive, ())
+    volume = ctypes.WinDLL("kernel32").GetVolumeInformationW  # type: ignore[attr-defined, unused-ignore]
+    found = volume(drive, None, 0, None, None, None, system, MAX_PATH)
+    return Mount(system.value.lower(), drive, drive, ()) if found else None
+
+
+def is_unc(path: str | Path) -> bool:
+    r"""Return whether a path of Windows names a server.
+
+    >>> is_unc(r"\\server\share\models.db"), is_unc(r"\\?\UNC\server\share\models.db"), is_unc(r"\\?\C:\models.db")
+    (True, True, False)
+    """
+    return re.match(r"(?i)[\\/]{2}([?.][\\/]UNC[\\/]|[^?.\\/])", str(path)) is not None
+
+
+def is_share(path: Path) -> bool:
+    """Return whether a path of Windows is on a share, by its server's name or as a network drive."""
+    import ctypes
+
+    # Windows waits long for a server that is not there, so it is not asked about shares that are named.
+    drive = path.absolute().anchor
+    kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+    return is_unc(drive) or kernel.GetDriveTypeW(drive) == DRIVE_REMOTE
+
+
 def has_modes(path: Path) -> bool:
     """Return whether mode bits show who can write to a path."""
+    if os.name != "posix":
+        return False
     mount = find_mount(path)
-    return os.name == "posix" and not (mount and mount.kind in WITHOUT_MODES)
+    return not mount or not (mount.kind in WITHOUT_MODES or WITHOUT_OWNERS in mount.options)
 
 
 def assess_folders(path: Path) -> Iterator[Assessment]:
@@ -138,6 +221,10 @@ def _assess_nfs(mount: Mount) -> Iterator[Assessment]:
         yield "failure", "nocto: changes by other computers may not be seen", "Mount it without nocto"
     if not options.get("vers", "4").startswith("4"):
         yield "warning", "only version 4 was tested", advice
+    if "vers" not in options:
+        # macOS does not show it.
+        yield "warning", "its version cannot be determined; only 4.2 was tested, on Linux", f"{advice}. {_PEER}"
+        return
     yield "ok", "NFS 4.2 lost nothing in tests with two writing computers, even when either or the server crashed", ""
 
 

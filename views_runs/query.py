@@ -333,7 +333,7 @@ class _Parser:
         start = self.place
         if not (negated := self.take_word("not")) and not self.take("("):
             return self.comparison()
-        self.depth += 1
+        self.depth, self.cut = self.depth + 1, ""
         if self.depth > MAX_NESTED:
             self.fail(f"more than {MAX_NESTED} ( or not inside one another", start)
         found = Compound("not", (self.single(),)) if negated else self.joined("or")
@@ -343,7 +343,9 @@ class _Parser:
         return found
 
     def comparison(self) -> Condition | Compound:
-        lacks = self.take("!")
+        # A space after it keeps bash from reading it as an event of its history, which it does in double quotes too.
+        if lacks := self.take("!"):
+            self.skip()
         field = self.field()
         self.skip()
         if self.ends():

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -53,7 +52,7 @@ from views_runs.records import (
     combine,
     encode,
 )
-from views_runs.texts import escape_record, printable
+from views_runs.texts import escape_record, printable, shell_line
 
 if TYPE_CHECKING:
     from views_runs.runs import Run
@@ -359,7 +358,7 @@ class Storage:
                 permissions.refuse_open(self.path)
             # The store's writers choose the name, and users may paste this line into a shell.
             line = ["views-runs", "model", "--store", str(self.path), "trust", "--", f"{row.name}:{row.version}"]
-            return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shlex.join(line))
+            return unpickling.load(partial(database.models.pieces, row), row.needs, allowed, sha256, shell_line(*line))
 
     def retrieve(self, name: str, version: int | None = None) -> Any:
         """Return a stored model; an older name for `fetch`."""
@@ -1183,9 +1182,13 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
         raise InvalidPathError("a store is a file and cannot be in memory", "Use a file in a temporary folder")
     # Symbolic links are not resolved here: SQLite resolves them, and messages should show the path that was given.
     try:
-        return Path(os.path.abspath(os.path.expanduser(text)))
+        made = Path(os.path.abspath(os.path.expanduser(text)))
     except OSError as error:
         raise InvalidPathError(f"{text!r} is relative to a folder that no longer exists ({error.strerror})") from error
+    if not made.is_absolute():
+        # On Windows, a server without a share.
+        raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file in a folder")
+    return made
 
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:

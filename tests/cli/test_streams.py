@@ -13,8 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.lines import environment, on_a_terminal, viewser_command
+from tests.support.pages import GUIDE
 from views_runs import Storage
-from views_runs.cli import main
+from views_runs.cli import FAMILIES, main
 
 Viewser = Callable[..., Result]
 
@@ -42,13 +43,32 @@ def test_a_list_in_a_pipe(store: Storage, viewser: Viewser) -> None:
     assert line.startswith("m" * 200) and "a" * 500 in line
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", "cp437", "cp1252", "latin-1"])
 def test_a_rule_that_the_encoding_has(store: Storage, encoding: str) -> None:
     """The lines of the panel are drawn with characters, and not with escapes."""
     store.store("m", 1, {"author": "me"})
     line = ["model", "--store", str(store.path), "inspect", "m"]
     lines = CliRunner(charset=encoding).invoke(main, line).stdout_bytes.decode(encoding).splitlines()
     assert set(lines[2]) == {"|", "-", " "} and len({len(line) for line in lines}) == 1
+
+
+@pytest.mark.parametrize("encoding", ["cp437", "cp1252"])
+def test_all_that_is_shown_in_a_code_page(store: Storage, encoding: str) -> None:
+    """Redirected on Windows, a command prints no escapes of its own, and those of users' texts where it must."""
+    store.store("m", 1, {"author": "me"})
+    store.store("m", 2, {"author": "日本"}, overwrite=True)
+    verbs = [["list"], ["inspect", "m:1"], ["diff", "m:1", "m:1"], ["check", "m"], ["verify"], ["doctor"], ["require"]]
+    topics = [["guide", path.stem] for path in GUIDE.glob("*.rst")]
+    helps = [[verb, "--help"] for names in FAMILIES.values() for verb in names]
+    runner = CliRunner(charset=encoding)
+    for line in [*verbs, *topics, *helps, ["trust", "m:1", "--yes"], ["backup", "copy.db"], ["download", "m"]]:
+        result = runner.invoke(main, ["model", "--store", str(store.path), *line])
+        assert result.exit_code == 0, (line, result.output)
+        shown = (result.stdout_bytes + result.stderr_bytes).decode(encoding)
+        allowed = r"\u017e" if line[0] == "guide" else "\\u65e5\\u672c"
+        assert "\\u" not in shown.replace(allowed, ""), line
+    assert "\\u65e5\\u672c" in runner.invoke(main, ["model", "--store", str(store.path), "inspect", "m"]).stdout
+    assert runner.invoke(main, ["model", "--store", str(store.path), "inspect", "日"]).stderr.count("\\u65e5") == 2
 
 
 def test_a_name_in_the_c_locale(store: Storage) -> None:

@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import views_runs
-from tests.support.pages import GUIDE, ROOT, commands, run_command, run_page, section, statements
+from tests.support.pages import GUIDE, README, ROOT, commands, run_command, run_page, section, statements
 from views_runs import ModelMetadata, ModelRecord, Storage, StorageError
 from views_runs.cli import main
 
@@ -86,6 +86,42 @@ def entries() -> dict[str, str]:
     return {" ".join(call.split()): text for call, text in zip(parts[1::2], parts[2::2])}
 
 
+def lines_to_type() -> list[str]:
+    """Return the commands of the README, the guide and the help of each command, except those of a POSIX pipe."""
+    context = click.Context(main)
+    model = main.get_command(context, "model")
+    assert isinstance(model, click.Group)
+    verbs = [model.get_command(context, name) for name in model.list_commands(context)]
+    pages = [README.read_text(encoding="utf-8"), *PAGES.values(), *(verb.help or "" for verb in verbs if verb)]
+    lines = re.findall(r"^ +(?:\$ )?((?:views-runs|pip) .*)$", "\n".join(pages), re.MULTILINE)
+    assert len(lines) > 60
+    return [line for line in lines if "xargs" not in line and "| tr" not in line and "$file" not in line]
+
+
+def test_commands_work_in_every_shell() -> None:
+    """In cmd, single quotes are nothing and a > outside of double quotes is a file; bash replaces !NAME in both."""
+    bare = [re.sub(r'"(\\.|[^"\\])*"', "", line) for line in lines_to_type()]
+    assert [line for line in bare if re.search(r"['<>*?&^%`]", line.replace("| sha256sum", ""))] == []
+    assert [line for line in lines_to_type() if re.search(r"![^= ]|[$`]", line)] == []
+
+
+def test_each_system_has_its_row() -> None:
+    """The table of systems has a row for each that the README names, and says how it was tried."""
+    page = PAGES["systems"]
+    rows = dict(re.findall(r"^\| (\w+)[^|]*\| (Not supported|Not tried|Tested|Tried under)", page, re.MULTILINE))
+    assert rows == {
+        "Linux": "Tested",
+        "Windows": "Not tried",
+        "macOS": "Not tried",
+        "NFS": "Tested",
+        "GlusterFS": "Tested",
+        "SMB": "Not supported",
+        "CephFS": "Not tried",
+    }
+    assert re.search(r"^\| Windows, one's +\| Tried under +\|.*\n\| own disk +\| Wine ", page, re.MULTILINE)
+    assert [name for name in rows if name not in README.read_text(encoding="utf-8")] == ["CephFS"]
+
+
 def test_every_method_is_listed() -> None:
     """The API has the public methods of Storage, with their parameters and a call that runs."""
     methods = [name for name, value in vars(Storage).items() if inspect.isfunction(value) and name[0] != "_"]
@@ -139,15 +175,15 @@ def test_conditions_find_what_they_explain(reader: Path) -> None:
         "train_end >= 2019-12": 3,
         "queryset_name ~ fatalities*": 0,
         "outcome": 3,
-        "!outcome": 0,
+        "! outcome": 0,
         "tuned.depth > 3": 1,
-        '"tuned.depth" > 3': 0,
+        "'tuned.depth' > 3": 0,
         "size > 100MB": 0,
         "stored_at >= 2026-11-01": found["stored_at >= 2026-11-01"],
         "stored_by ~ ines@*": 3,
         "type ~ *RandomForest*": 1,
         "version > 1": 0,
-        "!current": 0,
+        "! current": 0,
         "metadata.size = 3": 1,
     }
 

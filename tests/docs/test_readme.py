@@ -78,9 +78,16 @@ def test_second_command_runs_the_tests() -> None:
     [_, steps] = one_line_commands()
     assert steps == [
         "python3 -m venv .venv",
-        ".venv/bin/pip install --quiet -e '.[test]'",
+        '.venv/bin/pip install --quiet -e ".[test]"',
         ".venv/bin/python -m pytest",
     ]
+
+
+def test_powershell_does_the_same() -> None:
+    """Each of the two lines has a form for PowerShell: the same steps with the folders of Windows, and no &&."""
+    lines = re.findall(r"^    (python -m venv .*)$", PAGE, re.MULTILINE)
+    steps = [[step.replace("\\", "/").replace("/Scripts/", "/bin/") for step in line.split("; ")] for line in lines]
+    assert steps == [[step.replace("python3 ", "python ") for step in each] for each in one_line_commands()]
 
 
 def test_programs_of_the_package_exist() -> None:
@@ -110,4 +117,5 @@ def test_every_page_of_the_guide_is_linked() -> None:
 
 def test_changes_begin_with_this_version() -> None:
     """The newest change is the version that is installed."""
-    assert section(PAGE, "Changes").split()[0] == views_runs.__version__
+    changes = (GUIDE / "changes.rst").read_text("utf-8")
+    assert changes.split()[2] == views_runs.__version__

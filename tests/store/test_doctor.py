@@ -414,7 +414,7 @@ def test_a_system_that_does_not_tell(store: Storage, monkeypatch: pytest.MonkeyP
     """Without a table of mounts, nothing is claimed."""
     store.store("m", 1)
     monkeypatch.setattr(filesystems, "MOUNTS", "/nowhere")
-    assert "the file system type is unknown" in found(store, "file system", "warning")[0]
+    assert "the file system type cannot be determined" in found(store, "file system", "warning")[0]
 
 
 def test_the_limit_of_open_files(store: Storage) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import pickle
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -253,6 +252,7 @@ def test_what_cannot_be_loaded(store: Storage, size: int) -> None:
 def test_a_length_beyond_the_end(store: Storage, opcode: bytes) -> None:
     """However long a text, bytes or a frame are said to be, no more memory is filled than there are bytes."""
     plant(store, "m", b"\x80\x05" + opcode + (2**29).to_bytes(8, "little") + b"N" * 3 * PART_SIZE + b".")
+    resource = pytest.importorskip("resource", reason="only Unix says how much memory was used")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(ModelLoadError, match="truncated|ran out of input|exhausted"):
         store.fetch("m")

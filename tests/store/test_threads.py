@@ -2,7 +2,6 @@
 
 import os
 import pickle
-import resource
 import sqlite3
 import sys
 import threading
@@ -120,6 +119,7 @@ def test_too_many_open_files_is_not_death(monkeypatch: pytest.MonkeyPatch) -> No
     need(sys.platform == "linux", "only Linux tells which process had an id")
     monkeypatch.setattr(owners, "active_tokens", {"token": None})
     owner = owners.this_process("token")
+    resource = pytest.importorskip("resource", reason="there is no such limit")
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
     try:

@@ -43,7 +43,7 @@ def annotate(
     \b
     Examples:
       views-runs model annotate my-model --author me --train-end 2019-12
-      views-runs model annotate my-model:1 --set note='too few countries' --unset draft
+      views-runs model annotate my-model:1 --set "note=too few countries" --unset draft
     """
     if len([*starts, *fields.keys() & {"train_start"}]) > 1:
         # The help of viewser 6.6 has -s for both, and its parser took it for --step.

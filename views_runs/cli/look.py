@@ -44,7 +44,7 @@ def list_models(
     number, true or false, a date, a time, a month (for train_start and train_end) or text; quote text that looks like
     something else, or contains " and ", " or " or ")". A dot leads into nested metadata. size, stored_at, stored_by,
     version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
-    conditions in quotes to protect them from the shell. See also `views-runs model guide conditions`.
+    conditions in double quotes, which every shell knows. See also `views-runs model guide conditions`.
 
     \b
     Examples:

@@ -1,7 +1,6 @@
 """Verbs that move models into and out of a store."""
 
 import os
-import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -14,6 +13,7 @@ from views_runs.cli.command import decode, verb
 from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option, why_option
 from views_runs.exceptions import InvalidNameError
 from views_runs.rendering.values import Download, Stored
+from views_runs.texts import shell_line
 
 #: Leaves arguments that are too many in the context, for the verb to explain.
 EXTRA = {"allow_extra_args": True}
@@ -41,13 +41,13 @@ def upload(
     \b
     Examples:
       views-runs model upload forest.pickle --author me --train-end 2019-12
-      views-runs model upload forest.pickle my-model --set note='of 2019'
+      views-runs model upload forest.pickle my-model --set "note=of 2019"
     """
     more = click.get_current_context().args
     if name is not None and os.path.isfile(name):
         raise click.UsageError(
             f"NAME is a file, {name!r}, and upload takes one FILE. To upload several files:\n"
-            f'  for file in {shlex.join([file, name, *more])}; do views-runs model upload "$file"; done\n'
+            f"  {format_loop('upload', 'file', [file, name, *more])}\n"
             "To give a model the name of a file, upload it from another folder."
         )
     refuse_extra(more)
@@ -74,8 +74,8 @@ def download(storage: "views_runs.Storage", name: str, force: bool, file: str | 
     if file and names_a_model(storage, file):
         raise click.UsageError(
             f"FILE is the name of a model, {file!r}, and download takes one model. To download several models:\n"
-            f'  for name in {shlex.join([name, file, *more])}; do views-runs model download "$name"; done\n'
-            f"To write to a file of this name: {shlex.quote(os.path.join('.', file))}"
+            f"  {format_loop('download', 'name', [name, file, *more])}\n"
+            f"To write to a file of this name: {shell_line(os.path.join('.', file))}"
         )
     refuse_extra(more)
     if file == "-":
@@ -87,11 +87,19 @@ def download(storage: "views_runs.Storage", name: str, force: bool, file: str | 
     return Download(name, path, path.stat().st_size)
 
 
+def format_loop(verb: str, variable: str, words: list[str]) -> str:
+    """Return a line that runs a verb on one word after the other, for sh, or for PowerShell."""
+    if os.name != "nt":
+        return f'for {variable} in {shell_line(*words)}; do views-runs model {verb} "${variable}"; done'
+    quoted = ['"' + shell_line(word).strip('"') + '"' for word in words]
+    return f"{', '.join(quoted)} | ForEach-Object {{ views-runs model {verb} $_ }}"
+
+
 def refuse_extra(arguments: list[str]) -> None:
     """Raise an error if the line has more arguments than the command takes."""
     if arguments:
         what = f"unexpected extra argument{'s' if len(arguments) > 1 else ''}"
-        raise click.UsageError(f"{what}: {shlex.join(arguments)}. Quote a name that contains spaces.")
+        raise click.UsageError(f"{what}: {shell_line(*arguments)}. Quote a name that contains spaces.")
 
 
 def names_a_model(storage: "views_runs.Storage", file: str) -> bool:

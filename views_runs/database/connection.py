@@ -4,7 +4,6 @@ import logging
 import os
 import random
 import re
-import shlex
 import sqlite3
 import threading
 import time
@@ -19,6 +18,7 @@ from views_runs import signals
 from views_runs.database.failures import explain, primary_code
 from views_runs.exceptions import StorageError, StoreAccessError, StoreBusyError, StoreDamagedError
 from views_runs.files import companion
+from views_runs.texts import shell_line
 
 log = logging.getLogger("views_runs")
 
@@ -204,7 +204,7 @@ class Wait:
         if companion(path, "-wal").exists():
             raise StoreBusyError(
                 "another program has the file open in WAL mode, which can lose data on a network share",
-                f"Close that program, and run `sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'`",
+                f"Close that program, and run `{shell_line('sqlite3', str(path), 'PRAGMA journal_mode = DELETE')}`",
             )
 
     def _probe_locks(self) -> None:

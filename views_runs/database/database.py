@@ -4,6 +4,7 @@ import logging
 import os
 import sqlite3
 import stat
+import time
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -11,7 +12,7 @@ from types import TracebackType
 
 from views_runs import filesystems, signals
 from views_runs.database import schema, uploads
-from views_runs.database.connection import JOURNAL_SIZE, SETTINGS, Connection
+from views_runs.database.connection import JOURNAL_SIZE, POLL, SETTINGS, Connection
 from views_runs.database.events import check_why
 from views_runs.database.models import Models
 from views_runs.exceptions import (
@@ -28,6 +29,12 @@ from views_runs.files import companion, sync
 from views_runs.records import Reference
 
 log = logging.getLogger("views_runs")
+
+#: The first bytes of a journal whose transaction has begun to change the file.
+HOT = bytes.fromhex("d9d505f920a163d7")
+
+#: Seconds to wait on Windows for others to roll back a change; they do so at their next statement.
+ROLLBACK_PATIENCE = 5.0
 
 
 class Database:
@@ -136,7 +143,7 @@ class Database:
 
     def _handle_missing(self) -> None:
         # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
-        folder = Path(os.path.realpath(self.path)).parent
+        folder = companion(self.path, "").parent
         status = get_status(folder)
         if not self._is_default and (status is None or not stat.S_ISDIR(status.st_mode)):
             advice = "Check the path, and that the share is mounted"
@@ -176,10 +183,12 @@ def connect(
         )
     refuse_foreign_wal(path, timeout)
     journal = companion(path, "-journal") if create else path
-    if str(path).startswith("\\\\"):
+    if os.name == "nt":
         _warn_of_share(path)
     connection = Connection(path, timeout, "rwc" if create else "rw", refusal)
     try:
+        if os.name == "nt":
+            _wait_for_rollback(connection)
         with connection.snapshot():
             application = connection.value("PRAGMA application_id")
             version = connection.value("PRAGMA user_version")
@@ -233,9 +242,31 @@ def _recommend_backup(path: Path) -> None:
     )
 
 
+def is_hot(journal: Path) -> bool:
+    """Return whether a journal contains changes that must be rolled back, unless a process is still writing."""
+    try:
+        with journal.open("rb") as file:
+            return file.read(len(HOT)) == HOT
+    except FileNotFoundError:
+        return False
+
+
+def _wait_for_rollback(connection: Connection) -> None:
+    """On Windows, wait until what a killed process left half-written is rolled back, if others have its journal open.
+
+    A new connection rolls it back by removing the journal, which Windows refuses as long as that is open. Those who
+    have it open roll it back without removing it, at their next statement.
+    """
+    journal, until = companion(connection.path, "-journal"), time.monotonic() + ROLLBACK_PATIENCE
+    with suppress(OSError):
+        while is_hot(journal) and not connection.glance("PRAGMA schema_version") and time.monotonic() < until:
+            time.sleep(POLL[1])
+
+
 @cache
 def _warn_of_share(path: Path) -> None:
-    log.warning("%s is on a Windows share: stores on these were not tested, and may lose models", path)
+    if filesystems.is_share(path):
+        log.warning("%s is on a network drive: stores on Windows shares were not tested, and may lose models", path)
 
 
 def find_refusal(path: Path, allowed: bool = False) -> UnsafeShareError | None:

@@ -4,6 +4,7 @@ Child processes request the locks, on a temporary file beside the store. A reque
 this process, which also never closes a file on which SQLite holds a lock.
 """
 
+import errno
 import os
 import select
 import subprocess
@@ -51,6 +52,9 @@ def find_trouble(folder: Path, processes: int = 2) -> str | None:
     finally:
         with suppress(OSError):
             file.unlink()
+    if first == errno.ENOTSUP and sys.platform == "darwin":
+        # On SMB, for example; SQLite then uses another kind of lock.
+        raise OSError("this volume has no locks of this kind, and SQLite uses others")
     if first:
         return f"a lock is refused: {os.strerror(first)}"
     return None if all(others) else "two processes can hold the same lock at once, so locks have no effect"

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -156,8 +157,19 @@ def describe_uploads(connection: Connection) -> tuple[list[str], list[str]]:
         if condemned or has_ended(owner):
             dead.append(text)
         else:
-            alive.append(f"{text}, unless that computer has stopped")
+            alive.append(f"{text}, unless {_explain_end(owner)}")
     return dead, alive
+
+
+def _explain_end(owner: str) -> str:
+    """Say what may have ended a process unnoticed, and for how long what it left then stays."""
+    with suppress(ValueError, TypeError, LookupError, RecursionError):
+        if json.loads(owner)["kernel"] is None:
+            return (
+                "it was killed: this cannot be determined on Windows and macOS, so its parts are removed by the first "
+                "store or delete that finds no progress 10 minutes after an earlier one looked"
+            )
+    return "that computer has stopped"
 
 
 def _describe(owner: str, started_at: str) -> str:

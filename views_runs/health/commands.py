@@ -4,7 +4,6 @@ pip lets both packages write the script, and gives it to the one that is install
 """
 
 import os
-import shlex
 import shutil
 import sys
 import sysconfig
@@ -18,6 +17,7 @@ from views_runs import signals
 from views_runs.exceptions import StorageError
 from views_runs.pickles import packages
 from views_runs.records import Finding
+from views_runs.texts import shell_line
 from views_runs.version import __version__
 
 
@@ -57,7 +57,7 @@ def load(distribution: metadata.Distribution, file: Path) -> Callable[..., Any]:
     except Exception as error:
         signals.let_through(error)
         trouble = f"viewser {distribution.version} cannot be imported: {type(error).__name__}: {error}"
-        advice = f"Run `{shlex.quote(sys.executable)} -P -c 'import viewser.cli'` to see where it fails"
+        advice = f"Run `{shell_line(sys.executable, '-P', '-c', 'import viewser.cli')}` to see where it fails"
         raise StorageError(trouble, advice).locate(path=file) from error
     return command
 
@@ -105,7 +105,7 @@ def advise_installing(version: str) -> str:
 
 def pip() -> str:
     """Return the command that is the pip of this environment."""
-    return f"{shlex.quote(sys.executable)} -m pip"
+    return f"{shell_line(sys.executable)} -m pip"
 
 
 def source() -> str:
@@ -117,5 +117,5 @@ def source() -> str:
     if not origin:
         return f"views_runs=={__version__}"
     if control := origin.get("vcs_info"):
-        return shlex.quote(f"{control['vcs']}+{origin['url']}@{control['commit_id']}")
-    return ("-e " if origin.get("dir_info", {}).get("editable") else "") + shlex.quote(origin["url"])
+        return shell_line(f"{control['vcs']}+{origin['url']}@{control['commit_id']}")
+    return ("-e " if origin.get("dir_info", {}).get("editable") else "") + shell_line(origin["url"])

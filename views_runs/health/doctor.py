@@ -1,7 +1,6 @@
 """Diagnose a store file and the file system it is on."""
 
 import os
-import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -14,14 +13,11 @@ from views_runs.exceptions import InvalidPathError, StorageError, StoreBusyError
 from views_runs.files import TEMPORARY, companion
 from views_runs.health import peer, permissions
 from views_runs.records import Decided, Encounter, Finding
-from views_runs.texts import printable
+from views_runs.texts import printable, shell_line
 from views_runs.version import __version__
 
 #: Seconds to wait for a lock; a diagnosis should not take long.
 TIMEOUT = 2.0
-
-#: The first bytes of a journal whose transaction has begun to change the file.
-HOT = bytes.fromhex("d9d505f920a163d7")
 
 #: Free bytes on the disk below which operations will soon fail.
 LOW_SPACE = 16_000_000
@@ -114,7 +110,8 @@ def check_backups(path: Path) -> Iterator[Finding]:
             advice = "The next backup to this folder removes it"
             yield Finding("backups", "warning", f"{file} was left by a backup that was killed", advice)
         else:
-            text = f"{file} belongs to a backup that is still running, or was killed on another computer"
+            elsewhere = " on another computer" if owners.kernel() else ""
+            text = f"{file} belongs to a backup that is still running, or was killed{elsewhere}"
             yield Finding("backups", "ok", text, "Delete it if no backup is running")
 
 
@@ -122,15 +119,15 @@ def check_journal(path: Path) -> Finding:
     """Report the file's journal mode, and the state of its journal."""
     database.refuse_foreign_wal(path, TIMEOUT)
     journal = companion(path, "-journal")
-    was_hot = is_hot(journal)
+    was_hot = database.is_hot(journal)
     # Not `database.connect`, which sets the mode.
     with Connection(path, TIMEOUT, refusal=database.find_refusal(path)) as connection:
         mode = connection.value("PRAGMA journal_mode")
     if mode in ("wal", "off", "memory"):
         trouble = f"another program has set journal_mode to {mode}, which can lose data on a share"
-        command = f"sqlite3 {shlex.quote(str(path))} 'PRAGMA journal_mode = DELETE'"
+        command = shell_line("sqlite3", str(path), "PRAGMA journal_mode = DELETE")
         return Finding("journal", "failure", trouble, f"When nobody has the store open, run `{command}`")
-    if was_hot and is_hot(journal):
+    if was_hot and database.is_hot(journal):
         state = "a process is writing"
     elif was_hot:
         state = "a process was killed while writing; its unfinished change has been rolled back"
@@ -139,15 +136,6 @@ def check_journal(path: Path) -> Finding:
     else:
         state = "none at the moment; the next store creates it"
     return Finding("journal", "ok", f"rollback journal: {state}")
-
-
-def is_hot(journal: Path) -> bool:
-    """Return whether a journal contains changes that must be rolled back, unless a process is still writing."""
-    try:
-        with journal.open("rb") as file:
-            return file.read(len(HOT)) == HOT
-    except FileNotFoundError:
-        return False
 
 
 def check_space(path: Path) -> Iterator[Finding]:
@@ -166,16 +154,12 @@ def check_file_system(path: Path) -> Iterator[Finding]:
     for state, text, advice in filesystems.assess_folders(path):
         yield Finding("file system", state, text, advice)
     mount = filesystems.find_mount(path)
-    if mount is None and str(path).startswith("\\\\"):
-        text = "a Windows share: stores on these were not tested, and may lose models"
-        advice = "Keep the store on a local disk, or on a share that speaks NFS 4.2"
-        yield Finding("file system", "warning", text, advice)
-        return
     if mount is None:
         advice = "If this is a network share, run `views-runs model doctor --peer` on two computers"
-        yield Finding("file system", "warning", "the file system type is unknown on this platform", advice)
+        yield Finding("file system", "warning", "the file system type cannot be determined", advice)
         return
-    about = f"{mount.kind} at {mount.point} from {mount.source} ({','.join(mount.options)})"
+    origin = f" from {mount.source} ({','.join(mount.options)})" if mount.source != mount.point else ""
+    about = f"{mount.kind} at {mount.point}{origin}"
     for state, text, advice in filesystems.assess(mount):
         yield Finding("file system", state, f"{about}: {text}", advice)
 

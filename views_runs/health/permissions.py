@@ -25,9 +25,7 @@ _warning = partial(Finding, "permissions", "warning")
 def check_permissions(path: Path) -> Iterator[Finding]:
     """Check who can write to a store, and whether this seems intended."""
     if not filesystems.has_modes(path):
-        mount = filesystems.find_mount(path)
-        text = f"on {mount.kind if mount else 'this system'}, mode bits do not show who can write"
-        yield _warning(text, "Ask the administrator of the server who can write to the store")
+        yield describe_unknown(filesystems.find_mount(path))
         return
     yield from check_modes(path)
     yield from check_journal(path)
@@ -37,6 +35,17 @@ def check_permissions(path: Path) -> Iterator[Finding]:
     elif path.exists() and not os.access(path, os.W_OK):
         advice = "To store models, ask its owner for permission to write to it"
         yield _warning("you can read the store, but not write to it", advice)
+
+
+def describe_unknown(mount: filesystems.Mount | None) -> Finding:
+    """Report that mode bits do not show who can write to a store, and how to find out."""
+    where, advice = mount.kind if mount else "this system", "Ask the administrator of the server who can write to it"
+    if mount and filesystems.WITHOUT_OWNERS in mount.options:
+        where = f"{mount.kind} with ownership ignored (noowners)"
+        advice = "Everyone who uses this computer can write to it: keep the store on another disk if that is a risk"
+    elif os.name == "nt" and not (mount and mount.kind == filesystems.SHARE):
+        advice = "The folder's properties show it, under Security; folders in your own user folder are yours"
+    return _warning(f"on {where}, mode bits do not show who can write", advice)
 
 
 def check_modes(path: Path) -> Iterator[Finding]:

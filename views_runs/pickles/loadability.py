@@ -1,7 +1,6 @@
 """Predict whether a pickle will load on this machine: compare its needs with what is installed, importing nothing."""
 
 import re
-import shlex
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from views_runs import extra, signals
 from views_runs.pickles import packages
 from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
 from views_runs.pickles.parts import MAIN
+from views_runs.texts import shell_line
 
 #: The verdicts, from best to worst.
 LOADS, MAY_NOT, WILL_NOT = "loads", "may not load", "will not load"
@@ -122,9 +122,9 @@ def format_command(names: Collection[str], needs: Needs) -> str:
     for name in dict.fromkeys(filter(_NAME.fullmatch, names)):
         version = needs.packages.get(name, "")
         if name != _OWN:
-            pinned.append(f"{name}=={version}" if _VERSION.fullmatch(version) else shlex.quote(usual.get(name, name)))
+            pinned.append(f"{name}=={version}" if _VERSION.fullmatch(version) else shell_line(usual.get(name, name)))
     if not needs.packages and any(name in usual for name in names):
-        pinned.append(shlex.quote(extra.NUMPY))
+        pinned.append(shell_line(extra.NUMPY))
     return f"pip install {' '.join(pinned)}" if pinned else ""
 
 
