@@ -87,7 +87,10 @@ def leave(models: "Models", run: str, owner: str, error: str | None) -> None:
         _forget_ended(connection, run)
         update = "UPDATE runs SET ended_at = ?, succeeded = ? WHERE id = ?"
         connection.change(update, (_now(), error is None, run))
-        models.events.add("ended", succeeded=error is None, error=error)
+        if error is None:
+            models.events.add("ended")
+        else:
+            models.events.add("failed", error=error)
 
 
 def _create(connection: "Connection", run: str) -> None:
