@@ -31,13 +31,12 @@ def check_new_name(name: str) -> str:
     return name
 
 
-def refuse_at_sign(name: str) -> None:
-    """Refuse a name that no model has yet and that could be taken for ``NAME@ALIAS``."""
-    if "@" in name:
-        raise InvalidNameError(
-            f"{name!r} cannot be the name of a new model, because NAME@ALIAS refers to a version of NAME",
-            "Use a name without @",
-        )
+def refuse_at_sign(name: str) -> InvalidNameError:
+    """Return the error for a new name that could be taken for ``NAME@ALIAS``."""
+    return InvalidNameError(
+        f"{name!r} cannot be the name of a new model, because NAME@ALIAS refers to a version of NAME",
+        "Use a name without @",
+    )
 
 
 def check_alias(alias: str) -> str:

@@ -200,9 +200,9 @@ class Storage:
         """Store whatever `fill` writes to a `PickleWriter`."""
         with self._open(f"store {name!r}", create=True, why=why) as database:
             entry = Entry.of(name, metadata, overwrite, unless_has)
-            if not database.has_content:
-                names.refuse_at_sign(entry.name)
-            else:
+            if not database.has_content and "@" in entry.name:
+                raise names.refuse_at_sign(entry.name)
+            if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
             with Upload(database) as upload:

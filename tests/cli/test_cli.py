@@ -15,10 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.support.budgets import IN_FULL
+from tests.support.lines import environment, on_a_terminal, viewser_command
 from tests.support.stores import damage
 from views_runs import Storage
-from views_runs.cli import FAMILIES, main
-from views_runs.rendering import console
+from views_runs.cli import FAMILIES, look, main
+from views_runs.rendering import console, views
 from views_runs.version import __version__
 
 Viewser = Callable[..., Result]
@@ -60,7 +61,7 @@ def test_list_shows_every_column(store: Storage, viewser: Viewser) -> None:
     assert lines[1].startswith("[red]bare[/red] ")
     stored = store.inspect(name).stored_at.astimezone().isoformat(" ", "minutes")
     assert lines[2].split() == [
-        name, "1", "testuser", "2026-11", "country_month", "121-480", "2026-11-23", "2.8", "kB", *stored.split()
+        name, "1", "testuser", "2026-11", "country_month", *["121-480", "2026-11-23", "list", "2.8", "kB"], *stored.split()
     ]  # fmt: skip
 
 
@@ -83,8 +84,70 @@ def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
     assert all(len(line) <= columns for line in shown.splitlines())
     first_column = [line[: min(columns, 30)].split("  ")[0].strip() for line in shown.splitlines()[1:]]
     assert "".join(first_column).startswith("fatalities_sb_random_forest")
-    assert ("level of analysis" in shown) == (columns >= 140)
-    assert ("Some columns are hidden" in result.stderr) == (columns < 140)
+    assert ("level of analysis" in shown) == (columns >= 200)
+    assert ("Some columns are hidden" in result.stderr) == (columns < 200)
+    assert result.stderr.splitlines()[0] == "1 model, 5 bytes"
+
+
+@pytest.mark.parametrize(
+    "columns, head, row",
+    [
+        ("name,outcome,mse", "name  outcome  mse", "m     ged_sb   0.25"),
+        ("mse, name", "mse   name", "0.25  m"),
+        ("tuned.depth,train_end", "tuned.depth  train_end", "3            480 (Dec 2019)"),
+        ("type,version,current", "type  version  current", "list        1  true"),
+        ("metadata.version,run_id,run", "metadata.version  run_id  run", "two                       "),
+        ("run", "run", ""),
+        ('"a, b"', None, None),
+        ("name,,mse", None, None),
+        ("+", None, None),
+    ],
+)
+def test_chosen_columns(store: Storage, viewser: Viewser, columns: str, head: str | None, row: str | None) -> None:
+    """Titles of the usual columns, and any field that a condition can ask for."""
+    store.store("m", [1], {"outcome": "ged_sb", "mse": 0.25, "tuned": {"depth": 3}, "train_end": 480, "version": "two"})
+    if head is None or row is None:
+        assert "invalid field" in viewser("model", "list", "--columns", columns, exit_code=1).stderr
+        return
+    assert viewser("model", "list", "--columns", columns).stdout.split("\n")[:2] == [head, row.rstrip()]
+
+
+def test_one_more_column(store: Storage, viewser: Viewser) -> None:
+    """It follows the usual ones, and is there however narrow the terminal is; a misspelt one is told."""
+    store.store("m" * 30, [1], {"mse": 0.25})
+    usual = viewser("model", "list").stdout.splitlines()
+    shown = viewser("model", "list", "--columns", "+mse,+msee")
+    assert shown.stdout.splitlines() == [f"{usual[0].ljust(len(usual[1]))}  mse   msee", f"{usual[1]}  0.25"]
+    assert shown.stderr == "No model in this list has a field 'msee'.\n"
+    assert views.fit({"name": 40, "size": 6, "mse": 8}, 20, ["mse"]) == {"name": 10, "mse": 8}
+    assert views.fit({"mse": 8, "name": 40}, 20, ["mse", "name"]) == {"mse": 8, "name": 40}
+
+
+def test_the_end_of_a_list_on_a_terminal(store: Storage) -> None:
+    """How many models there are and how large; versions, if there are several of one model; nothing without a table."""
+    for model in b"x" * 1000, b"y" * 1000:
+        store.store("m", model, overwrite=True)
+    variables = environment(store, TERM="dumb")
+    for line, last in {"": "1 model, 1.0 kB", "--all-versions": "2 versions, 2.0 kB"}.items():
+        shown = on_a_terminal(viewser_command("model", "list", *line.split()), variables)
+        assert shown.splitlines()[-2:][0] == last or shown.splitlines()[-1] == last
+    assert on_a_terminal(viewser_command("model", "list", "-q"), variables) == "m\n"
+
+
+def test_the_caret_on_a_terminal(store: Storage) -> None:
+    """It is under the mistake, also in a condition that is longer than a line."""
+    store.store("m", 1)
+    condition = " and ".join(["author = ines"] * 20 + ["train_end > soon"])
+    shown = on_a_terminal(viewser_command("model", "list", "-w", condition), environment(store, TERM="dumb"))
+    _, text, pointer = shown.splitlines()
+    assert len(text) <= 80 and text[pointer.index("^") :] == "soon"
+
+
+def test_what_was_asked_in_vain(store: Storage) -> None:
+    """Values of options are shown, whatever their type."""
+    store.store("m", 1)
+    said = look.explain_empty(store, ["a or b"], {"author": ["x", "y"], "step": [1, 3], "number": 5})
+    assert "meets these conditions: author x or y, step 1 or 3, number 5, a or b." in said
 
 
 def test_list_newest_first_and_by_name(store: Storage, viewser: Viewser) -> None:

@@ -67,10 +67,11 @@ def test_index_names_each_page() -> None:
 def test_every_command_is_shown() -> None:
     """Each command of `views-runs model` and of `views-runs run` is shown at work."""
     context = click.Context(main)
-    for name, page in ("model", "commands"), ("run", "runs"):
+    for name, topics in ("model", ["commands", "versions"]), ("run", ["runs"]):
         group = main.get_command(context, name)
         assert isinstance(group, click.Group)
-        shown = {text.split()[2] for _, text, _ in commands(PAGES[page]) if text.startswith(f"views-runs {name} ")}
+        lines = [text for topic in topics for _, text, _ in commands(PAGES[topic])]
+        shown = {text.split()[2] for text in lines if text.startswith(f"views-runs {name} ")}
         assert sorted(shown) == sorted(group.list_commands(context))
 
 
@@ -174,16 +175,20 @@ def test_conditions_find_what_they_explain(reader: Path) -> None:
         "author = ines": 3,
         "train_end >= 2019-12": 3,
         "queryset_name ~ fatalities*": 0,
+        "outcome in (ged_sb, ged_ns)": 3,
+        "steps has 3": 3,
         "outcome": 3,
         "! outcome": 0,
         "tuned.depth > 3": 1,
         "'tuned.depth' > 3": 0,
         "size > 100MB": 0,
         "stored_at >= 2026-11-01": found["stored_at >= 2026-11-01"],
+        "stored_at >= 7d": 3,
         "stored_by ~ ines@*": 3,
         "type ~ *RandomForest*": 1,
         "version > 1": 0,
-        "! current": 0,
+        "not current": 0,
+        "alias = production": 0,
         "run = 2026-11": 0,
         "metadata.size = 3": 1,
     }

@@ -1,4 +1,4 @@
-"""Try what a user does with a store on two mounts of an SMB share: trials.py DEFAULT NOBRL, two folders with a store."""
+"""Try what users do with a store on two mounts of an SMB share: trials.py DEFAULT NOBRL, two folders with a store."""
 
 import sys
 import tempfile

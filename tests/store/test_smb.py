@@ -11,7 +11,7 @@ from click.testing import Result
 from tests.support.machine import need
 from tests.support.shares import NAME, READING, SMB_LOCKS, WRITING, fill, find_files, refused
 from views_runs import Storage, StorageError, UnsafeShareError, filesystems
-from views_runs.database import locks
+from views_runs.database import database, locks
 
 #: How Linux mounts a share, as the rest of a line of its table: as it is advised nowhere, and as it is everywhere.
 NOBRL = "cifs //nas/models rw,vers=3.1.1,soft,nounix,nobrl"
@@ -34,6 +34,8 @@ def mount(store: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mo
     """Mount file systems where a store with one model is."""
     need(sys.platform != "win32", "Windows has other paths")
     monkeypatch.setattr(filesystems, "MOUNTS", str(tmp_path / "mountinfo"))
+    # The folder may be on a disk.
+    monkeypatch.setattr(database, "BLOCK_DEVICE", 0)
 
     def mount(system: str) -> None:
         at = str(store.path.parent).replace(" ", r"\040")

@@ -74,6 +74,9 @@ WRITING: dict[str, Trial] = {
     "store_metadata": lambda store, folder: store.store_metadata(NAME, METADATA, overwrite=True),
     "require": lambda store, folder: store.require("author"),
     "require in a new file": lambda store, folder: Storage(store.path.with_name("new.db")).require("author"),
+    "alias": lambda store, folder: store.alias(NAME, "production"),
+    "restore": lambda store, folder: store.restore(f"{NAME}:1"),
+    "rename": lambda store, folder: store.rename(NAME, "new"),
     "delete": lambda store, folder: store.delete(NAME),
     "backup": lambda store, folder: store.backup(store.path.with_name("copy.db")),
 }

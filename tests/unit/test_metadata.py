@@ -433,7 +433,7 @@ def test_known_fields() -> None:
         "run_id": (TEXT, "--run-id", "run"),
         "queryset_name": (TEXT, "--queryset", None),
         "level_of_analysis": (TEXT, "--loa", "level of analysis"),
-        "outcome": (TEXT, "--outcome", None),
+        "outcome": (TEXT, "--outcome", "outcome"),
         "train_start": (MONTH, "--train-start", "training period"),
         "train_end": (MONTH, "--train-end", "training period"),
         "training_date": (TIME, "--training-date", "trained"),

@@ -16,6 +16,9 @@ LARGE = os.urandom(3_000_000)
 #: How many processes are killed while they store.
 KILLS = 6
 
+#: How many models another process stores meanwhile.
+BESIDE = 30
+
 
 def main_job(store: Storage) -> None:
     """Store, find, fetch, verify, back up, download and delete."""
@@ -37,11 +40,11 @@ def command_line(store: Storage) -> None:
     """A glob is one of models although a file matches it, and the output can be redirected in any code page."""
     command = [sys.executable, "-m", "views_runs", "--store", str(store.path), "model"]
     Path("small.pickle").touch()
-    for encoding in ("cp437", "cp1252", "utf-8"):
+    for encoding in ("cp437", "cp1252"):
         environment = {**os.environ, "PYTHONIOENCODING": encoding}
         listed = subprocess.run([*command, "list", "-q", "sm*"], capture_output=True, env=environment, check=True)
         assert listed.stdout.split() == [b"small"], listed
-        for verb in (["inspect", "small"], ["diff", "small", "large"], ["list"], ["doctor"], ["guide", "commands"]):
+        for verb in (["inspect", "small"], ["diff", "small", "large"], ["doctor"]):
             shown = subprocess.run([*command, *verb], capture_output=True, env=environment, check=True)
             assert b"\\u" not in shown.stdout and not shown.stderr, shown
     missing = subprocess.run([*command, "inspect", "smal"], capture_output=True, text=True)
@@ -131,7 +134,7 @@ def at_once(store: Storage) -> None:
 
 def kill_some(store: Storage) -> None:
     """Kill processes that store while another does; what they acknowledged is there, and doctor says what stays."""
-    beside, acknowledged = start(store, "dan", 60), list[str]()
+    beside, acknowledged = start(store, "dan", BESIDE), list[str]()
     for number in range(KILLS):
         process = start(store, f"cid{number}", 1000)
         assert process.stdout
@@ -142,7 +145,7 @@ def kill_some(store: Storage) -> None:
     others = beside.communicate()[0].split()
     found = count_found(store, acknowledged), count_found(store, others)
     print(f"{KILLS} killed: {len(acknowledged)} acknowledged, {found[0]} there; beside them {len(others)}, {found[1]}")
-    assert (len(acknowledged), len(others)) == found and found[0] >= KILLS * 4 and found[1] == 60
+    assert (len(acknowledged), len(others)) == found and found[0] >= KILLS * 4 and found[1] == BESIDE
     assert store.verify().damaged == ()
     left = [one.text for one in store.doctor() if one.topic == "stores under way"]
     assert all("cannot be determined on Windows and macOS" in text for text in left), left

@@ -334,7 +334,7 @@ class Connection:
         If it is one of many in a row (`bulk`), it gives way to other processes.
         """
         if self.refusal:
-            raise self.refusal
+            raise self.refusal.with_traceback(None)
         # A deferred transaction cannot wait: its first write fails at once if the file is locked, whatever the timeout.
         with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):
             yield

@@ -41,6 +41,7 @@ class Events:
         name: str | None = None,
         version: int | None = None,
         number: int | None = None,
+        by: str | None = None,
         **changes: Any,
     ) -> None:
         """Record what was done to a model, a version of it (its id and number), or the run; call this in its transaction."""
@@ -49,7 +50,7 @@ class Events:
             "VALUES (?, ?, ?, (SELECT id FROM names WHERE name = ?), ?, ?, ?, ?, ?)",
             (
                 datetime.now(UTC).isoformat(timespec="microseconds"),
-                owners.this_user(),
+                by or owners.this_user(),
                 action,
                 name,
                 version,
@@ -95,8 +96,8 @@ def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple
         first = rows[-1][0]
 
 
-def check_why(why: object) -> str | None:
+def check_why(why: object) -> str:
     """Check the reason for an operation."""
-    if why is None or isinstance(why, str):
+    if isinstance(why, str):
         return why
     raise StorageError(f"the reason for a change must be a string, not {why!r:.60}")

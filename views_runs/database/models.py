@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from views_runs import names
@@ -90,9 +90,14 @@ class Models:
 
     def __init__(self, connection: Connection, why: str | None = None, run: str | None = None) -> None:
         self.connection = connection
-        self.events = Events(connection, why, run)
+        self._why = why
         #: The run that this operation is part of.
         self.run = run
+
+    @cached_property
+    def events(self) -> Events:
+        """What was done to the store."""
+        return Events(self.connection, self._why, self.run)
 
     def resolve(self, reference: Reference) -> Reference:
         """Return the version that ``NAME@ALIAS`` refers to; a model with such a name comes first."""
@@ -216,14 +221,14 @@ class Models:
     def refuse(self, entry: Entry) -> None:
         """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
         if self.connection.refusal:
-            raise self.connection.refusal
+            raise self.connection.refusal.with_traceback(None)
         required = self.connection.rows(REQUIRED)
         row = self.connection.row(FIND, Reference(entry.name))
         if required:
             _refuse_incomplete(entry.metadata, required)
         current = None if row is None else self._read_found(entry.name, row)
-        if current is None:
-            names.refuse_at_sign(entry.name)
+        if current is None and "@" in entry.name:
+            raise names.refuse_at_sign(entry.name)
         if current is not None and not entry.may_follow(current):
             error = ModelExistsError(
                 f"the model already exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC "
@@ -258,7 +263,7 @@ class Models:
             "RETURNING id, name, version, true, stored_at, stored_by, size, sha256, NULL, NULL, environment, NULL",
             columns + pickle,
         )
-        self.events.add("stored", entry.name, id, version)
+        self.events.add("stored", entry.name, id, version, by=user)
         record = replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
         if self.run is not None:
             runs.use(self, record)

@@ -67,7 +67,8 @@ def rename(models: Models, old: str, new: str) -> ModelRecord:
         record = models.record(Reference(old))
         if old == new:
             return record
-        names.refuse_at_sign(new)
+        if "@" in new:
+            raise names.refuse_at_sign(new)
         _refuse_taken(models, new)
         number, given = models.number(old)
         shift = _free_name(models, new, number)

@@ -194,7 +194,7 @@ def choose_columns(columns: str) -> tuple[Columns, Columns]:
 def value_cell(field: Field, record: ModelRecord) -> str:
     """Return the cell of any field that a condition can ask for."""
     if field.own:
-        return recorded_text(str(field), getattr(record, str(field)))
+        return recorded_text(str(field), getattr(record, str(field), None))
     return text(str(field), field.value_in(record.metadata or {}))
 
 

@@ -1,0 +1,203 @@
+"""What was measured, and how it is shown: as text, as JSON, as tables of the guide, and as a picture."""
+
+import json
+import math
+import statistics
+import textwrap
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.processes import Run
+
+NOTES = """A number with a unit is a time. One without is a multiple: of the first row of its table for an object, of
+the column "alone", and otherwise of the nearest row above that begins with "bare", "import" or "an empty file".
+Deleting is a multiple of storing. Each number is a median of {repeats} runs, and ± half the range between their
+quartiles. Each run was a fresh process; what is compared took turns, and a ratio is that of a turn. CPU is seconds of
+the processor: where others use the machine, it says more. MiB is the memory above the object's own; disk is the bytes
+there for each byte of the pickle. A store with a star does not fsync: a model that it acknowledged can be lost."""
+
+#: Where the guide's page has what `write_page` writes.
+HEADING = "Figures\n-------\n"
+
+
+class Key(NamedTuple):
+    """A number of a run: its column, and whether it comes after the times of all columns."""
+
+    heading: str
+    is_last: bool
+
+
+KEYS = {"wall": Key("{}", False), "cpu": Key("CPU", False), "memory": Key("MiB", True), "disk": Key("disk", True)}
+
+
+@dataclass
+class Series:
+    """What one thing was measured as: a run for each repeat."""
+
+    table: str
+    row: str
+    column: str
+    #: The row and the column of what it is compared with.
+    baseline: tuple[str, str] | None
+    runs: list[Run] = field(default_factory=list)
+
+    def values(self, key: str) -> list[float]:
+        return [run[key] for run in self.runs if key in run]
+
+
+class Grid(NamedTuple):
+    """A table of texts."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+
+class Results:
+    """All that was measured, and about the run."""
+
+    def __init__(self, about: dict[str, Any], series: list[dict[str, Any]] | None = None) -> None:
+        self.about = about
+        self._series = [Series(**one) for one in series or []]
+
+    def add(self, table: str, row: str, column: str, run: Run, baseline: tuple[str, str] | None = None) -> None:
+        found = self.find(table, row, column)
+        if found is None:
+            found = Series(table, row, column, baseline)
+            self._series.append(found)
+        found.runs.append(run)
+
+    def find(self, table: str, row: str, column: str) -> Series | None:
+        wanted = table, row, column
+        return next((one for one in self._series if (one.table, one.row, one.column) == wanted), None)
+
+    def save(self, path: Path) -> None:
+        series = [asdict(one) for one in self._series]
+        path.write_text(json.dumps({"about": self.about, "series": series}, indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> "Results":
+        return cls(**json.loads(path.read_text("utf-8")))
+
+    def grids(self) -> Iterator[Grid]:
+        for title in dict.fromkeys(one.table for one in self._series):
+            yield self._grid(title, [one for one in self._series if one.table == title])
+
+    def _grid(self, title: str, series: list[Series]) -> Grid:
+        columns = [*dict.fromkeys(one.column for one in series)]
+        known = {(one.column, key) for one in series for run in one.runs for key in run}
+        places = [(column, key) for column in columns for key in KEYS if (column, key) in known]
+        places.sort(key=lambda place: KEYS[place[1]].is_last)
+        header = ["what", *(KEYS[key].heading.format(column) for column, key in places)]
+        rows = [
+            [row, *(self._cell(self.find(title, row, column), key) for column, key in places)]
+            for row in dict.fromkeys(one.row for one in series)
+        ]
+        return Grid(title, header, rows)
+
+    def _cell(self, series: Series | None, key: str) -> str:
+        if series is None or not series.values(key):
+            return "-"
+        if key == "memory":
+            return f"{statistics.median(series.values(key)):.0f}"
+        if key == "disk":
+            return f"{statistics.median(series.values(key)):.2f}"
+        shown = self.ratios(series, key)
+        median = statistics.median(shown or series.values(key))
+        number = show_ratio(median) if shown else show_time(median, 3 if key == "wall" else 2)
+        return f"{number} {show_spread(shown or series.values(key))}".strip() if key == "wall" else number
+
+    def ratios(self, series: Series, key: str) -> list[float] | None:
+        """Return a series as multiples of what it is compared with, or None if that is nothing or itself."""
+        if series.baseline is None or [*series.baseline] == [series.row, series.column]:
+            return None
+        base = self.find(series.table, *series.baseline)
+        return base and [one / other for one, other in zip(series.values(key), base.values(key))]
+
+
+def show_time(seconds: float, digits: int) -> str:
+    number, unit = (seconds, "s") if seconds >= 0.9995 else (seconds * 1000, "ms")
+    decimals = digits - 1 - math.floor(math.log10(max(number, 1e-6)))
+    return f"{number:.{max(0, decimals)}f} {unit}"
+
+
+def show_ratio(ratio: float) -> str:
+    return f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.1f}" if ratio >= 10 else f"{ratio:.2f}"
+
+
+def show_spread(values: list[float]) -> str:
+    if len(values) < 2:
+        return ""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"±{(high - low) / 2 / middle:.0%}"
+
+
+def print_text(results: Results, console: Console) -> None:
+    for grid in results.grids():
+        table = Table(title=grid.title, box=box.SIMPLE, title_justify="left")
+        for number, heading in enumerate(grid.header):
+            table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        for row in grid.rows:
+            table.add_row(*row)
+        console.print(table)
+    console.print(describe(results), markup=False, highlight=False)
+
+
+def describe(results: Results) -> str:
+    """Return the notes, the machine, and its load."""
+    about = results.about
+    lines = [" ".join(NOTES.split()).format(repeats=about["repeats"]), ""]
+    lines += [f"{name}: {value}" for name, value in about.items()]
+    return "\n".join(lines)
+
+
+def write_page(results: Results, path: Path) -> None:
+    """Replace what the page has under `HEADING`."""
+    before, _, _ = path.read_text("utf-8").partition(HEADING)
+    notes, _, about = describe(results).partition("\n\n")
+    parts = [before + HEADING, textwrap.fill(notes, 78)]
+    parts += ["\n".join(textwrap.fill(f"- {line}", 78, subsequent_indent="  ") for line in about.splitlines())]
+    for grid in results.grids():
+        parts.append(f"{grid.title}\n{'~' * len(grid.title)}\n\n{rst_table(grid)}")
+    path.write_text(parts[0] + "\n" + "\n\n".join(parts[1:]) + "\n", "utf-8")
+
+
+def rst_table(grid: Grid) -> str:
+    """Return a simple table, if possible not wider than a page of the guide."""
+    rows = [grid.header, *grid.rows]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    gap = "  " if sum(widths) + 2 * len(widths) <= 80 else " "
+    line = gap.join("=" * width for width in widths)
+    lines = [gap.join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    return "\n".join([line, lines[0], line, *lines[1:], line])
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draw storing and fetching each object in each store, as multiples of the first of them."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    grids = [grid for grid in results.grids() if {"store", "fetch"} < {*grid.header}]
+    figure, axes = pyplot.subplots(len(grids), 2, figsize=(10, 1 + 1.7 * len(grids)), squeeze=False, sharex="col")
+    for grid, pair in zip(grids, axes):
+        for axis, column in zip(pair, ("store", "fetch")):
+            found = [results.find(grid.title, row, column) for row, *_ in grid.rows[::-1]]
+            bars = [(one.row, results.ratios(one, "wall") or [1.0]) for one in found if one]
+            medians = [statistics.median(ratios) for _, ratios in bars]
+            below = [median - min(ratios) for median, (_, ratios) in zip(medians, bars)]
+            above = [max(ratios) - median for median, (_, ratios) in zip(medians, bars)]
+            axis.barh([row for row, _ in bars], medians, xerr=[below, above], color="tab:blue", ecolor="gray")
+            axis.axvline(1, color="black", linewidth=0.8)
+            axis.set(xscale="log", title=f"{column}: {grid.title}" if column == "store" else column)
+            axis.title.set_fontsize(9)
+    figure.supxlabel("times as long as the last bar of each; median, shortest and longest")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
