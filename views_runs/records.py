@@ -364,8 +364,8 @@ class RunRecord:
     started_by: str
     #: When a process last left it; None if none has.
     ended_at: datetime | None
-    #: ``running`` (a process is in it), ``succeeded`` or ``failed`` (as the last process left it), or ``interrupted`` (a
-    #: process was killed in it); None if it was never entered.
+    #: ``running`` (a process is in it), ``succeeded`` or ``failed`` (as the last process left it), or ``interrupted``
+    #: (a process was killed in it); None if it was never entered, or if this is a copy, made when a process was in it.
     state: str | None
     #: The number of versions that it used and that still exist, and the total size of their pickles in bytes.
     models: int

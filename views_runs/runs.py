@@ -297,7 +297,7 @@ class Run:
         return self._store.check(*found) if found else []
 
     def download(self, folder: str | os.PathLike[str], overwrite: bool = False) -> list[Path]:
-        """Write the pickles of this run's models to files in a folder, without unpickling them; return the files' paths.
+        """Write the pickles of this run's models to files in a folder, without unpickling them; return the paths.
 
         Args:
             folder: is created if necessary, but not the folder that it is in.
@@ -318,8 +318,8 @@ class Run:
             place.mkdir(exist_ok=True)
             self._refuse_taken(files, overwrite)
         except OSError as error:
-            trouble = f"the folder cannot be used ({error.strerror})"
-            raise DownloadError(trouble, "Give another folder").locate(f"download the run {self.id!r}", place) from error
+            unusable = DownloadError(f"the folder cannot be used ({error.strerror})", "Give another folder")
+            raise unusable.locate(f"download the run {self.id!r}", place) from error
         return [self._store.download(model, file, overwrite) for model, file in files.items()]
 
     def _refuse_taken(self, files: dict[str, Path], overwrite: bool) -> None:

@@ -68,7 +68,7 @@ def test_show(runs: Storage, viewser: Viewser) -> None:
         ("test", 1, "reused"),
     ]
     assert shown["models"][1]["record"]["metadata"]["run_id"] == "2026-11"
-    assert "never entered" in viewser("run", "show", "2026-09").stdout
+    assert "\nstate     not recorded\n" in viewser("run", "show", "2026-09").stdout
 
 
 def test_group_by_what_the_store_records(runs: Storage, viewser: Viewser) -> None:

@@ -33,10 +33,8 @@ REUSED = [name for name in RUN if name not in FUTURE]
 
 def reuse(path: Path, before: int, after: int) -> list[str]:
     """Return what a run logs that has a month more than the one before it."""
-    return [
-        f"training {name}: train_end {before} -> {after}" if name in FUTURE else f"fetching {name}, version 1, from {path}"
-        for name in RUN
-    ]
+    trained, fetched = f"training {{}}: train_end {before} -> {after}", f"fetching {{}}, version 1, from {path}"
+    return [(trained if name in FUTURE else fetched).format(name) for name in RUN]
 
 
 def summary(run: str, reused_from: str) -> list[str]:
@@ -182,7 +180,8 @@ def test_production_run_trains_only_the_future_next_month(run: Run, production_r
     later = copied(store, tmp_path / "run.db")
     for script in EXAMPLES.glob("*.py"):
         text = script.read_text(encoding="utf-8").replace("LAST_MONTH = 121, 552", "LAST_MONTH = 121, 553")
-        text = text.replace('LAST_MONTH - 1, "2026-01": LAST', 'LAST_MONTH - 2, "2026-01": LAST_MONTH - 1, "2026-02": LAST')
+        runs = 'LAST_MONTH - 2, "2026-01": LAST_MONTH - 1, "2026-02": LAST'
+        text = text.replace('LAST_MONTH - 1, "2026-01": LAST', runs)
         (tmp_path / script.name).write_text(text, encoding="utf-8")
     output = run([str(tmp_path / "production_run.py"), "run.db"], tmp_path).splitlines()
     before = [*FIRST, *summary("2026-01", "2025-12")]

@@ -100,7 +100,7 @@ def test_the_metadata_names_the_run(store: Storage) -> None:
         run.fetch_or_train("b", lambda: 1, {"run_id": "r"}, recorded={"author": "ines"})
         run.fetch_or_train("c", lambda: 1, {}, recorded={"run_id": "r"})
         for needed, recorded in ({"run_id": "s"}, None), (NEEDED, {"run_id": "s"}):
-            with pytest.raises(InvalidMetadataError, match="cannot store 'a': .*run_id is 's', but the run is 'r'. Leave"):
+            with pytest.raises(InvalidMetadataError, match="cannot store 'a': .*run_id is 's', but the run is 'r'"):
                 run.fetch_or_train("a", lambda: pytest.fail("trained"), needed, recorded=recorded)
         with pytest.raises(InvalidMetadataError, match="run_id is 's'"):
             run.store("a", 1, ModelMetadata(run_id="s"), overwrite=True)
@@ -202,7 +202,7 @@ def test_deleted_while_in_a_run(store: Storage) -> None:
         store.delete("a")
         assert states(run) == {"a": (1, "deleted"), "b": (1, "trained")}
         assert run.inspect().complete is False and run.missing() == ["a"]
-        with pytest.raises(ModelNotFoundError, match="cannot fetch from the run 'r' 'a': .*version 1, which was deleted"):
+        with pytest.raises(ModelNotFoundError, match="cannot fetch from the run 'r' 'a': .*version 1, which was"):
             run.fetch("a")
         assert run.store("a", 2).version == 2
     assert states(run) == {"a": (2, "trained"), "b": (1, "trained")} and run.inspect().complete
@@ -260,7 +260,7 @@ def test_how_the_block_ends(store: Storage, error: BaseException, state: str, re
     found = run.inspect()
     assert found.state == state and found.ended_at and found.ended_at >= found.started_at and found.models == 1
     ended = store.log()[0]
-    assert (ended.changes["error"], ended.changes["succeeded"]) == (reason, reason is None)
+    assert (ended.action, ended.changes.get("error")) == ("failed" if reason else "ended", reason)
     assert [event.why for event in store.log()] == [None, None, "monthly"]
 
 

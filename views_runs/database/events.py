@@ -44,7 +44,7 @@ class Events:
         by: str | None = None,
         **changes: Any,
     ) -> None:
-        """Record what was done to a model, a version of it (its id and number), or the run; call this in its transaction."""
+        """Record what was done to a model, a version (its id and number), or the run; call this in its transaction."""
         self._connection.change(
             "INSERT INTO events (at, by, action, model, version, number, run, changes, why) "
             "VALUES (?, ?, ?, (SELECT id FROM names WHERE name = ?), ?, ?, ?, ?, ?)",

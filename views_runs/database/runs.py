@@ -17,13 +17,20 @@ if TYPE_CHECKING:
 #: After this time, a process of another computer no longer counts as being in a run: it may have been killed.
 MAX_INSIDE = timedelta(days=7)
 
+_LIKE_THIS = "Use an id such as 2026-11"
+
 #: The runs that used each version that exists: ``run``, ``version`` (models.id) and ``size``.
 USED = f"""SELECT used.value AS run, models.id AS version, models.size AS size FROM models INDEXED BY models_record
     CROSS JOIN json_each((SELECT json_group_array(value) FROM {RUNS})) AS used"""
 
 #: The name of the model in a row of ``run_models``, whether or not there is a model with it.
-_NAME = """(SELECT ifnull(own.name, other.name) FROM names AS own LEFT JOIN names AS other ON other.id = own.renamed_to
-    WHERE own.id = run_models.model)"""
+_NAME = """ifnull(
+    (
+        SELECT ifnull(own.name, other.name) FROM names AS own LEFT JOIN names AS other ON other.id = own.renamed_to
+        WHERE own.id = run_models.model
+    ),
+    '?'
+)"""
 
 #: Whether a run has a version of the model that exists now.
 _IS_THERE = f"""EXISTS (
@@ -56,7 +63,7 @@ def check_text(run: str) -> str:
     try:
         str.encode(run)
     except (TypeError, UnicodeError) as error:
-        raise InvalidNameError(f"the id of a run must be a string, not {run!r:.60}", "Use an id such as 2026-11") from error
+        raise InvalidNameError(f"the id of a run must be a string, not {run!r:.60}", _LIKE_THIS) from error
     return str.__str__(run)
 
 
@@ -65,7 +72,7 @@ def check_id(run: str) -> str:
     try:
         return names.check_name(run)
     except InvalidNameError as error:
-        raise InvalidNameError(error.trouble.replace("the name of a model", "the id of a run"), "Use an id such as 2026-11") from error
+        raise InvalidNameError(error.trouble.replace("the name of a model", "the id of a run"), _LIKE_THIS) from error
 
 
 def enter(models: "Models", run: str, owner: str) -> None:
@@ -141,10 +148,10 @@ def expect(models: "Models", expected: list[str]) -> None:
     connection, run = models.connection, models.run or ""
     with connection.transaction():
         _create(connection, run)
-        before = {model for (model,) in connection.rows("SELECT model FROM run_models WHERE run = ? AND expected", (run,))}
+        before = connection.rows("SELECT model FROM run_models WHERE run = ? AND expected", (run,))
         # A number, although there may be no such model yet: it stays if the model is renamed.
         wanted = {models.number(name)[0] for name in expected}
-        if wanted == before:
+        if wanted == {model for (model,) in before}:
             return
         connection.change("UPDATE run_models SET expected = 0 WHERE run = ?", (run,))
         for model in wanted:
@@ -174,8 +181,8 @@ def version_in(models: "Models", run: str, reference: Reference) -> int:
 
 def models_of(models: "Models", run: str) -> list[RunModel | Damage]:
     """Return the models of a run by name, also those that were deleted since and those that it still lacks."""
-    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, number, trained, expected FROM run_models
-        LEFT JOIN models AS found INDEXED BY models_record ON found.id = run_models.version WHERE run = ?"""
+    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, number, trained, expected
+        FROM run_models LEFT JOIN models AS found INDEXED BY models_record ON found.id = run_models.version WHERE run = ?"""
     with models.connection.snapshot():
         refuse_unknown(models, run)
         rows = models.connection.rows(select, (run,))
@@ -198,8 +205,8 @@ def refuse_unknown(models: "Models", run: str) -> None:
     """Raise an error if there is no such run."""
     if models.connection.value(f"SELECT 1 FROM ({STARTED}) WHERE run = ?", (run,)):
         return
-    known = [one for (one,) in models.connection.rows(f"SELECT run FROM ({STARTED}) ORDER BY started_at DESC LIMIT 5000")]
-    raise RunNotFoundError(f"there is no run {run!r}", names.suggest(run, known, "run"))
+    known = models.connection.rows(f"SELECT run FROM ({STARTED}) ORDER BY started_at DESC LIMIT 5000")
+    raise RunNotFoundError(f"there is no run {run!r}", names.suggest(run, [one for (one,) in known], "run"))
 
 
 def find(models: "Models", run: str | None = None) -> list[RunRecord]:

@@ -573,7 +573,7 @@ def show_run(shown: values.RunShown) -> None:
     ended = "" if run.ended_at is None else f", left {local_time(run.ended_at)}"
     fields = {
         "run": run.id,
-        "state": run.state or "never entered: known from the metadata field run_id",
+        "state": run.state or "not recorded",
         "began": f"{local_time(run.started_at)} by {run.started_by}{ended}",
         "used": f"{models(run.models)}, {size(run.size)}",
         "complete": completeness(run) or "not known, as nothing is expected",
