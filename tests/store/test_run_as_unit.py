@@ -581,3 +581,43 @@ def test_runs_with_a_clock_that_goes_backwards(store: Storage, monkeypatch: pyte
         run.store("a", 1)
     found = run.inspect()
     assert found.state == "succeeded" and found.ended_at and found.ended_at < found.started_at
+
+
+@pytest.mark.parametrize(
+    "condition, names",
+    [
+        ("run = r", "ab"),
+        ("run = old", "c"),
+        ("run = metadata", ""),
+        ("run != r", "c"),
+        ("run ~ o*", "c"),
+        ("run in (s, old)", "bc"),
+        ("run > r", "b"),
+        ("run", "abc"),
+        ("not run", "d"),
+        ("!run", "d"),
+        ("not run = r", "cd"),
+        ("metadata.run = metadata", "a"),
+        ("run = r and metadata.run", "a"),
+        ("run_id = r", "a"),
+    ],
+)
+def test_conditions(store: Storage, condition: str, names: str) -> None:
+    """A model can be in several runs: it equals each of them, and is unequal to the others."""
+    with store.run("r") as first, store.run("s") as second:
+        first.store("a", 1, {"run": "metadata"})
+        second.store("b", 2)
+        first.add("b")
+    store.store("c", 3, {"run_id": "old"})
+    store.store("d", 4)
+    assert "".join(sorted(store.list(condition))) == names
+
+
+def test_sorted_by_run(store: Storage) -> None:
+    """By the last of its runs, in the order of their ids; a model that no run used comes last."""
+    with store.run("r") as first, store.run("s") as second:
+        first.store("a", 1)
+        second.store("b", 2)
+        first.add("b")
+    store.store("c", 3)
+    assert store.list(sort="run") == ["a", "b", "c"] and store.list(sort="-run") == ["b", "a", "c"]
