@@ -205,8 +205,7 @@ class Storage:
             if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
-            with Upload(database) as upload:
-                writer = PickleWriter(upload.add, opcodes.Reader())
+            with Upload(database) as upload, PickleWriter(upload.add, opcodes.Reader()) as writer:
                 fill(writer)
                 record = upload.publish(entry, writer.finish())
         for text in writer.warnings:
@@ -1183,11 +1182,12 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
     # Symbolic links are not resolved here: SQLite resolves them, and messages should show the path that was given.
     try:
         made = Path(os.path.abspath(os.path.expanduser(text)))
+        made.as_uri()
     except OSError as error:
         raise InvalidPathError(f"{text!r} is relative to a folder that no longer exists ({error.strerror})") from error
-    if not made.is_absolute():
-        # On Windows, a server without a share.
-        raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file in a folder")
+    except ValueError as error:
+        # On Windows, a server without a share, or a name that is not valid Unicode: SQLite is given a URI.
+        raise InvalidPathError(f"{text!r} cannot be the path of a store", "Give a file in a folder") from error
     return made
 
 

@@ -74,7 +74,8 @@ def tell_parent(value: Any) -> None:
 
 def wait_for_word() -> None:
     tell_parent("ready")
-    sys.stdin.readline()
+    # A line could take the next word with it, which `select` would then wait for.
+    os.read(0, 1)
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -150,7 +151,7 @@ def repeat(actions: Actions, pause: float) -> dict[str, list[float]]:
     wait_for_word()
     while True:
         for kind, action in actions.items():
-            if select.select([sys.stdin], [], [], pause)[0]:
+            if select.select([0], [], [], pause)[0]:
                 return waits
             waits[kind].append(time_action(action))
 

@@ -67,10 +67,10 @@ def test_index_names_each_page() -> None:
 def test_every_command_is_shown() -> None:
     """Each command of `views-runs model` and of `views-runs run` is shown at work."""
     context = click.Context(main)
-    for name, topics in ("model", ["commands", "versions"]), ("run", ["runs"]):
+    lines = [text for page in PAGES.values() for _, text, _ in commands(page)]
+    for name in "model", "run":
         group = main.get_command(context, name)
         assert isinstance(group, click.Group)
-        lines = [text for topic in topics for _, text, _ in commands(PAGES[topic])]
         shown = {text.split()[2] for text in lines if text.startswith(f"views-runs {name} ")}
         assert sorted(shown) == sorted(group.list_commands(context))
 

@@ -10,7 +10,7 @@ import shares
 from views_runs import Storage
 
 #: Seconds that a refusal may take: all is emulated here.
-SOON = 10.0
+SOON = 30.0
 
 
 def main(default: str, nobrl: str) -> None:

@@ -312,6 +312,7 @@ def test_a_disk_that_is_nearly_full(store: Storage, monkeypatch: pytest.MonkeyPa
 
 def mounted(monkeypatch: pytest.MonkeyPatch, folder: Path, *systems: str) -> None:
     """Let these file systems be mounted at a folder."""
+    need(sys.platform == "linux", "only Linux has this table of mounts")
     lines = ["22 1 8:1 / / rw,relatime - ext4 /dev/sda1 rw"]
     for number, system in enumerate(systems, 30):
         lines.append(f"{number} 22 0:{number} / {str(folder).replace(' ', chr(92) + '040')} rw shared:1 - {system}")
@@ -412,6 +413,7 @@ def test_locks_that_do_not_work(store: Storage, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_system_that_does_not_tell(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a table of mounts, nothing is claimed."""
+    need(sys.platform == "linux", "only Linux has this table of mounts")
     store.store("m", 1)
     monkeypatch.setattr(filesystems, "MOUNTS", "/nowhere")
     assert "the file system type cannot be determined" in found(store, "file system", "warning")[0]

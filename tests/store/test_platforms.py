@@ -242,7 +242,7 @@ def test_locks_of_another_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     # The children report what `print` is given.
     monkeypatch.setattr(locks, "_CHILD", f"import sys; print({errno.ENOTSUP}, flush=True); sys.stdin.read()")
     [finding] = doctor.check_locks(tmp_path / "models.db")
-    assert (finding.state, finding.text) == ("failure", os.strerror(errno.ENOTSUP))
+    assert (finding.state, finding.text) == ("failure", f"a lock is refused: {os.strerror(errno.ENOTSUP)}")
     monkeypatch.setattr(locks, "sys", SimpleNamespace(platform="darwin", executable=sys.executable))
     [finding] = doctor.check_locks(tmp_path / "models.db")
     assert finding.state == "warning" and finding.text.startswith("locks could not be tested: this volume has no locks")
@@ -270,8 +270,8 @@ def test_a_share_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log warns once of a store on a network drive of Windows, and doctor does each time."""
-    database._warn_of_share.cache_clear()
     Storage(tmp_path / "models.db").store("m", 1)
+    database._warn_of_share.cache_clear()
     monkeypatch.setattr(filesystems, "sys", SimpleNamespace(platform="win32"))
     monkeypatch.setattr(filesystems, "_find_drive", lambda path: Mount(SHARE, "Z:\\", "Z:\\", ()))
     monkeypatch.setattr(filesystems, "is_share", lambda path: True)

@@ -134,7 +134,9 @@ def diff(storage: "views_runs.Storage", name: str, everything: bool, other: str 
 @verb()
 @click.argument("name", type=decode)
 def history(storage: "views_runs.Storage", name: str) -> History:
-    """Show the versions of a model, also deleted ones, and what changed from one to the next.
+    """Show the versions that a model has or had.
+
+    Deleted versions are included. Between versions that exist, the changes in the metadata are shown.
 
     \b
     Example:
@@ -149,7 +151,9 @@ def history(storage: "views_runs.Storage", name: str) -> History:
 @click.option("--by", metavar="USER", type=decode, help="Only what USER or USER@HOST did; globs are allowed.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show the last N at most.")
 def log(storage: "views_runs.Storage", **options: Any) -> Log:
-    """Show what was done to the store or to a model, by whom and why; the last first.
+    """Show what was done to the store, by whom and why.
+
+    The last comes first. With NAME, show what was done to this model, also from before it was renamed.
 
     \b
     Examples:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
-from views_runs import signals
+from views_runs import beside, signals
 from views_runs.database.failures import explain, primary_code
 from views_runs.exceptions import StorageError, StoreAccessError, StoreBusyError, StoreDamagedError
 from views_runs.files import companion
@@ -84,12 +84,16 @@ class Gate:
     _forking: ClassVar[set[int]] = set()
 
     def __init__(self) -> None:
-        #: How often its connection is inside. A connection is used in one thread.
+        #: How often its connection is inside, and in which thread it was last.
         self._depth = 0
         self._thread = threading.get_ident()
+        #: Held by the thread that is inside. Nobody waits for it.
+        self._use = threading.Lock()
         Gate._all[id(self)] = self
 
     def __enter__(self) -> None:
+        if not self._depth or self._thread != threading.get_ident():
+            self._take_over()
         # Enter first and look second. The forking thread does the same, so at least one of the two sees the other.
         self._depth += 1
         while self._forking and self._must_wait():
@@ -101,15 +105,33 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._depth -= 1
+        if not self._depth and self._use.locked():
+            self._use.release()
 
     def leave(self) -> None:
         """Leave for good: the connection is closed."""
         self._depth = 0
+        self._use = threading.Lock()
         Gate._all.pop(id(self), None)
+
+    def _take_over(self) -> None:
+        """Use the connection in this thread, unless another one is inside; what an interrupted thread left is its own.
+
+        A thread that works for another uses its connection, and is waited for. It may be inside only where signal
+        handlers interrupted that wait several times; the connection is its own then.
+        """
+        thread = threading.get_ident()
+        if not self._use.acquire(blocking=False) and self._thread != thread:
+            raise InUseError("the connection is in use in another thread", "Try again")
+        self._thread = thread
 
     def _must_wait(self) -> bool:
         """Return whether another thread is about to fork, and this one was not inside before."""
         return bool(self._forking - {self._thread}) and list_inside({self._thread}) == [self] and self._depth == 1
+
+
+class InUseError(StorageError):
+    """Raised when another thread is using the connection."""
 
 
 def list_inside(threads: set[int | None]) -> list[Gate]:
@@ -147,14 +169,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def _watch_signals(raised: list[BaseException]) -> Generator[int, None, None]:
-    """Yield 1 to interrupt a long statement if a signal handler has raised an exception, and otherwise 0.
+    """Yield 1 to interrupt a long statement if a signal handler has raised an exception, or if the statement is of a
+    thread whose work is unwanted, and otherwise 0.
 
     SQLite calls this as a progress handler. A handler for signals runs when the generator is resumed, inside the `try`;
     it would run before the first line of a function, and `sqlite3` would discard what it raised.
     """
     while True:
         try:
-            yield len(raised)
+            yield len(raised) or beside.is_unwanted()
         except GeneratorExit:
             return
         except BaseException as error:
@@ -174,6 +197,7 @@ class Wait:
         """Sleep until the next attempt, or raise an error: the timeout has expired, or waiting would not help."""
         if self._connection.raised:
             raise self._connection.raised.pop() from None
+        beside.check()
         if primary_code(error) != sqlite3.SQLITE_BUSY:
             raise explain(error, self._connection.path) from error
         waited, timeout = time.monotonic() - self._started, self._connection.timeout
@@ -253,7 +277,9 @@ class Connection:
         try:
             with self._gate:
                 uri = format_uri(path, "ro" if refusal else mode)
-                self._sqlite = sqlite3.connect(uri, uri=True, timeout=0, isolation_level=None)
+                self._sqlite = sqlite3.connect(
+                    uri, uri=True, timeout=0, isolation_level=None, check_same_thread=False
+                )
                 self._sqlite.set_progress_handler(watch.__next__, STEPS)
                 self._sqlite.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
         except sqlite3.Error as error:
@@ -272,8 +298,10 @@ class Connection:
         try:
             with self._gate:
                 self._sqlite.close()
-        finally:
             self._gate.leave()
+        except InUseError:
+            # It is closed when that thread ends, with the last reference to it.
+            pass
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Execute one statement and return all its rows; outside transactions, no lock is held afterwards."""

@@ -146,7 +146,10 @@ class Database:
 
     def _handle_missing(self) -> None:
         # A missing folder may be a share that is not mounted, which must not be mistaken for an empty store.
-        folder = companion(self.path, "").parent
+        folder = self.path.parent
+        with suppress(OSError):
+            # Windows cannot resolve every path, for example a long one.
+            folder = Path(os.path.realpath(self.path)).parent
         status = get_status(folder)
         if not self._is_default and (status is None or not stat.S_ISDIR(status.st_mode)):
             advice = "Check the path, and that the share is mounted"

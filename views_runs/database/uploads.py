@@ -7,6 +7,7 @@ that is still being written therefore does no harm: storing that model fails wit
 
 import os
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,6 +31,10 @@ PAUSE = 0.012
 
 #: The maximum number of parts to keep in memory and write in one transaction.
 MOST_PARTS = 12
+
+#: KiB of SQLite's cache of pages, enough for these parts: if it were full, SQLite would write pages, and keep readers
+#: out, long before the commit. With 2 MB, storing took a sixth longer.
+CACHE_SIZE = (MOST_PARTS + 1) * 1024
 
 #: The maximum number of parts to delete, and the limits on pages to free, in one transaction, so that its journal fits
 #: in the reserved space.
@@ -84,7 +89,7 @@ class Upload:
         #: The id of its row in ``uploads``; None until something is written.
         self.id: int | None = None
         self._database = database
-        self._waiting: list[Part] = []
+        self._waiting: deque[Part] = deque()
         self._written = 0
         self._token = os.urandom(8).hex()
         self._owner = ""
@@ -92,14 +97,13 @@ class Upload:
         self._pace = Pace(count=4, most=MOST_PARTS)
 
     def add(self, part: "Part") -> None:
-        """Add the next part, which may stay in memory for a while."""
+        """Add the next part, which may stay in memory for a while; after the first, also in another thread."""
+        if not self._database.is_open:
+            self._database.open()
         self._waiting.append(part)
         if len(self._waiting) >= self._pace.count:
-            if not self._database.is_open:
-                self._database.open()
             with self._pace.transaction(self._database.connection):
                 self._write(self._database.connection)
-            self._waiting.clear()
 
     def publish(self, entry: Entry, pickled: "Pickled") -> ModelRecord:
         """Write the remaining parts, pass the fence, and add the model's row, in one small transaction."""
@@ -122,16 +126,19 @@ class Upload:
             owners.active_tokens[self._token] = self
             self._owner = owners.this_process(self._token)
             started_at = datetime.now(UTC).isoformat(timespec="microseconds")
+            connection.rows(f"PRAGMA cache_size = -{CACHE_SIZE}")
             insert = "INSERT INTO uploads (owner, started_at) VALUES (?, ?) RETURNING id"
             self.id = int(connection.value(insert, (self._owner, started_at)))
         elif not connection.change("UPDATE uploads SET beat = beat + 1 WHERE id = ? AND NOT condemned", (self.id,)):
             raise _explain_loss()
-        for number, part in enumerate(self._waiting, self._written + 1):
+        while self._waiting:
+            # From here on, SQLite has it in memory.
+            part = self._waiting.popleft()
+            self._written += 1
             connection.change(
                 "INSERT INTO model_parts (upload, part, digest, data) VALUES (?, ?, ?, ?)",
-                (self.id, number, part.digest, part.data),
+                (self.id, self._written, part.digest, part.data),
             )
-        self._written += len(self._waiting)
 
     def __enter__(self) -> "Upload":
         if self._database.is_open:

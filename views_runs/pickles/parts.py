@@ -15,18 +15,15 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-
-# Not where it is needed: a process that is forked while another thread imports it would wait for that import for ever.
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
-from functools import partial
-from itertools import cycle, takewhile
+from itertools import cycle, islice, takewhile
 from operator import attrgetter
+from types import TracebackType
 from typing import Any, NamedTuple
 
 from views_runs import signals
+from views_runs.beside import Beside
 from views_runs.exceptions import CorruptModelError, ModelPickleError, StorageError
-from views_runs.pickles import culprit, opcodes, packages
+from views_runs.pickles import culprit, opcodes, packages, recording
 
 log = logging.getLogger("views_runs")
 
@@ -38,6 +35,12 @@ PART_SIZE = 63 * 16384
 
 #: Bytes in the first part of a pickle of several parts. It is in the same row as the metadata, and rewritten with it.
 FIRST_PART_SIZE = 4096
+
+#: The maximum number of parts that wait to be stored.
+PARTS_BEHIND = 12
+
+#: The maximum number of parts that are verified together. There are three such groups in memory.
+GROUP_PARTS = 4
 
 #: The folder of this package.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -67,7 +70,10 @@ class Pickled(NamedTuple):
 
 
 class PickleWriter:
-    """A file-like object to write a pickle to: hashes the bytes, splits them into parts, and records their imports.
+    """A file-like object to write a pickle to: splits the bytes into parts, hashes them, and records their imports.
+
+    Used as a context manager, it passes on all parts but the first in a thread: writing to a file takes as long as
+    pickling arrays and hashing together. To hash there too took a third longer.
 
     Args:
         sink: called with each part after the first, in order.
@@ -84,8 +90,12 @@ class PickleWriter:
     def __init__(self, sink: Callable[[Part], None], reader: opcodes.Reader | None = None) -> None:
         #: Bytes written so far.
         self.size = 0
+        self._reading: opcodes.Reading | None = None
         self.reader = reader
         self._sink = sink
+        self._beside: Beside[Part, None] | None = None
+        #: Whether no part was passed on yet.
+        self._is_alone = True
         self._hash = hashlib.sha256()
         self._buffer = bytearray(PART_SIZE)
         self._used = 0
@@ -108,24 +118,45 @@ class PickleWriter:
             if self._used < PART_SIZE:
                 break
             full, self._buffer, self._used = self._buffer, bytearray(PART_SIZE), 0
-            if self._first is None:
-                self._hash.update(full[:FIRST_PART_SIZE])
-                self._first = Part(full[:FIRST_PART_SIZE], self._hash.digest())
-                del full[:FIRST_PART_SIZE]
-            self._hash.update(full)
-            self._sink(Part(full, self._hash.digest()))
+            self._pass_on(full)
         self.size += len(view)
         return len(view)
 
+    def _pass_on(self, data: bytearray) -> None:
+        """Pass on what a buffer has, as one part or, at the beginning of several, as two."""
+        if self._first is None:
+            first = data[: FIRST_PART_SIZE if len(data) == PART_SIZE else PART_SIZE]
+            self._hash.update(first)
+            self._first = Part(first, self._hash.digest())
+            del data[: len(first)]
+        if not data:
+            return
+        self._hash.update(data)
+        part = Part(data, self._hash.digest())
+        if self._beside is None or self._is_alone:
+            # The first is passed on at once, so that a file that cannot be opened is reported before more is pickled.
+            self._is_alone = False
+            self._sink(part)
+        else:
+            self._beside.put(part)
+
     def dump(self, model: Any) -> None:
         """Pickle an object; if that fails, the sink may have received some parts."""
+        pickler: pickle.Pickler | recording.RecordingPickler = pickle.Pickler(self, PROTOCOL)
+        reader = self.reader
+        if reader is not None and recording.can_record():
+            pickler, self.reader = recording.RecordingPickler(self, PROTOCOL), None
         try:
-            pickle.Pickler(self, PROTOCOL).dump(model)
+            pickler.dump(model)
         except (StorageError, MemoryError):
             raise
         except Exception as error:
             signals.let_through(error)
             raise _explain_failure(model, error) from error
+        finally:
+            self.reader = reader
+        if isinstance(pickler, recording.RecordingPickler):
+            self._reading = pickler.reading(self.size)
         self._made_here = {
             "type": type_name(model),
             "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -136,19 +167,27 @@ class PickleWriter:
         """Pass on the remaining bytes, and return the properties of the whole pickle."""
         if self._used or self._first is None:
             del self._buffer[self._used :]
-            self._hash.update(self._buffer)
-            last = Part(self._buffer, self._hash.digest())
-            if self._first is None:
-                self._first = last
-            else:
-                self._sink(last)
+            self._pass_on(self._buffer)
+        if self._beside is not None:
+            self._beside.finish()
+        assert self._first is not None
         return Pickled(self.size, self._hash.hexdigest(), self._first, json.dumps(self._describe()))
+
+    def __enter__(self) -> "PickleWriter":
+        self._beside = Beside(self._sink, PARTS_BEHIND, "writer")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._beside is not None:
+            self._beside.end()
 
     def _describe(self) -> dict[str, Any]:
         """Return the environment to record; of a copied pickle's libraries, only what they wrote into it is known."""
         if self.reader is None:
             return {}
-        reading = self.reader.result()
+        reading = self._reading or self.reader.result()
         environment = {"protocol": reading.protocol or 0, **opcodes.imported(reading)}
         modules = {*map(attrgetter("module"), reading.imports)}
         if modules & MAIN:
@@ -248,77 +287,111 @@ class StoredPart(NamedTuple):
     read: Callable[[memoryview], int]
 
 
+class _Group:
+    """Parts that are verified together: their bytes in one piece of memory, where each ends there, and their digests.
+
+    The digest of the last one is of all bytes so far. To compute it takes the interpreter once, where the digests of
+    all parts, one by one, would wait for the unpickler each time.
+    """
+
+    def __init__(self, number: int, parts: Iterable[StoredPart], memory: memoryview) -> None:
+        #: The number of its first part in the pickle.
+        self.number = number
+        self.ends: list[int] = []
+        self.digests: list[Any] = []
+        self._memory = memory
+        for part in parts:
+            self.ends.append(self.size + part.read(memory[self.size : self.size + PART_SIZE]))
+            self.digests.append(part.digest)
+
+    @property
+    def size(self) -> int:
+        """The number of bytes."""
+        return self.ends[-1] if self.ends else 0
+
+    @property
+    def view(self) -> memoryview:
+        """The bytes."""
+        return self._memory[: self.size]
+
+    def find_damage(self, running: "hashlib._Hash") -> int | None:
+        """Take the bytes into a running digest; return the number of the first part that does not match its own."""
+        before = running.copy()
+        running.update(self.view)
+        if running.digest() == self.digests[-1]:
+            return None
+        for number, (start, end, digest) in enumerate(zip([0, *self.ends], self.ends, self.digests), self.number):
+            before.update(self._memory[start:end])
+            if before.digest() != digest:
+                return number
+        return self.number
+
+
 def verified(
     parts: Iterable[StoredPart],
     size: int,
     sha256: str,
     explain: Callable[[StorageError], StorageError] = lambda error: error,
 ) -> Generator[memoryview, None, None]:
-    """Yield the bytes of a pickle part by part, each after verifying its digest.
+    """Yield the bytes of a pickle, some parts at a time, after verifying their digests.
 
-    A thread computes the digest of one part, without holding the GIL, while the unpickler processes the previous part.
-    Reading from the file in that thread too was slower: the two threads waited for each other.
+    A thread computes the digest of some parts, without holding the GIL, while the unpickler processes those before.
+    Reading from the file in that thread too was slower: it needs the GIL several times for each part, and each time it
+    waits for the unpickler.
 
     Args:
         parts: the parts in order, at least up to the end of the pickle.
         size, sha256: the size of the whole pickle in bytes, and its digest in hexadecimal.
         explain: returns the error to raise when a part is damaged, or cannot be read.
-
-    Yields:
-        Memory that is reused: its content is valid until the next part is requested.
     """
-    running = hashlib.sha256()
-    done = 0
-    buffers = cycle([memoryview(bytearray(PART_SIZE)) for _ in range(2)])
-    waiting: tuple[int, memoryview, Callable[[], bool]] | None = None
+    running, done = hashlib.sha256(), 0
+    thread: Beside[_Group, int | None] = Beside(lambda group: group.find_damage(running), 1, "digest")
+    waiting: _Group | None = None
     try:
-        with ExitStack() as stack:
-            if not isinstance(size, int) or size <= 0:
-                raise damaged(f"its size is {size!r}")
-            thread = None
-            # During interpreter shutdown no thread can be started; each digest is then computed when it is needed.
-            with suppress(RuntimeError):
-                executor = stack.enter_context(ThreadPoolExecutor(1, "views_runs-digest"))
-                # Start the thread now or never: an executor that cannot start one keeps its work, and does it later.
-                executor.submit(int)
-                thread = executor
-            for number, part in enumerate(parts):
-                memory = next(buffers)
-                view = memory[: part.read(memory)]
-                done += len(view)
-                if not view or done > size:
-                    break
-                check: Callable[[], bool] = partial(_matches, running, view, part.digest)
-                with suppress(RuntimeError):
-                    check = thread.submit(check).result if thread else check
-                if waiting:
-                    yield _check(*waiting)
-                waiting = number, view, check
-                if done == size:
-                    break
-            last = _check(*waiting) if waiting else memoryview(b"")
-            if done != size:
-                raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
-            if running.hexdigest() != sha256:
-                raise damaged("the digest of the whole pickle does not match that of its last part")
-            yield last
+        if not isinstance(size, int) or size <= 0:
+            raise damaged(f"its size is {size!r}")
+        for group in _read_groups(iter(parts), size):
+            done += group.size
+            thread.put(group)
+            if waiting:
+                yield _check(waiting, thread.result())
+            waiting = group
+        last = _check(waiting, thread.result()) if waiting else memoryview(b"")
+        if done != size:
+            raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
+        if running.hexdigest() != sha256:
+            raise damaged("the digest of the whole pickle does not match that of its last part")
+        yield last
     except StorageError as error:
         explained = explain(error)
         if explained is error:
             raise
         raise explained from error
+    finally:
+        thread.end()
 
 
-def _matches(running: "hashlib._Hash", view: memoryview, digest: Any) -> bool:
-    running.update(view)
-    return bool(running.digest() == digest)
+def _read_groups(parts: Iterator[StoredPart], size: int) -> Iterator[_Group]:
+    """Read a pickle to its end, first a few parts at a time and then more, into memory that is used again."""
+    memories = cycle([bytearray() for _ in range(3)])
+    number, left = 0, size
+    while left > 0:
+        count = min(number + 2, GROUP_PARTS)
+        memory, needed = next(memories), min(count * PART_SIZE, left + PART_SIZE)
+        if len(memory) < needed:
+            memory.extend(bytes(needed - len(memory)))
+        group = _Group(number, islice(parts, count), memoryview(memory))
+        if not group.size:
+            return
+        number += len(group.digests)
+        left -= group.size
+        yield group
 
 
-def _check(number: int, view: memoryview, check: Callable[[], bool]) -> memoryview:
-    # Raised here: an error that the thread's future holds would hold the future, and both the memory.
-    if not check():
-        raise damaged(f"part {number} of its pickle does not match its digest")
-    return view
+def _check(group: _Group, damage: int | None) -> memoryview:
+    if damage is not None:
+        raise damaged(f"part {damage} of its pickle does not match its digest")
+    return group.view
 
 
 def verified_whole(data: Any, size: int, sha256: str) -> bytes:

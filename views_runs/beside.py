@@ -1,0 +1,155 @@
+"""A thread beside the caller's, for work that mostly needs no interpreter: hashing, and writing to files.
+
+The caller hands on one item after the other. The queue between the two threads is bounded, an exception in either ends
+both, and the thread ends before the caller goes on to anything else. Signal handlers run in the main thread alone:
+nothing is raised in the middle of what a thread does, unless it waits and its work is unwanted.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+from views_runs.exceptions import StorageError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+#: Seconds after which a wait is begun again: on Windows, Ctrl-C does not end one.
+TICK = 0.1
+
+_END: Any = object()
+
+
+class Unwanted(BaseException):
+    """Raised in a thread when nobody needs its work any more."""
+
+
+class Beside(Generic[T, R]):
+    """Calls a function with one item after the other, in a thread that starts with the first; at last, `end` it.
+
+    Where no thread can be started, such as while the interpreter ends, `put` calls the function itself.
+
+    Args:
+        function: called with each item, in order.
+        most: how many items may wait.
+        name: what the thread is called.
+
+    >>> beside = Beside(abs, 2, "example")
+    >>> for number in -1, -2, -3:
+    ...     beside.put(number)
+    >>> beside.result(), beside.result(), beside.result()
+    (1, 2, 3)
+    >>> beside.end()
+    """
+
+    # SimpleQueue has no lock that a signal handler could leave held.
+
+    def __init__(self, function: Callable[[T], R], most: int, name: str) -> None:
+        self._function, self._name = function, name
+        self._process = os.getpid()
+        self._thread: _Thread | None = None
+        self._is_begun = False
+        self._items: SimpleQueue[T] = SimpleQueue()
+        self._results: SimpleQueue[R] = SimpleQueue()
+        #: What may still be added to the queue.
+        self._room: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(most):
+            self._room.put(None)
+        self._error: BaseException | None = None
+
+    def put(self, item: T) -> None:
+        """Hand on an item as soon as there is room; raise what the function raised for an earlier one."""
+        self._refuse_fork()
+        if not self._is_begun:
+            self._is_begun = True
+            self._start()
+        if self._thread is None:
+            self._results.put(self._function(item))
+            return
+        self._take(self._room)
+        self._items.put(item)
+
+    def result(self) -> R:
+        """Return what the function returned for the next item; raise what it raised."""
+        self._refuse_fork()
+        return self._take(self._results)
+
+    def finish(self) -> None:
+        """Wait until the function was called with every item; raise what it raised."""
+        self._refuse_fork()
+        if self._thread is not None:
+            self._items.put(_END)
+            self._wait()
+            self._raise_error()
+
+    def end(self) -> None:
+        """End the thread wherever it is, and wait for that; a process that was forked meanwhile does not have it."""
+        if self._thread is not None and os.getpid() == self._process:
+            self._thread.is_unwanted = True
+            self._items.put(_END)
+            self._wait()
+        # Its traceback refers to what the thread had in memory, and to this.
+        self._error = None
+
+    def _start(self) -> None:
+        self._thread = _Thread(self._work, self._name)
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._thread = None
+
+    def _work(self) -> None:
+        try:
+            while (item := self._items.get()) is not _END:
+                check()
+                self._results.put(self._function(item))
+                self._room.put(None)
+        except BaseException as error:
+            self._error = error
+        finally:
+            self._results.put(_END)
+            self._room.put(_END)
+
+    def _take(self, queue: "SimpleQueue[R]") -> R:
+        while True:
+            try:
+                found = queue.get(timeout=TICK)
+            except Empty:
+                continue
+            if found is _END:
+                queue.put(_END)
+                self._raise_error()
+            return found
+
+    def _wait(self) -> None:
+        while self._thread is not None and self._thread.is_alive():
+            self._thread.join(TICK)
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _refuse_fork(self) -> None:
+        if os.getpid() != self._process:
+            raise StorageError("this process was forked in the middle of it", "Do it in the parent process")
+
+
+class _Thread(threading.Thread):
+    """A daemon: if signal handlers interrupt the wait for its end again and again, it does not keep the process."""
+
+    def __init__(self, work: Callable[[], None], name: str) -> None:
+        super().__init__(target=work, name=f"views_runs-{name}", daemon=True)
+        self.is_unwanted = False
+
+
+def is_unwanted() -> bool:
+    """Return whether nobody needs the work of the current thread any more."""
+    return getattr(threading.current_thread(), "is_unwanted", False)
+
+
+def check() -> None:
+    """Raise an exception in a thread whose work is unwanted; whatever waits calls this before it goes on."""
+    if is_unwanted():
+        raise Unwanted

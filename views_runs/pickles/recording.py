@@ -1,0 +1,71 @@
+"""Pickle an object, and record what the pickle imports as it is written; to read it from the bytes takes much longer."""
+
+import copyreg
+import pickle
+from types import EllipsisType, FunctionType, NoneType, NotImplementedType
+from typing import Any
+
+from views_runs.pickles.opcodes import NAME_BYTES, Import, Reading, Trouble, TroubleKind
+
+#: Types that are pickled as a call of `type`, and not by their names.
+_UNNAMED = frozenset({NoneType, EllipsisType, NotImplementedType})
+
+
+class RecordingPickler(pickle.Pickler):
+    """A pickler that records what it writes as an import.
+
+    It asks for reductions as `_pickle.c` does, in the same order, because those that are strings are imports too: for
+    example, of numpy's ufuncs and of Cython's functions. What may be loaded is never decided from this record.
+
+    Args:
+        file: has a method `write`.
+        protocol: 4 or higher.
+    """
+
+    def __init__(self, file: Any, protocol: int) -> None:
+        super().__init__(file, protocol)
+        self._protocol = protocol
+        self._imports: set[Import] = set()
+        self._troubles: set[Trouble] = set()
+
+    def reducer_override(self, value: Any) -> Any:
+        """Record a class or a function; of anything else, return the reduction. Called for all but plain data."""
+        kind = type(value)
+        if kind is FunctionType or kind is type:
+            if value not in _UNNAMED:
+                self._record(value, getattr(value, "__qualname__", None))
+            return NotImplemented
+        reduce = copyreg.dispatch_table.get(kind)
+        if reduce is not None:
+            reduced = reduce(value)
+        elif issubclass(kind, type):
+            self._record(value, getattr(value, "__qualname__", None))
+            return NotImplemented
+        else:
+            reduced = value.__reduce_ex__(self._protocol)
+        if isinstance(reduced, str):
+            self._record(value, reduced)
+        return reduced
+
+    def reading(self, size: int) -> Reading:
+        """Return the record of a pickle of this many bytes."""
+        found, troubles = frozenset(self._imports), tuple(sorted(self._troubles))
+        return Reading(found, found, troubles, self._protocol, size, is_whole=True)
+
+    def _record(self, value: Any, name: Any) -> None:
+        name = getattr(value, "__name__", None) if name is None else name
+        module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+        if _is_short(module) and _is_short(name):
+            self._imports.add(Import(module, name))
+        else:
+            self._troubles.add(Trouble(TroubleKind.COMPUTED_NAME.value))
+
+
+def _is_short(text: Any) -> bool:
+    """Return whether a reader of the bytes would keep the text."""
+    return isinstance(text, str) and len(text.encode("utf-8", "surrogatepass")) <= NAME_BYTES
+
+
+def can_record() -> bool:
+    """Return whether this process writes all imports by their names, and none as a number that stands for one."""
+    return not copyreg._extension_registry  # type: ignore[attr-defined]
