@@ -14,8 +14,20 @@ if TYPE_CHECKING:
     from views_runs import operations, run, run_result, storage, validation
     from views_runs.metadata import Metadata, ModelMetadata, month
     from views_runs.pickles.loadability import Verdict
-    from views_runs.records import Backup, Damage, Event, Finding, Lifetime, ModelRecord, Obtained, Verification
+    from views_runs.records import (
+        Backup,
+        Damage,
+        Event,
+        Finding,
+        Lifetime,
+        ModelRecord,
+        Obtained,
+        RunModel,
+        RunRecord,
+        Verification,
+    )
     from views_runs.run import ViewsRun
+    from views_runs.runs import Run
     from views_runs.storage import Storage
 
 __all__ = [
@@ -46,6 +58,10 @@ __all__ = [
     "Obtained",
     "OpenPermissionsError",
     "QueryError",
+    "Run",
+    "RunModel",
+    "RunNotFoundError",
+    "RunRecord",
     "Storage",
     "StorageError",
     "StoreAccessError",
@@ -83,6 +99,8 @@ def __getattr__(name: str) -> Any:
         module = import_module("views_runs.metadata")
     elif name in _OF_THE_EXTRA:
         module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
+    elif name in ("Run", "RunModel"):
+        module = import_module("views_runs.runs")
     elif name in __all__:
         module = import_module("views_runs.storage")
     else:

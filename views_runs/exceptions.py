@@ -103,6 +103,10 @@ class ModelInUseError(StorageError):
     """A version has an alias, and ``force=True`` was not given; nothing was deleted."""
 
 
+class RunNotFoundError(StorageError, KeyError):
+    """There is no such run."""
+
+
 class MetadataExistsError(StorageError, FileExistsError):
     """The model already has metadata, and ``overwrite=True`` was not given."""
 

@@ -24,6 +24,7 @@ from views_runs.rendering.values import Differences, History, Listing, Log, Topi
     multiple=True,
     help="Only models that meet this, see above; repeatable.",
 )
+@click.option("--run", metavar="RUN", type=decode, multiple=True, help="Used in this run, current or not; repeatable.")
 @click.option("--since", metavar="TIME", type=decode, help="Stored since this time, as in 2026-11-01, 7d or yesterday.")
 @click.option("--until", metavar="TIME", type=decode, help="Stored at this time or earlier; a date includes the day.")
 @click.option("--all-versions", is_flag=True, help="Include older versions.")
@@ -43,8 +44,8 @@ def list_models(
     lists; FIELD alone, for models that have it; or several of these with and, or, not and parentheses. A VALUE is a
     number, true or false, a date, a time, a month (for train_start and train_end) or text; quote text that looks like
     something else, or contains " and ", " or " or ")". A dot leads into nested metadata. size, stored_at, stored_by,
-    version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
-    conditions in double quotes, which every shell knows. See also `views-runs model guide conditions`.
+    version, current, alias, run and type are recorded by the store; metadata.size is your own field of that name. Put
+    globs and conditions in double quotes, which every shell knows. See also `views-runs model guide conditions`.
 
     \b
     Examples:

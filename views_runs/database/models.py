@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from views_runs import names
 from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
-from views_runs.database import owners, uploads
+from views_runs.database import owners, runs, uploads
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
 from views_runs.database.schema import SCHEMA_VERSION
@@ -88,14 +88,16 @@ _STORED = "id, name, version, size, sha256, digest, upload, environment, CASE WH
 class Models:
     """The models of an open store. A missing model is a `ModelNotFoundError`, unless `find` is asked for it."""
 
-    def __init__(self, connection: Connection, why: str | None = None) -> None:
+    def __init__(self, connection: Connection, why: str | None = None, run: str | None = None) -> None:
         self.connection = connection
         self._why = why
+        #: The run that this operation is part of.
+        self.run = run
 
     @cached_property
     def events(self) -> Events:
         """What was done to the store."""
-        return Events(self.connection, self._why)
+        return Events(self.connection, self._why, self.run)
 
     def resolve(self, reference: Reference) -> Reference:
         """Return the version that ``NAME@ALIAS`` refers to; a model with such a name comes first."""
@@ -262,7 +264,10 @@ class Models:
             columns + pickle,
         )
         self.events.add("stored", entry.name, id, version, by=user)
-        return replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
+        record = replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
+        if self.run is not None:
+            runs.use(self, record)
+        return record
 
     def has_metadata(self, record: ModelRecord) -> bool:
         """Return whether the column is not NULL; another program may have written JSON that is not an object."""
@@ -290,10 +295,10 @@ class Models:
         return int(self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", record.reference))
 
     def number(self, name: str) -> tuple[int, int]:
-        """Return the id of a model's name and its number of versions; call this in a transaction."""
+        """Return the id of a name and its number of versions, perhaps of no model yet; call this in a transaction."""
         # The row is missing if another program has inserted the model.
         self.connection.change(
-            "INSERT INTO names (name, versions) SELECT ?1, max(version) FROM models WHERE name = ?1 "
+            "INSERT INTO names (name, versions) SELECT ?1, ifnull(max(version), 0) FROM models WHERE name = ?1 "
             "ON CONFLICT (name) DO NOTHING",
             (name,),
         )
@@ -328,7 +333,8 @@ class Models:
 
     def refuse_unknown(self, name: str) -> None:
         """Raise an error if no model has or had a name."""
-        known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL UNION ALL SELECT 1 FROM models WHERE name = ?1"
+        known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL AND versions"
+        known += " UNION ALL SELECT 1 FROM models WHERE name = ?1"
         if not self.connection.value(known, (name,)):
             raise self.not_found(Reference(name))
 
