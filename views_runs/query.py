@@ -314,6 +314,8 @@ class _Parser:
         self.depth = 0
         #: The word or sign at which the last value ended, if it has no quotes.
         self.cut = ""
+        #: Whether it has quotes.
+        self.is_quoted = False
 
     def condition(self) -> Condition | Compound:
         found = self.joined("or")

@@ -32,9 +32,6 @@ from views_runs.exceptions import (
     UploadError,
 )
 from views_runs.metadata import Metadata, ModelMetadata, is_equivalent, missing_fields, unmet_fields
-from views_runs.pickles import loadability, opcodes, packages, permissions, pickle_files, trust, unpickling
-from views_runs.pickles.loadability import Verdict
-from views_runs.pickles.parts import PickleWriter, warn_caller
 from views_runs.query import Question, find_start
 from views_runs.records import (
     Backup,
@@ -54,7 +51,10 @@ from views_runs.records import (
 )
 from views_runs.texts import escape_record, printable, shell_line
 
+# What deals with pickles is imported where it is needed: it would delay the start of `list` by a fifth.
 if TYPE_CHECKING:
+    from views_runs.pickles.loadability import Verdict
+    from views_runs.pickles.parts import PickleWriter
     from views_runs.runs import Run
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
@@ -150,7 +150,7 @@ class Storage:
         >>> Storage("models.db").store("forest", [1, 2, 3], {"train_end": 480}).metadata.train_end
         480
         """
-        return self._put(name, metadata, partial(PickleWriter.dump, model=model), overwrite, why=why)
+        return self._put(name, metadata, lambda writer: writer.dump(model), overwrite, why=why)
 
     def upload(
         self,
@@ -180,7 +180,9 @@ class Storage:
         [1, 2, 3]
         """
 
-        def copy(writer: PickleWriter) -> None:
+        from views_runs.pickles import pickle_files
+
+        def copy(writer: "PickleWriter") -> None:
             # Reading the store as a plain file, and closing it, would drop SQLite's locks on it.
             if files.is_same(path, self.path):
                 raise UploadError("this is the store itself", "Give another file; nothing was stored")
@@ -192,12 +194,15 @@ class Storage:
         self,
         name: str,
         metadata: Any,
-        fill: Callable[[PickleWriter], object],
+        fill: "Callable[[PickleWriter], object]",
         overwrite: bool,
         unless_has: Metadata | None = None,
         why: str | None = None,
     ) -> ModelRecord:
         """Store whatever `fill` writes to a `PickleWriter`."""
+        from views_runs.pickles import opcodes
+        from views_runs.pickles.parts import PickleWriter, warn_caller
+
         with self._open(f"store {name!r}", create=True, why=why) as database:
             entry = Entry.of(name, metadata, overwrite, unless_has)
             if not database.has_content and "@" in entry.name:
@@ -267,8 +272,10 @@ class Storage:
             log.info("training %s: the stored model has just been deleted", name)
         model = train()
         try:
-            dump = partial(PickleWriter.dump, model=model)
-            return Obtained(model, self._put(name, entry.metadata, dump, retrain, entry.unless_has), True)
+            record = self._put(
+                name, entry.metadata, lambda writer: writer.dump(model), retrain, entry.unless_has
+            )
+            return Obtained(model, record, True)
         except ModelExistsError as error:
             log.info("another process has meanwhile stored an equivalent %s; returning the one trained here", name)
             record = cast(ModelRecord, error.record)
@@ -347,6 +354,8 @@ class Storage:
         >>> store.fetch("forest", trusted=[], sha256=store.inspect("forest").sha256)
         [4]
         """
+        from views_runs.pickles import permissions, trust, unpickling
+
         reference = Reference.of(name, version)
         with self._open("fetch", reference) as database:
             if trusted is None and self.trusted:
@@ -400,6 +409,8 @@ class Storage:
         >>> [(record.name, verdict.verdict) for record, verdict in store.check()]
         [('forest', 'loads')]
         """
+        from views_runs.pickles import loadability, packages
+
         references = [Reference.of(name) for name in models]
         with self._open(f"check {', '.join(map(repr, models)) or 'the models'}", lenient=not models) as database:
             if not database.exists:
@@ -1193,6 +1204,8 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
     """Return a record whose imports are read from its pickle, and the versions too where none were recorded."""
+    from views_runs.pickles import opcodes
+
     reader = opcodes.Reader()
     try:
         with database.models.pieces(database.models.row(record.reference)) as pieces:

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from views_runs import names
 from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
@@ -25,11 +25,13 @@ from views_runs.exceptions import (
     StoreDamagedError,
 )
 from views_runs.metadata import Metadata, differences, missing_fields, to_jsonable
-from views_runs.pickles.loadability import Needs
-from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
 from views_runs.query import Question, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 from views_runs.texts import printable
+
+if TYPE_CHECKING:
+    from views_runs.pickles.loadability import Needs
+    from views_runs.pickles.parts import Pickled
 
 #: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
@@ -74,8 +76,10 @@ class Stored(NamedTuple):
     whole: bytes | None
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> "Needs":
         """The recorded needs of the pickle; empty if they cannot be read."""
+        from views_runs.pickles.loadability import Needs
+
         try:
             return Needs.recorded(**read_environment(self.environment))
         except (ValueError, TypeError):
@@ -192,6 +196,8 @@ class Models:
 
     def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
         """Return a context manager for the verified pieces of a pickle; no lock is held between two of them."""
+        from views_runs.pickles.parts import StoredPart, verified, verified_whole
+
         if row.upload is None:
             return nullcontext(iter([memoryview(verified_whole(row.whole, row.size, row.sha256))]))
         # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
@@ -216,6 +222,8 @@ class Models:
             return ModelNotFoundError("the model was deleted while being read")
         if now[0] != row.upload:
             return StorageError("the model was changed while being read", "Try again")
+        from views_runs.pickles.parts import damaged
+
         return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error.trouble}")
 
     def refuse(self, entry: Entry) -> None:
@@ -247,7 +255,7 @@ class Models:
         # SQLite can begin an immediate transaction on a read-only file. Writing a page also needs the journal.
         self.connection.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
+    def add(self, entry: Entry, pickled: "Pickled", upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
         now, user = datetime.now(UTC).isoformat(timespec="microseconds"), owners.this_user()
         version = self.connection.value(

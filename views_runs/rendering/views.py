@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells
@@ -165,7 +164,7 @@ def show_listing(listing: values.Listing) -> None:
         if "alias" not in asked and not any(cells.get("alias", ())):
             cells.pop("alias", None)
         is_terminal = console.stream().isatty()
-        room = get_terminal_size().columns if is_terminal else console.UNLIMITED
+        room = _measure_terminal() if is_terminal else console.UNLIMITED
         widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room, asked)
         console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
@@ -176,6 +175,13 @@ def show_listing(listing: values.Listing) -> None:
             show_message(f"{count(listing.records)}, {size(sum(record.size for record in listing.records))}")
         if len(widths) < len(cells):
             show_message("Some columns are hidden; use a wider terminal, `views-runs model inspect NAME` or --json.")
+
+
+def _measure_terminal() -> int:
+    """Return the width of the terminal; what shutil imports for archives would delay a list that needs no width."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
 
 
 def choose_columns(columns: str) -> tuple[Columns, Columns]:
