@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from views_runs import operations, run, run_result, storage, validation
     from views_runs.metadata import Metadata, ModelMetadata, month
     from views_runs.pickles.loadability import Verdict
-    from views_runs.records import Backup, Damage, Event, Finding, Lifetime, ModelRecord, Obtained, Verification
+    from views_runs.records import (
+        Backup,
+        Damage,
+        Deletion,
+        Disposition,
+        Event,
+        Finding,
+        Lifetime,
+        ModelRecord,
+        Obtained,
+        Verification,
+    )
     from views_runs.run import ViewsRun
     from views_runs.storage import Storage
 
@@ -24,7 +35,9 @@ __all__ = [
     "BackupError",
     "CorruptModelError",
     "Damage",
+    "Deletion",
     "DigestMismatchError",
+    "Disposition",
     "DownloadError",
     "Event",
     "Finding",
