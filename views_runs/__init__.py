@@ -24,9 +24,12 @@ if TYPE_CHECKING:
         Lifetime,
         ModelRecord,
         Obtained,
+        RunModel,
+        RunRecord,
         Verification,
     )
     from views_runs.run import ViewsRun
+    from views_runs.runs import Run
     from views_runs.storage import Storage
 
 __all__ = [
@@ -59,6 +62,10 @@ __all__ = [
     "Obtained",
     "OpenPermissionsError",
     "QueryError",
+    "Run",
+    "RunModel",
+    "RunNotFoundError",
+    "RunRecord",
     "Storage",
     "StorageError",
     "StoreAccessError",
@@ -96,6 +103,8 @@ def __getattr__(name: str) -> Any:
         module = import_module("views_runs.metadata")
     elif name in _OF_THE_EXTRA:
         module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
+    elif name in ("Run", "RunModel"):
+        module = import_module("views_runs.runs")
     elif name in __all__:
         module = import_module("views_runs.storage")
     else:

@@ -103,6 +103,10 @@ class ModelInUseError(StorageError):
     """A version has an alias, or another one would become current, and this was not asked for; nothing was deleted."""
 
 
+class RunNotFoundError(StorageError, KeyError):
+    """There is no such run."""
+
+
 class MetadataExistsError(StorageError, FileExistsError):
     """The model already has metadata, and ``overwrite=True`` was not given."""
 

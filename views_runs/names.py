@@ -105,8 +105,8 @@ def is_glob(name: str) -> bool:
     return not set(name).isdisjoint("*?[")
 
 
-def suggest(name: str, names: list[str]) -> str:
-    """Return advice for a name that does not exist, with similar names that do."""
+def suggest(name: str, names: list[str], what: str = "model") -> str:
+    """Return advice for the name of a model or a run that does not exist, with similar names that do."""
     if not names:
         return "The store is empty"
     from difflib import get_close_matches
@@ -115,7 +115,7 @@ def suggest(name: str, names: list[str]) -> str:
     close = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
-    return "Run `views-runs model list` to see the existing models"
+    return f"Run `views-runs {what} list` to see the existing {what}s"
 
 
 def file_name(reference: str) -> str:

@@ -9,10 +9,10 @@ from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 from views_runs import files, names
-from views_runs.database import history, naming, selection
+from views_runs.database import history, naming, runs, selection
 from views_runs.database.database import Database, find_default_path, get_status
 from views_runs.database.uploads import Upload
 from views_runs.exceptions import (
@@ -32,9 +32,6 @@ from views_runs.exceptions import (
     UploadError,
 )
 from views_runs.metadata import Metadata, ModelMetadata, is_equivalent, missing_fields, unmet_fields
-from views_runs.pickles import loadability, opcodes, packages, permissions, pickle_files, trust, unpickling
-from views_runs.pickles.loadability import Verdict
-from views_runs.pickles.parts import PickleWriter, warn_caller
 from views_runs.query import Question, find_start
 from views_runs.records import (
     Backup,
@@ -49,11 +46,18 @@ from views_runs.records import (
     ModelRecord,
     Obtained,
     Reference,
+    RunRecord,
     Verification,
     combine,
     encode,
 )
 from views_runs.texts import escape_record, printable, shell_line
+
+# What deals with pickles is imported where it is needed: it would delay the start of `list` by a fifth.
+if TYPE_CHECKING:
+    from views_runs.pickles.loadability import Verdict
+    from views_runs.pickles.parts import PickleWriter
+    from views_runs.runs import Run
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -119,6 +123,8 @@ class Storage:
         self._allows_unsafe_share = allow_unsafe_share or _is_asked_for("VIEWS_RUNS_ALLOW_UNSAFE_SHARE")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
+        #: The run that all operations are part of.
+        self._run: str | None = None
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
 
     def __repr__(self) -> str:
@@ -146,7 +152,7 @@ class Storage:
         >>> Storage("models.db").store("forest", [1, 2, 3], {"train_end": 480}).metadata.train_end
         480
         """
-        return self._put(name, metadata, partial(PickleWriter.dump, model=model), overwrite, why=why)
+        return self._put(name, metadata, lambda writer: writer.dump(model), overwrite, why=why)
 
     def upload(
         self,
@@ -176,7 +182,9 @@ class Storage:
         [1, 2, 3]
         """
 
-        def copy(writer: PickleWriter) -> None:
+        from views_runs.pickles import pickle_files
+
+        def copy(writer: "PickleWriter") -> None:
             # Reading the store as a plain file, and closing it, would drop SQLite's locks on it.
             if files.is_same(path, self.path):
                 raise UploadError("this is the store itself", "Give another file; nothing was stored")
@@ -188,12 +196,15 @@ class Storage:
         self,
         name: str,
         metadata: Any,
-        fill: Callable[[PickleWriter], object],
+        fill: "Callable[[PickleWriter], object]",
         overwrite: bool,
         unless_has: Metadata | None = None,
         why: str | None = None,
     ) -> ModelRecord:
         """Store whatever `fill` writes to a `PickleWriter`."""
+        from views_runs.pickles import opcodes
+        from views_runs.pickles.parts import PickleWriter, warn_caller
+
         with self._open(f"store {name!r}", create=True, why=why) as database:
             entry = Entry.of(name, metadata, overwrite, unless_has)
             if not database.has_content and "@" in entry.name:
@@ -263,11 +274,17 @@ class Storage:
             log.info("training %s: the stored model has just been deleted", name)
         model = train()
         try:
-            dump = partial(PickleWriter.dump, model=model)
-            return Obtained(model, self._put(name, entry.metadata, dump, retrain, entry.unless_has), True)
+            record = self._put(
+                name, entry.metadata, lambda writer: writer.dump(model), retrain, entry.unless_has
+            )
+            return Obtained(model, record, True)
         except ModelExistsError as error:
             log.info("another process has meanwhile stored an equivalent %s; returning the one trained here", name)
-            return Obtained(model, cast(ModelRecord, error.record), True)
+            record = cast(ModelRecord, error.record)
+            if self._run is not None:
+                with self._open(f"store {name!r}", change=True) as database, database.connection.transaction():
+                    runs.use(database.models, record)
+            return Obtained(model, record, True)
         except BaseException as error:
             # Training may have taken hours: do not lose the model.
             error.model = model  # type: ignore[attr-defined]
@@ -281,12 +298,13 @@ class Storage:
         with self._open(f"store {name!r}", create=True) as database:
             wanted, metadata = combine(needed, recorded)
             entry = Entry.of(name, metadata, retrain, None if retrain else wanted)
-            if not database.exists and not self._is_default:
-                log.warning("%s does not exist; creating it", self.path)
-            database.open()
+            self._create(database)
             record = None if retrain else database.models.find(Reference(entry.name))
             if record is not None and is_equivalent(record.metadata, wanted):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
+                if self._run is not None:
+                    with database.connection.transaction():
+                        runs.use(database.models, record)
                 return entry, record
             with database.connection.transaction():
                 database.models.refuse_read_only()
@@ -338,6 +356,8 @@ class Storage:
         >>> store.fetch("forest", trusted=[], sha256=store.inspect("forest").sha256)
         [4]
         """
+        from views_runs.pickles import permissions, trust, unpickling
+
         reference = Reference.of(name, version)
         with self._open("fetch", reference) as database:
             if trusted is None and self.trusted:
@@ -392,6 +412,8 @@ class Storage:
         >>> [(record.name, verdict.verdict) for record, verdict in store.check()]
         [('forest', 'loads')]
         """
+        from views_runs.pickles import loadability, packages
+
         wanted = selection.Wanted.of(models, **options)
         with self._open(f"check {wanted}", lenient=not models) as database:
             if not database.exists:
@@ -408,6 +430,7 @@ class Storage:
         *where: str,
         name: str | None = None,
         alias: str | None = None,
+        run: "str | list[str] | None" = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -427,6 +450,7 @@ class Storage:
             name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set;
                 ``GLOB@ALIAS`` finds the versions of these models that have an alias.
             alias: an alias that the versions must have, whether they are current or not.
+            run: the id of a run, or several: the versions must have been used in it, current or not.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
                 the whole day, ``7d`` means seven days ago (``h``, ``d`` and ``w``), and there are ``yesterday`` and
                 ``today``.
@@ -453,6 +477,7 @@ class Storage:
             where,
             fields,
             name=name,
+            run=run,
             alias=alias,
             since=since,
             until=until,
@@ -475,6 +500,7 @@ class Storage:
         *names: str,
         where: str | Iterable[str] = (),
         alias: str | None = None,
+        run: "str | list[str] | None" = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -489,7 +515,7 @@ class Storage:
         Args:
             names: names, ``NAME:VERSION``, ``NAME@ALIAS`` and globs; defaults to all models.
             where: a condition, or several, as for `find`.
-            alias, since, until, on_damage, fields: as for `find`.
+            alias, run, since, until, on_damage, fields: as for `find`.
             all_versions: include older versions.
 
         Raises:
@@ -504,7 +530,7 @@ class Storage:
         >>> [record.name for record in store.select("*forest", where="author = testuser")]
         ['fast-forest', 'forest']
         """
-        wanted = selection.Wanted.of(names, where, alias, since, until, all_versions, **fields)
+        wanted = selection.Wanted.of(names, where, alias, run, since, until, all_versions, **fields)
         with self._open(f"find {wanted}") as database:
             with database.connection.snapshot():
                 chosen = selection.select(database.models, wanted)
@@ -1096,6 +1122,45 @@ class Storage:
             database.models.refuse_unknown(name)
             return history.of_model(database.models, name)
 
+    def run(self, id: str, *, why: str | None = None) -> "Run":
+        """Return a run: a set of versions, trained in it or reused by it, at most one of each model.
+
+        Used as a context manager, it records when the run began and how it ended. Several processes and computers can
+        be in the same run at once, and it can be entered again later. Without a context manager, it gives access to a
+        run, also to an earlier one that is known only from the metadata field ``run_id`` of its models.
+
+        Args:
+            id: the run's id, as in ``2026-11``.
+            why: the reason, for `log`.
+
+        Raises:
+            InvalidNameError: it is not a string, or, when the block is entered, it cannot be the id of a new run.
+
+        >>> with Storage("models.db").run("2026-11") as run:
+        ...     run.fetch_or_train("forest", lambda: "trained", {"train_end": 480}, recorded={"author": "testuser"})
+        'trained'
+        >>> [(model.name, model.version, model.state) for model in run.models()]
+        [('forest', 1, 'trained')]
+        """
+        from views_runs.runs import Run
+
+        return Run(self, id, why)
+
+    def runs(self) -> "list[RunRecord]":
+        """Return the records of all runs, the one that began last first.
+
+        Runs that were never entered are included if the metadata field ``run_id`` of a model names them.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3], {"run_id": "2026-10"})
+        >>> with store.run("2026-11") as run:
+        ...     record = run.add("forest")
+        >>> [(run.id, run.models, run.state) for run in store.runs()]
+        [('2026-11', 1, 'succeeded'), ('2026-10', 1, None)]
+        """
+        with self._open("list the runs", lenient=True) as database:
+            return runs.find(database.models) if database.exists else []
+
     def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
         """Write a model's pickle to an open binary file, without unpickling it, and return the model's record.
 
@@ -1309,8 +1374,15 @@ class Storage:
             lenient=lenient and not self._must_exist,
             is_default=self._is_default,
             why=why,
+            run=self._run,
             allow_unsafe_share=self._allows_unsafe_share,
         )
+
+    def _create(self, database: Database) -> None:
+        """Open the store, and create it if need be."""
+        if not database.exists and not self._is_default:
+            log.warning("%s does not exist; creating it", self.path)
+        database.open()
 
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:
         """Return the record of a model if it exists and its metadata is equivalent."""
@@ -1365,6 +1437,8 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
     """Return a record whose imports are read from its pickle, and the versions too where none were recorded."""
+    from views_runs.pickles import opcodes
+
     reader = opcodes.Reader()
     try:
         with database.models.pieces(database.models.row(record.reference)) as pieces:

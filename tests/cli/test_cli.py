@@ -61,7 +61,8 @@ def test_list_shows_every_column(store: Storage, viewser: Viewser) -> None:
     assert lines[1].startswith("[red]bare[/red] ")
     stored = store.inspect(name).stored_at.astimezone().isoformat(" ", "minutes")
     assert lines[2].split() == [
-        name, "1", "testuser", "2026-11", "country_month", *["121-480", "2026-11-23", "list", "2.8", "kB"], *stored.split()
+        *[name, "1", "testuser", "2026-11", "country_month", "121-480", "2026-11-23"],
+        *["list", "2.8", "kB", *stored.split()],
     ]  # fmt: skip
 
 

@@ -49,6 +49,8 @@ def versions(result: Result) -> list[tuple[str, int]]:
         "'f*' -w author -w 'train_end >= 492' --all-versions",
         "forest -w 'train_end > 500'",
         "--since 1d --until 2099-01-01",
+        "--run 2026-11",
+        "-w 'run = 2026-11 and version < 3' --all-versions",
     ],
 )
 def test_the_same_line_chooses_the_same(models: Storage, viewser: Viewser, line: str) -> None:

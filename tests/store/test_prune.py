@@ -1,6 +1,5 @@
 """Prune: held against a plain specification, beside other programs, and with bad input."""
 
-import json
 import multiprocessing
 import sqlite3
 from collections.abc import Iterator
@@ -79,10 +78,8 @@ def build(path: Path, wanted: list[Version], restored: bool) -> Storage:
     if restored:
         store.restore(f"{wanted[0].name}:1")
     connection = sqlite3.connect(path)
-    connection.executemany(
-        "INSERT INTO runs VALUES (?, ?, 'a@b', NULL, 1, ?)",
-        [("complete", "2020", json.dumps([*{one.name for one in wanted if one.complete}])), ("last", "2021", None)],
-    )
+    insert = "INSERT INTO runs (id, started_at, started_by, succeeded) VALUES (?, ?, 'a@b', 1)"
+    connection.executemany(insert, [("complete", "2020-01-01"), ("last", "2021-01-01")])
     for id, one in enumerate(wanted, 1):
         connection.execute(
             "UPDATE models SET stored_at = ? WHERE id = ?",
@@ -91,8 +88,8 @@ def build(path: Path, wanted: list[Version], restored: bool) -> Storage:
         for run, is_in in (("complete", one.complete), ("last", one.used)):
             if is_in:
                 # A later version of a name replaces the earlier in a run.
-                insert = "INSERT OR REPLACE INTO run_models SELECT ?, id, ?, 1, 1 FROM names WHERE name = ?"
-                connection.execute(insert, (run, id, one.name))
+                insert = "INSERT OR REPLACE INTO run_models SELECT ?, id, ?, 1, 1, ? FROM names WHERE name = ?"
+                connection.execute(insert, (run, id, run == "complete", one.name))
     connection.commit()
     connection.close()
     return store
@@ -326,15 +323,12 @@ def test_a_run_that_is_complete_meanwhile(store: Storage) -> None:
     """What it used is kept, also if it is recorded between two deletions."""
     for number in range(4):
         store.store("forest", number, overwrite=True)
-    connection = sqlite3.connect(store.path)
-    connection.execute("INSERT INTO runs VALUES ('2026-11', '2026', 'a@b', NULL, 1, '[\"forest\"]')")
-    connection.commit()
 
     def use(plan: object) -> None:
-        connection.execute("INSERT INTO run_models VALUES ('2026-11', 1, 2, 2, 0)")
-        connection.commit()
+        with store.run("2026-11") as run:
+            run.expect(["forest"])
+            run.add("forest:2")
 
     found = store.prune(keep_last=1, confirm=use)
-    connection.close()
     assert [(one.record.version, one.deleted) for one in found] == [(4, False), (3, True), (2, False), (1, True)]
     assert found[2].reason == "since then: a complete run used it" and found[2].changed

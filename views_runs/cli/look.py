@@ -29,10 +29,11 @@ def list_models(
 
     A CONDITION is FIELD OPERATOR VALUE, with = != < <= > >= or ~ (glob); FIELD in (VALUE, VALUE); FIELD has VALUE, for
     lists; FIELD alone, for models that have it; or several of these with and, or, not and parentheses. A VALUE is a
-    number, true or false, a date, a time, a month (for train_start and train_end) or text; quote text that looks like
-    something else, or contains " and ", " or " or ")". A dot leads into nested metadata. size, stored_at, stored_by,
-    version, current and type are recorded by the store; metadata.size is your own field of that name. Put globs and
-    conditions in double quotes, which every shell knows. See also `views-runs model guide conditions`.
+    number, true or false, a date, a time, a month (for train_start and train_end) or text. Without quotes it ends at
+    and, at or, and at a closing parenthesis: put text that has these in it, or looks like something else, in single
+    quotes. A dot leads into nested metadata. size, stored_at, stored_by, version, current, alias, run and type are
+    recorded by the store; metadata.size is your own field of that name. Put globs and conditions in double quotes,
+    which every shell knows. See also `views-runs model guide conditions`.
 
     \b
     Examples:

@@ -82,10 +82,12 @@ def field_options(
 def condition_options() -> list[click.Parameter]:
     """Return the options of `list` that choose models."""
     time: dict[str, Any] = {"metavar": "TIME", "type": decode}
+    run = "Used in this run, current or not; repeatable."
     since = "Stored since this time, as in 2026-11-01, 7d or yesterday."
     return [
         *field_options(TEXT, MONTH, multiple=True),
         click.Option(["-w", "--where"], **WHERE),
+        click.Option(["--run"], metavar="RUN", type=decode, multiple=True, help=run),
         click.Option(["--since"], help=since, **time),
         click.Option(["--until"], help="Stored at this time or earlier; a date includes the day.", **time),
         click.Option(["--all-versions"], is_flag=True, help="Include older versions."),

@@ -36,8 +36,8 @@ _WHOLE = {
     "names": "id, name, versions, renamed_to",
     "restored": "name, version, highest",
     "aliases": "model, alias, version",
-    "runs": "id, started_at, started_by, ended_at, succeeded, expected",
-    "run_models": "run, model, version, number, trained",
+    "runs": "id, started_at, started_by, ended_at, succeeded",
+    "run_models": "run, model, version, number, trained, expected",
     "required_fields": "field",
     # Not the one of the temporary tables through which a file with layout 1 is read.
     "main.sqlite_sequence": "name, seq",

@@ -56,6 +56,7 @@ class Database:
         lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
         why: the user's reason for a change.
+        run: the run that the operation is part of.
         allow_unsafe_share: also write to a store on an SMB share.
     """
 
@@ -75,6 +76,7 @@ class Database:
         lenient: bool = False,
         is_default: bool = False,
         why: str | None = None,
+        run: str | None = None,
         allow_unsafe_share: bool = False,
     ) -> None:
         self.path = path
@@ -86,6 +88,7 @@ class Database:
         self._lenient = lenient
         self._is_default = is_default
         self._why = None if why is None else check_why(why)
+        self._run = run
         self._allow_unsafe_share = allow_unsafe_share
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
@@ -133,7 +136,7 @@ class Database:
         if self._create and self._is_default:
             _create_folder(self.path.parent)
         self.connection = connect(self.path, self._timeout, self._create, self._change, self._allow_unsafe_share)
-        self.models = Models(self.connection, self._why)
+        self.models = Models(self.connection, self._why, self._run)
         self.is_open = True
 
     def refuse_unsafe_share(self, copy: Path | None = None) -> None:

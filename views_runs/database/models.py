@@ -5,11 +5,11 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from views_runs import names
 from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
-from views_runs.database import owners, uploads
+from views_runs.database import owners, runs, uploads
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
 from views_runs.database.schema import SCHEMA_VERSION
@@ -25,11 +25,13 @@ from views_runs.exceptions import (
     StoreDamagedError,
 )
 from views_runs.metadata import Metadata, differences, missing_fields, to_jsonable
-from views_runs.pickles.loadability import Needs
-from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
 from views_runs.query import Question, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 from views_runs.texts import printable
+
+if TYPE_CHECKING:
+    from views_runs.pickles.loadability import Needs
+    from views_runs.pickles.parts import Pickled
 
 #: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
@@ -74,8 +76,10 @@ class Stored(NamedTuple):
     whole: bytes | None
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> "Needs":
         """The recorded needs of the pickle; empty if they cannot be read."""
+        from views_runs.pickles.loadability import Needs
+
         try:
             return Needs.recorded(**read_environment(self.environment))
         except (ValueError, TypeError):
@@ -88,14 +92,16 @@ _STORED = "id, name, version, size, sha256, digest, upload, environment, CASE WH
 class Models:
     """The models of an open store. A missing model is a `ModelNotFoundError`, unless `find` is asked for it."""
 
-    def __init__(self, connection: Connection, why: str | None = None) -> None:
+    def __init__(self, connection: Connection, why: str | None = None, run: str | None = None) -> None:
         self.connection = connection
         self._why = why
+        #: The run that this operation is part of.
+        self.run = run
 
     @cached_property
     def events(self) -> Events:
         """What was done to the store."""
-        return Events(self.connection, self._why)
+        return Events(self.connection, self._why, self.run)
 
     def resolve(self, reference: Reference) -> Reference:
         """Return the version that ``NAME@ALIAS`` refers to; a model with such a name comes first."""
@@ -197,6 +203,8 @@ class Models:
 
     def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
         """Return a context manager for the verified pieces of a pickle; no lock is held between two of them."""
+        from views_runs.pickles.parts import StoredPart, verified, verified_whole
+
         if row.upload is None:
             return nullcontext(iter([memoryview(verified_whole(row.whole, row.size, row.sha256))]))
         # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
@@ -221,6 +229,8 @@ class Models:
             return ModelNotFoundError("the model was deleted while being read")
         if now[0] != row.upload:
             return StorageError("the model was changed while being read", "Try again")
+        from views_runs.pickles.parts import damaged
+
         return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error.trouble}")
 
     def refuse(self, entry: Entry) -> None:
@@ -252,7 +262,7 @@ class Models:
         # SQLite can begin an immediate transaction on a read-only file. Writing a page also needs the journal.
         self.connection.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
+    def add(self, entry: Entry, pickled: "Pickled", upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
         now, user = datetime.now(UTC).isoformat(timespec="microseconds"), owners.this_user()
         version = self.connection.value(
@@ -269,7 +279,10 @@ class Models:
             columns + pickle,
         )
         self.events.add("stored", entry.name, id, version, by=user)
-        return replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
+        record = replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
+        if self.run is not None:
+            runs.use(self, record)
+        return record
 
     def has_metadata(self, record: ModelRecord) -> bool:
         """Return whether the column is not NULL; another program may have written JSON that is not an object."""
@@ -297,10 +310,10 @@ class Models:
         return int(self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", record.reference))
 
     def number(self, name: str) -> tuple[int, int]:
-        """Return the id of a model's name and its number of versions; call this in a transaction."""
+        """Return the id of a name and its number of versions, perhaps of no model yet; call this in a transaction."""
         # The row is missing if another program has inserted the model.
         self.connection.change(
-            "INSERT INTO names (name, versions) SELECT ?1, max(version) FROM models WHERE name = ?1 "
+            "INSERT INTO names (name, versions) SELECT ?1, ifnull(max(version), 0) FROM models WHERE name = ?1 "
             "ON CONFLICT (name) DO NOTHING",
             (name,),
         )
@@ -335,7 +348,8 @@ class Models:
 
     def refuse_unknown(self, name: str) -> None:
         """Raise an error if no model has or had a name."""
-        known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL UNION ALL SELECT 1 FROM models WHERE name = ?1"
+        known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL AND versions"
+        known += " UNION ALL SELECT 1 FROM models WHERE name = ?1"
         if not self.connection.value(known, (name,)):
             raise self.not_found(Reference(name))
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from views_runs.conditions import Field
-from views_runs.database import deletion
+from views_runs.database import deletion, runs
 from views_runs.database.database import Database
 from views_runs.database.models import Models
 from views_runs.database.selection import Wanted, readable, refuse_mistakes, select
@@ -16,20 +16,6 @@ from views_runs.exceptions import QueryError
 from views_runs.metadata import to_jsonable
 from views_runs.query import Question, parse_age, parse_field
 from views_runs.records import Disposition, ModelRecord
-
-#: The ids of the versions that a complete run used: one that has all models that were expected.
-USED_BY_COMPLETE = """SELECT version FROM run_models WHERE run IN (
-    SELECT id FROM runs WHERE expected IS NOT NULL AND NOT EXISTS (
-        SELECT 1 FROM json_each(expected) AS name WHERE NOT EXISTS (
-            SELECT 1 FROM run_models AS own JOIN names ON names.id = own.model
-            WHERE own.run = runs.id AND names.name = name.value
-        )
-    )
-)"""
-
-#: The ids of the versions that the last runs used.
-USED_BY_LAST = "SELECT version FROM run_models WHERE run IN (SELECT id FROM runs ORDER BY started_at DESC LIMIT ?)"
-
 
 class Rule(NamedTuple):
     """What to keep: a version is kept if any part of the rule keeps it."""
@@ -105,7 +91,7 @@ def plan(models: Models, wanted: Wanted, rule: Rule) -> Plan:
             for id in models.search_ids(question):
                 kept[id].append(f"meets {condition}")
         if rule.keep_runs is not None:
-            for (id,) in models.connection.rows(USED_BY_LAST, (rule.keep_runs,)):
+            for (id,) in models.connection.rows(runs.USED_BY_LAST, (rule.keep_runs,)):
                 kept[id].append("a recent run used it")
     _count(kept, records, rule, field)
     return Plan(records, {id: ", ".join(kept[id]) for id in records}, rule)
@@ -113,7 +99,7 @@ def plan(models: Models, wanted: Wanted, rule: Rule) -> Plan:
 
 def _protect(models: Models, records: Mapping[int, ModelRecord]) -> dict[int, list[str]]:
     """Return why versions are kept whatever the rule, by id."""
-    used = {id for (id,) in models.connection.rows(USED_BY_COMPLETE)}
+    used = {id for (id,) in models.connection.rows(runs.USED_BY_COMPLETE)}
     return {id: _explain_protection(record, id in used) for id, record in records.items()}
 
 
@@ -150,7 +136,7 @@ def carry_out(database: Database, made: Plan) -> list[Disposition]:
     # Looked up again only when another program has changed the file: it takes longer than a deletion.
     @lru_cache(maxsize=1)
     def find_used(data_version: int) -> set[int]:
-        return {id for (id,) in connection.rows(USED_BY_COMPLETE)}
+        return {id for (id,) in connection.rows(runs.USED_BY_COMPLETE)}
 
     def keep(now: ModelRecord) -> str:
         used = find_used(connection.value("PRAGMA data_version"))

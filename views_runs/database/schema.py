@@ -87,7 +87,8 @@ CREATE TABLE IF NOT EXISTS required_fields (
 
 # In layout 1, `names` had only the columns name and versions; the other tables did not exist.
 LATER_TABLES = """
--- One row for each name a model ever had. Its id is the number of the model with that name, also after it is renamed.
+-- One row for each name that a model ever had, or that a run expects. Its id is the number of the model with that name,
+-- also after it is renamed.
 CREATE TABLE IF NOT EXISTS names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT UNIQUE,                      -- NULL = a deleted model whose name another one was given
@@ -133,17 +134,27 @@ CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY,
     started_at TEXT NOT NULL,
     started_by TEXT NOT NULL,
-    ended_at TEXT,                         -- NULL = it has not ended
-    succeeded INTEGER,                     -- 0 or 1; NULL = it has not ended
-    expected TEXT                          -- JSON list of names; NULL = not known
+    ended_at TEXT,                         -- when a process last left it; NULL = none has
+    succeeded INTEGER                      -- whether that process left without an error, 0 or 1
 ) WITHOUT ROWID;
+
+-- The processes that are in a run.
+CREATE TABLE IF NOT EXISTS run_processes (
+    run TEXT NOT NULL,                     -- runs.id
+    owner TEXT NOT NULL,                   -- JSON object: the process
+    entered_at TEXT NOT NULL,
+    PRIMARY KEY (run, owner)
+) WITHOUT ROWID;
+
+-- The models of runs: those that a run used, and those that it is to use.
 
 CREATE TABLE IF NOT EXISTS run_models (
     run TEXT NOT NULL,                     -- runs.id
     model INTEGER NOT NULL,                -- names.id
-    version INTEGER NOT NULL,              -- models.id, also of a version that was deleted since
-    number INTEGER NOT NULL,               -- models.version at that time
-    trained INTEGER NOT NULL,              -- 1 = trained in the run, 0 = reused by it
+    version INTEGER,                       -- models.id, also of a version that was deleted since; NULL = none yet
+    number INTEGER,                        -- models.version at that time
+    trained INTEGER,                       -- 1 = trained in the run, 0 = reused by it
+    expected INTEGER NOT NULL DEFAULT 0,   -- 1 = the run is not complete without this model
     PRIMARY KEY (run, model)
 ) WITHOUT ROWID;
 
@@ -189,20 +200,18 @@ TABLES = [
     (
         "run_models",
         "table",
-        "run TEXT PRIMARY KEY, model INTEGER PRIMARY KEY, version INTEGER, number INTEGER, trained INTEGER",
+        "run TEXT PRIMARY KEY, model INTEGER PRIMARY KEY, version INTEGER, number INTEGER, trained INTEGER, "
+        "expected INTEGER",
     ),
-    (
-        "runs",
-        "table",
-        "id TEXT PRIMARY KEY, started_at TEXT, started_by TEXT, ended_at TEXT, succeeded INTEGER, expected TEXT",
-    ),
+    ("run_processes", "table", "run TEXT PRIMARY KEY, owner TEXT PRIMARY KEY, entered_at TEXT"),
+    ("runs", "table", "id TEXT PRIMARY KEY, started_at TEXT, started_by TEXT, ended_at TEXT, succeeded INTEGER"),
     ("sqlite_sequence", "table", "name , seq "),
     ("uploads", "table", "id INTEGER PRIMARY KEY, owner TEXT, started_at TEXT, beat INTEGER, condemned INTEGER"),
     ("watches", "table", "upload INTEGER PRIMARY KEY, host TEXT PRIMARY KEY, beat INTEGER, since REAL"),
 ]
 
 #: The tables that layout 1 lacks, and its table `names`.
-LATER = {"aliases", "events", "restored", "run_models", "runs"}
+LATER = {"aliases", "events", "restored", "run_models", "run_processes", "runs"}
 FIRST_NAMES = ("names", "table", "name TEXT PRIMARY KEY, versions INTEGER")
 
 # A view or a generated column in the place of one of these can run for ever and fill the memory, and a trigger can

@@ -33,6 +33,7 @@ class Wanted(NamedTuple):
     where: tuple[str, ...]
     fields: Mapping[str, Any]
     alias: str | None
+    run: str | list[str] | None
     since: datetime | date | str | None
     until: datetime | date | str | None
     all_versions: bool
@@ -43,6 +44,7 @@ class Wanted(NamedTuple):
         names: Iterable[str],
         where: str | Iterable[str] = (),
         alias: str | None = None,
+        run: str | list[str] | None = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -50,12 +52,13 @@ class Wanted(NamedTuple):
     ) -> "Wanted":
         """Take the arguments of `Storage.select`."""
         conditions = (where,) if isinstance(where, str) else tuple(where)
-        return cls(tuple(names), conditions, fields, alias, since, until, all_versions)
+        return cls(tuple(names), conditions, fields, alias, run, since, until, all_versions)
 
     @property
     def has_conditions(self) -> bool:
         """Whether there are conditions."""
-        return bool(self.where or self.fields or any(one is not None for one in (self.alias, self.since, self.until)))
+        bounds = (self.alias, self.run, self.since, self.until)
+        return bool(self.where or self.fields or any(one is not None for one in bounds))
 
     def __str__(self) -> str:
         return names.listed([*map(repr, self.names)]) or "models"
@@ -63,7 +66,7 @@ class Wanted(NamedTuple):
     def question(self, name: str | None = None) -> Question:
         """Return the question of `Storage.find` for the same conditions, with the glob `name`."""
         _, where, fields, *_ = self
-        options = {field: getattr(self, field) for field in ("alias", "since", "until", "all_versions")}
+        options = {field: getattr(self, field) for field in ("alias", "run", "since", "until", "all_versions")}
         return Question.of(where, fields, name=name, **options)
 
 

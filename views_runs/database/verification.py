@@ -86,8 +86,8 @@ def add_sizes(models: Selection) -> int:
 def find_damaged_tables(connection: Connection) -> list[Damage]:
     """Return the small tables that cannot be read."""
     damaged = []
-    small = ("names", "restored", "aliases", "runs", "run_models", "required_fields", "uploads", "watches")
-    for table in (*small, "events"):
+    small = ("names", "restored", "aliases", "runs", "run_models", "run_processes")
+    for table in (*small, "required_fields", "uploads", "watches", "events"):
         try:
             if table == "events":
                 # Too many for one read.

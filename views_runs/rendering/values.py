@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from views_runs import records
-    from views_runs.records import Damage, Disposition, Event, Finding, Lifetime, ModelRecord, Verification
+    from views_runs.records import (
+        Damage,
+        Disposition,
+        Event,
+        Finding,
+        Lifetime,
+        ModelRecord,
+        RunModel,
+        RunRecord,
+        Verification,
+    )
 
 
 class Listing(NamedTuple):
@@ -62,6 +72,24 @@ History = NamedTuple("History", [("versions", "list[Lifetime]"), ("name", str)])
 
 #: Whether models will load on this machine, with the fields of a `Verdict` in each; and rows that could not be read.
 Checks = NamedTuple("Checks", [("models", list[dict[str, Any]]), ("unreadable", "list[Damage]")])
+
+#: All runs, and the message if there are none; pickles of a run, each with its ``file`` and ``size``.
+RunListing = NamedTuple("RunListing", [("records", "list[RunRecord]"), ("quiet", bool), ("if_empty", str)])
+Downloads = NamedTuple("Downloads", [("files", list[dict[str, Any]]), ("folder", str)])
+
+
+class RunShown(NamedTuple):
+    """A run and its models."""
+
+    run: "RunRecord"
+    models: "list[RunModel]"
+    #: The names of the models that another run used and this one lacks.
+    lacking: list[str]
+    unreadable: "list[Damage]"
+    #: The other run; the field to group the models by.
+    like: str | None
+    group_by: str | None
+
 
 #: The findings of `verify` and of `doctor`.
 Verified = NamedTuple("Verified", [("found", "Verification"), ("store", "Path")])

@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells
@@ -19,7 +18,7 @@ from rich.filesize import decimal as size
 from views_runs.conditions import Field
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
 from views_runs.query import parse_field
-from views_runs.records import Backup, Damage, Deletion, Disposition, Event, Lifetime, ModelRecord
+from views_runs.records import Backup, Damage, Deletion, Disposition, Event, Lifetime, ModelRecord, RunRecord
 from views_runs.rendering import console, values
 from views_runs.rendering.console import local_time, show_lines, show_message, text
 from views_runs.texts import printable
@@ -72,6 +71,8 @@ def choose_part(value: Any) -> Any:
     """Return the part of the result of a verb that its JSON shows."""
     if isinstance(value, values.Several):
         return [*map(choose_part, value.values)]
+    if isinstance(value, values.RunShown):
+        return {"run": value.run, "models": value.models, "like": value.like, "lacking": value.lacking}
     if isinstance(value, values.OBJECTS):
         return value._asdict()
     return value[0] if isinstance(value, tuple) else value
@@ -168,7 +169,7 @@ def show_listing(listing: values.Listing) -> None:
         if "alias" not in asked and not any(cells.get("alias", ())):
             cells.pop("alias", None)
         is_terminal = console.stream().isatty()
-        room = get_terminal_size().columns if is_terminal else console.UNLIMITED
+        room = _measure_terminal() if is_terminal else console.UNLIMITED
         widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room, asked)
         console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
@@ -179,6 +180,13 @@ def show_listing(listing: values.Listing) -> None:
             show_message(f"{count(listing.records)}, {size(sum(record.size for record in listing.records))}")
         if len(widths) < len(cells):
             show_message("Some columns are hidden; use a wider terminal, `views-runs model inspect NAME` or --json.")
+
+
+def _measure_terminal() -> int:
+    """Return the width of the terminal; what shutil imports for archives would delay a list that needs no width."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
 
 
 def choose_columns(columns: str) -> tuple[Columns, Columns]:
@@ -205,7 +213,7 @@ def count(records: Sequence[ModelRecord]) -> str:
     """Return the number of models, or of versions if there are several of one model, in words."""
     if len({record.name for record in records}) < len(records):
         return versions(len(records))
-    return "1 model" if len(records) == 1 else f"{len(records):,} models"
+    return models(len(records))
 
 
 def fit(widths: Mapping[str, int], room: int, asked: Container[str] = ()) -> dict[str, int]:
@@ -384,12 +392,18 @@ ACTIONS = {
     "aliased": "gave {model} the alias {alias}",
     "annotated": "annotated {model}: {fields}",
     "deleted": "deleted {model}",
+    "ended": "left the run {run}",
+    "entered": "entered the run {run}",
+    "expected": "set that the run {run} is to use {models}",
+    "failed": "left the run {run} with an error: {error}",
     "pruned": "pruned {model}",
     "renamed": "renamed {old} to {new}",
+    "replaced": "used {model} instead of version {instead_of}",
     "required": "required {after} instead of {before}",
     "restored": "made {model} current instead of version {instead_of}",
     "stored": "stored {model}",
     "unaliased": "removed the alias {alias} from {model}",
+    "used": "reused {model}",
 }
 
 
@@ -407,9 +421,12 @@ def describe(event: Event) -> str:
     said = {name: text(name, value) for name, value in event.changes.items()}
     if isinstance(event.changes.get("fields"), list):
         said["fields"] = ", ".join(describe_change(*change) for change in event.changes["fields"])
-    said |= {name: value or "nothing" for name, value in said.items()} | {"model": model}
+    if isinstance(event.changes.get("models"), list):
+        said["models"] = models(len(event.changes["models"]))
+    said |= {name: value or "nothing" for name, value in said.items()} | {"model": model, "run": event.run or ""}
     with suppress(LookupError):
         what = ACTIONS[event.action].format_map(said)
+        what += f" in the run {event.run}" if event.run and event.name else ""
         return printable(f"{what}  ({event.why})" if event.why else what)
     return printable(" ".join([event.action, model, event.run or "", event.why or ""]))
 
@@ -586,7 +603,8 @@ def show_trust(trust: values.Trust) -> None:
 @show_text.register
 def show_checks(checks: values.Checks) -> None:
     """Print a line for each model, then the commands that install what is missing."""
-    show_states((one["verdict"], f"{one['name']}:{one['version']}", one["reasons"]) for one in checks.models)
+    names = [one["name"] if one["version"] is None else f"{one['name']}:{one['version']}" for one in checks.models]
+    show_states((one["verdict"], name, one["reasons"]) for name, one in zip(names, checks.models))
     show_fixes(one["fix"] for one in checks.models)
 
 
@@ -614,6 +632,79 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
 
 
 @show_text.register
+def show_runs(listing: values.RunListing) -> None:
+    """Print a table of runs."""
+    from rich.table import Table
+
+    if listing.quiet:
+        console.show_names([run.id for run in listing.records])
+        return
+    if not listing.records:
+        show_message(listing.if_empty)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for title in ("run", "began", "by", "state", "models", "size", "complete"):
+        table.add_column(title, overflow="fold", justify="right" if title in ("models", "size") else "left")
+    for run in listing.records:
+        cells = [run.id, local_time(run.started_at), run.started_by, run.state or "", str(run.models), size(run.size)]
+        table.add_row(*map(printable, cells), completeness(run))
+    console.draw(table, wrap=False)
+
+
+def completeness(run: RunRecord) -> str:
+    """Return whether a run is complete, in a few words."""
+    if run.complete is None:
+        return ""
+    return "yes" if run.complete else f"no, {run.missing} of {run.expected} missing"
+
+
+@show_text.register
+def show_run(shown: values.RunShown) -> None:
+    """Print what is known about a run, and its models by the training period or another field."""
+    run = shown.run
+    ended = "" if run.ended_at is None else f", left {local_time(run.ended_at)}"
+    fields = {
+        "run": run.id,
+        "state": run.state or "not recorded",
+        "began": f"{local_time(run.started_at)} by {run.started_by}{ended}",
+        "used": f"{models(run.models)}, {size(run.size)}",
+        "complete": completeness(run) or "not known, as nothing is expected",
+    }
+    grid = pairs({name: printable(value) for name, value in fields.items()}, console.page(wrap=False).width)
+    console.draw(grid, wrap=False)
+    for title, lines in run_groups(shown).items():
+        console.write("")
+        console.write(title, bold=True)
+        show_lines(f"  {line}" for line in lines)
+
+
+def run_groups(shown: values.RunShown) -> dict[str, list[str]]:
+    """Return a line for each model of a run, by group."""
+    by = shown.group_by or "training period"
+    cell = COLUMNS.get(by) or partial(value_cell, parse_field(by))
+    groups: dict[str, list[str]] = {}
+    for one in shown.models:
+        if one.record is not None:
+            title = f"{printable(by)} {cell(one.record) or '(none)'}"
+            how = f"reused from {one.trained_in or 'no run'}" if one.state == "reused" else one.state
+            groups.setdefault(title, []).append(printable(f"{one.name}:{one.version}  {how}"))
+    groups = dict(sorted(groups.items()))
+    groups["deleted since"] = [printable(f"{one.name}:{one.version}") for one in shown.models if one.state == "deleted"]
+    groups["missing"] = [printable(one.name) for one in shown.models if one.state == "missing"]
+    groups[f"not used, but by {printable(shown.like or '')}"] = [*map(printable, shown.lacking)]
+    return {title: lines for title, lines in groups.items() if lines}
+
+
+@show_text.register
+def show_downloads(downloads: values.Downloads) -> None:
+    """Say what was written where."""
+    for one in downloads.files:
+        show_message(f"Wrote {printable(str(one['file']))} ({size(one['size'])}).")
+    if not downloads.files:
+        show_message("The run has no models to write.")
+
+
+@show_text.register
 def show_verified(verified: values.Verified) -> None:
     """Print a line for each damaged version, and say how many are intact."""
     found = verified.found
@@ -621,6 +712,11 @@ def show_verified(verified: values.Verified) -> None:
     intact = f"{found.versions - len(found.damaged):,} of " if found.damaged else ""
     verb = "is" if found.versions == 1 else "are"
     show_message(f"{intact}{versions(found.versions)} in {verified.store} {verb} intact; {size(found.size)} read.")
+
+
+def models(count: int) -> str:
+    """Return a number of models in words."""
+    return "1 model" if count == 1 else f"{count:,} models"
 
 
 def versions(count: int) -> str:
