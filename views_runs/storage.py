@@ -1497,12 +1497,13 @@ def _choose_targets(records: Iterable[ModelRecord], folder: Path, store: Path, o
     targets: dict[str, tuple[ModelRecord, Path]] = {}
     for record in records:
         name = names.file_name(record.name if record.current else str(record.reference))
-        other, _ = targets.get(os.path.normcase(name), (None, None))
+        # Many file systems take upper and lower case for the same.
+        other, _ = targets.get(name.casefold(), (None, None))
         if other is not None:
             trouble = f"{str(other.reference)!r} and {str(record.reference)!r} would both be written to {name}"
             raise DownloadError(trouble, "Download one of them to a file of its own; nothing was written")
         path = files.choose_target(folder / name, name, store, DownloadError, overwrite)
-        targets[os.path.normcase(name)] = record, path
+        targets[name.casefold()] = record, path
     return [path for _, path in targets.values()]
 
 

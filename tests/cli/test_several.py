@@ -50,7 +50,7 @@ def versions(result: Result) -> list[tuple[str, int]]:
         "forest -w 'train_end > 500'",
         "--since 1d --until 2099-01-01",
         "--run 2026-11",
-        "-w 'run = 2026-11 and version < 3' --all-versions",
+        "-w 'run = 2026-11 and version < 4' --all-versions",
     ],
 )
 def test_the_same_line_chooses_the_same(models: Storage, viewser: Viewser, line: str) -> None:

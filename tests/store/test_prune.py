@@ -210,6 +210,8 @@ def test_the_specification(
         ({"keep_last": 1, "where": "stagee = prod"}, "no model has a field 'stagee'"),
         ({"keep_last": 1, "group_by": "stagee"}, "no model has a field 'stagee'"),
         ({"keep_last": 1, "group_by": ""}, "invalid field"),
+        ({"keep_last": 1, "group_by": "alias"}, "a version can have more than one alias"),
+        ({"keep_last": 1, "group_by": "run"}, "a version can have more than one run"),
     ],
 )
 def test_what_is_no_rule(store: Storage, options: dict[str, Any], said: str) -> None:
@@ -264,8 +266,11 @@ def test_values_of_different_types_are_different_groups(store: Storage) -> None:
     """Lists, dicts and what is missing are groups too."""
     for value in (1, "1", True, None, [1], {"a": 1}, [1], 1):
         store.store("forest", 0, {"group": value}, overwrite=True)
-    gone = [one.record.version for one in store.prune(keep_last=1, group_by="group") if one.deleted]
+    gone = [one.record.version for one in store.prune(keep_last=1, group_by="group", dry_run=True) if one.deleted]
     assert gone == [5, 1]
+    for field, count in (("stored_at", 0), ("current", 6), ("type", 7), ("size", 7), ("metadata.group", 2)):
+        found = store.prune(keep_last=1, group_by=field, dry_run=True)
+        assert len([one for one in found if one.deleted]) == count
 
 
 def work(path: Path, start: Any, kind: str) -> None:

@@ -38,9 +38,8 @@ def check_age(context: click.Context, parameter: click.Parameter, age: str | Non
         raise click.BadParameter(f"{error.trouble}. {error.advice}.") from error
 
 
-@verb(params=field_options(*KINDS, old=OLD_NAMES))
+@verb(params=[*field_options(*KINDS, old=OLD_NAMES), where_option()])
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
-@where_option
 @click.option("-s", "starts", metavar="MONTH", type=decode, multiple=True, help="The same as --train-start.")
 @set_option
 @click.option("--unset", metavar="KEY", type=decode, multiple=True, help="Remove a field; repeatable.")

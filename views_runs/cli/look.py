@@ -7,13 +7,13 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, restate, verb
-from views_runs.cli.options import MODEL_NAME, condition_options, is_one_model, refuse_nothing
+from views_runs.cli.options import MODEL_NAME, condition_options, is_one_model, refuse_nothing, where_option
 from views_runs.exceptions import InvalidNameError
 from views_runs.names import check_new_name, listed
 from views_runs.rendering.values import Differences, History, Listing, Log, Several, Topic
 
 
-@verb(name="list", params=condition_options())
+@verb(name="list", params=condition_options(where_option("above")))
 @click.argument("name", metavar="[GLOB]", required=False, type=decode)
 @click.option("--sort", metavar="FIELD", type=decode, help="Sort by FIELD; -FIELD for descending order.")
 @click.option("--columns", metavar="NAMES", type=decode, help="The columns, as in name,outcome,mse; +mse adds one.")

@@ -39,14 +39,6 @@ yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for conf
 
 why_option = click.option("--why", metavar="TEXT", type=decode, help="The reason, for `views-runs model log`.")
 
-WHERE: dict[str, Any] = {
-    "metavar": "CONDITION",
-    "type": decode,
-    "multiple": True,
-    "help": "Only models that meet this, see `views-runs model list --help`; repeatable.",
-}
-where_option = click.option("-w", "--where", **WHERE)
-
 dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 
 set_option = click.option(
@@ -79,14 +71,20 @@ def field_options(
     ]
 
 
-def condition_options() -> list[click.Parameter]:
+def where_option(explained: str = "`views-runs model list --help`") -> click.Option:
+    """Return the option for conditions; its help says where they are `explained`."""
+    help = f"Only models that meet this, see {explained}; repeatable."
+    return click.Option(["-w", "--where"], metavar="CONDITION", type=decode, multiple=True, help=help)
+
+
+def condition_options(where: click.Option | None = None) -> list[click.Parameter]:
     """Return the options of `list` that choose models."""
     time: dict[str, Any] = {"metavar": "TIME", "type": decode}
     run = "Used in this run, current or not; repeatable."
     since = "Stored since this time, as in 2026-11-01, 7d or yesterday."
     return [
         *field_options(TEXT, MONTH, multiple=True),
-        click.Option(["-w", "--where"], **WHERE),
+        where or where_option(),
         click.Option(["--run"], metavar="RUN", type=decode, multiple=True, help=run),
         click.Option(["--since"], help=since, **time),
         click.Option(["--until"], help="Stored at this time or earlier; a date includes the day.", **time),

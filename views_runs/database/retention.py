@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from views_runs.conditions import Field
+from views_runs.conditions import OWN_FIELDS, Field
 from views_runs.database import deletion, runs
 from views_runs.database.database import Database
 from views_runs.database.models import Models
@@ -16,6 +16,7 @@ from views_runs.exceptions import QueryError
 from views_runs.metadata import to_jsonable
 from views_runs.query import Question, parse_age, parse_field
 from views_runs.records import Disposition, ModelRecord
+
 
 class Rule(NamedTuple):
     """What to keep: a version is kept if any part of the rule keeps it."""
@@ -47,9 +48,13 @@ class Rule(NamedTuple):
             )
         return rule
 
+    @property
+    def age(self) -> str | None:
+        """How old a version can be that is kept, in days."""
+        return None if self.keep_within is None else f"{self.keep_within / timedelta(days=1):g}d"
+
     def __str__(self) -> str:
-        within = None if self.keep_within is None else f"{self.keep_within / timedelta(days=1):g}d"
-        counts = {"last": self.keep_last, "within": within, "runs": self.keep_runs}
+        counts = {"last": self.keep_last, "within": self.age, "runs": self.keep_runs}
         parts = [f"--keep-{name} {value}" for name, value in counts.items() if value is not None]
         parts += [f"--keep {condition!r}" for condition in self.keep]
         return " ".join(parts + ([] if self.group_by is None else [f"--group-by {self.group_by}"]))
@@ -78,6 +83,8 @@ class Plan(NamedTuple):
 def plan(models: Models, wanted: Wanted, rule: Rule) -> Plan:
     """Find out which versions the rule keeps."""
     field = None if rule.group_by is None else parse_field(rule.group_by)
+    if field is not None and field.own and OWN_FIELDS[str(field)].members:
+        raise QueryError(f"a version can have more than one {field}", advice="Group by another field")
     questions = [Question.of([condition], {}, all_versions=True) for condition in rule.keep]
     if field is not None:
         refuse_mistakes(models, Question.of([], {}, sort=rule.group_by))
@@ -120,7 +127,7 @@ def _count(kept: dict[int, list[str]], records: Mapping[int, ModelRecord], rule:
         if rule.keep_last is not None and groups[group] <= rule.keep_last:
             kept[id].append(f"among the last {rule.keep_last}")
         if start is not None and record.stored_at >= start:
-            kept[id].append("recent")
+            kept[id].append(f"stored within {rule.age}")
 
 
 def _find_group(field: Field, record: ModelRecord) -> str:
