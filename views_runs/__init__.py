@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from views_runs.records import (
         Backup,
         Damage,
+        Deletion,
+        Disposition,
         Event,
         Finding,
         Lifetime,
@@ -36,7 +38,9 @@ __all__ = [
     "BackupError",
     "CorruptModelError",
     "Damage",
+    "Deletion",
     "DigestMismatchError",
+    "Disposition",
     "DownloadError",
     "Event",
     "Finding",

@@ -203,7 +203,7 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
 def _verify_copy(path: Path, progress: Progress) -> Verification:
     """Read the copy back, and raise an error if it differs from what was written."""
     with database.connect(path, 0) as copy:
-        verification = verify(copy, select_models(copy, ()), progress)
+        verification = verify(copy, select_models(copy), progress)
         found = copy.value("PRAGMA integrity_check")
         if verification.damaged or found != "ok":
             trouble = verification.damaged[0].trouble if verification.damaged else found

@@ -162,12 +162,16 @@ class Database:
     def delete(self, reference: Reference, force: bool = False) -> None:
         """Delete a model with all its versions, or one version, and return the space to the disk."""
         self.models.delete(reference, force)
+        self.clear(str(reference))
+
+    def clear(self, deleted: str) -> None:
+        """Return the space of what was deleted to the disk; a failure is logged."""
         try:
             uploads.clear_leftovers(self.connection)
             uploads.give_back(self.connection)
         except StorageError as error:
             # The models are gone; the next store or delete removes what is left of them.
-            log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
+            log.warning("deleted %s, but could not return all its space to the disk: %s", deleted, error)
 
 
 def connect(

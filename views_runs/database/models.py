@@ -150,22 +150,29 @@ class Models:
 
     def search(self, question: Question) -> list[ModelRecord | Damage]:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
+        try:
+            return as_records(self._ask(SELECT, question))
+        except StoreDamagedError:
+            # Read the rows one by one, to return those that can be read.
+            return [found for id in self.search_ids(question) if (found := self.read(id)) is not None]
+
+    def search_ids(self, question: Question) -> list[int]:
+        """Return the ids of the rows that a question finds, in its order."""
+        return [id for (id,) in self._ask(f"SELECT id FROM {TABLE}", question)]
+
+    def _ask(self, select: str, question: Question) -> list[tuple[Any, ...]]:
         self.connection.add_function(compare_time, 3)
         self.connection.add_function(compare_large, 4)
         self.connection.add_function(rank_large, 2)
         sql, parameters = question.sql, question.parameters
         try:
-            rows = self.connection.rows(f"{SELECT} {sql}", parameters)
+            return self.connection.rows(f"{select} {sql}", parameters)
         except StorageError as error:
             refuse_beyond_limits(error)
-            if not isinstance(error, StoreDamagedError):
-                raise
-            # Read the rows one by one, to return those that can be read.
-            ids = self.connection.rows(f"SELECT id FROM {TABLE} {sql}", parameters)
-            return [found for (id,) in ids if (found := self._read(id)) is not None]
-        return as_records(rows)
+            raise
 
-    def _read(self, id: int) -> ModelRecord | Damage | None:
+    def read(self, id: int) -> ModelRecord | Damage | None:
+        """Return the record of the row with this id, or a `Damage` if it cannot be read; None if it does not exist."""
         try:
             row = self.connection.row(f"{SELECT} WHERE id = ?", (id,))
             # It may have been deleted meanwhile.
@@ -337,7 +344,7 @@ class Models:
         for id, version in found:
             # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
             with self.connection.transaction():
-                self._delete_row(id, Reference(reference.name, version))
+                self.delete_row(id, Reference(reference.name, version))
 
     def refuse_unknown(self, name: str) -> None:
         """Raise an error if no model has or had a name."""
@@ -356,7 +363,8 @@ class Models:
             has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
             raise ModelInUseError(has, "Remove the alias, or delete with force=True (--force); nothing was deleted")
 
-    def _delete_row(self, id: int, reference: Reference, action: str = "deleted") -> None:
+    def delete_row(self, id: int, reference: Reference, action: str = "deleted", **changes: Any) -> None:
+        """Delete the row of a version, and record the action; call this in a transaction."""
         select = "SELECT name, version, upload, stored_at, stored_by, size FROM models NOT INDEXED WHERE id = ?"
         row = self.connection.row(select, (id,))
         if row is None:
@@ -369,7 +377,7 @@ class Models:
         delete = f"DELETE FROM restored WHERE name = ?1 AND (SELECT id FROM models WHERE name = ?1 AND {CURRENT}) = ?2"
         self.connection.change(delete, (name, id))
         self.connection.change("DELETE FROM models NOT INDEXED WHERE id = ?", (id,))
-        self.events.add(action, name, id, version, stored_at=stored_at, stored_by=stored_by, size=size)
+        self.events.add(action, name, id, version, stored_at=stored_at, stored_by=stored_by, size=size, **changes)
         if upload is not None:
             uploads.condemn_published(self.connection, upload)
 
