@@ -1,7 +1,8 @@
-"""A monthly run: each model is trained for each partition once, and fetched from then on.
+"""Two monthly runs: each trains what the runs before it did not, and reuses the rest.
 
-Run it with ``python examples/production_run.py [STORE]``; run it again, and nothing is trained. Next month the
-panel, and with it the future partition, ends a month later, and only the models of that partition are trained again.
+Run it with ``python examples/production_run.py [STORE]``. The first run trains every model for every partition. In the
+second, the panel, and with it the future partition, ends a month later: only the models of that partition are trained
+again. When both runs are complete, running this again trains nothing. See them with ``views-runs run list``.
 """
 
 import argparse
@@ -19,12 +20,13 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from views_runs import ModelMetadata, Storage
+from views_runs import ModelMetadata, Run, Storage
 
-RUN_ID = "2026-01"
+#: The runs, and the last month that each knows.
+RUNS = {"2025-12": LAST_MONTH - 1, "2026-01": LAST_MONTH}
 
-#: The first and last month that a model may learn from, by partition.
-PARTITIONS = {"calibration": (FIRST_MONTH, 396), "test": (FIRST_MONTH, 444), "future": (FIRST_MONTH, LAST_MONTH)}
+#: The last month that a model may learn from, by partition; None is the last one that the run knows.
+PARTITIONS = {"calibration": 396, "test": 444, "future": None}
 
 #: The models that are not trained yet, by their short names.
 MODELS = {
@@ -33,33 +35,43 @@ MODELS = {
     "ridge": make_pipeline(StandardScaler(), Ridge()),
 }
 
+#: The name of each model, with its short name and its partition.
+NAMES = {f"fatalities_sb_{model}_{partition}": (model, partition) for model, partition in product(MODELS, PARTITIONS)}
+
 
 def main() -> None:
-    """Train or fetch every model, and sum up what they predict."""
+    """Produce each run that is not complete, and sum up what the last one predicts."""
     # The store logs which models it fetches, and which are trained and why.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = Storage(store_path())
     panel = country_month()
-    predicted = {}
-    for model, partition in product(MODELS, PARTITIONS):
-        name = f"fatalities_sb_{model}_{partition}"
-        fetched = fetch_or_train(store, name, model, partition, panel)
-        predicted[name] = forecast(fetched, panel, PARTITIONS[partition][1])
-    print_summary(predicted)
+    for run_id, last_month in RUNS.items():
+        with store.run(run_id) as run:
+            run.expect(NAMES)
+            if run.missing():
+                produce(run, panel, last_month)
+        print_run(run)
+    print_summary({name: forecast(run.fetch(name), panel, last_training_month(name, last_month)) for name in NAMES})
 
 
-def fetch_or_train(store: Storage, name: str, model: str, partition: str, panel: pd.DataFrame) -> Any:
-    """Fetch the model of this name if it was trained as wanted; otherwise train and store it.
+def produce(run: Run, panel: pd.DataFrame, last_month: int) -> None:
+    """Fetch each model if it was trained as wanted, in whichever run; otherwise train and store it.
 
     One that was trained otherwise, on last month's data for instance, stays as an older version.
     """
-    months = PARTITIONS[partition]
+    for name, (model, _) in NAMES.items():
+        months = FIRST_MONTH, last_training_month(name, last_month)
 
-    def train() -> Any:
-        return clone(MODELS[model]).fit(*training_data(panel, *months))
+        def train(model: str = model, months: tuple[int, int] = months) -> Any:
+            return clone(MODELS[model]).fit(*training_data(panel, *months))
 
-    recorded = {"author": getpass.getuser(), "run_id": RUN_ID}
-    return store.fetch_or_train(name, train, wanted_metadata(*months), recorded=recorded)
+        # The run adds its id.
+        run.fetch_or_train(name, train, wanted_metadata(*months), recorded={"author": getpass.getuser()})
+
+
+def last_training_month(name: str, last_month: int) -> int:
+    """Return the last month that a model learns from in a run that knows the months up to another."""
+    return PARTITIONS[NAMES[name][1]] or last_month
 
 
 def wanted_metadata(start: int, end: int) -> ModelMetadata:
@@ -76,6 +88,14 @@ def wanted_metadata(start: int, end: int) -> ModelMetadata:
         training_date=datetime.now(),
         steps=STEPS,
     )
+
+
+def print_run(run: Run) -> None:
+    """Print how many models a run trained, and which it reused from which run."""
+    trained, reused = ([model for model in run.models() if model.state == state] for state in ("trained", "reused"))
+    print(f"\nThe run {run.id} trained {len(trained)} models and reused {len(reused)}.")
+    for model in reused:
+        print(f"  {model.name}, version {model.version}, was trained in the run {model.trained_in}")
 
 
 def print_summary(predicted: dict[str, pd.DataFrame]) -> None:

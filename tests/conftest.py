@@ -119,7 +119,7 @@ def store(tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def sql(store: Storage) -> Iterator[sqlite3.Connection]:
-    """The file of the store, as another program opens it; also in the thread that writes parts, where that is watched."""
+    """The file of the store, as another program opens it; a large model is written in a thread of its own."""
     connection = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
     yield connection
     connection.close()

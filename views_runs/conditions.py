@@ -30,6 +30,23 @@ CURRENT = """models.version = ifnull(
 #: SQL for whether a row has an alias.
 HAS_ALIAS = "EXISTS (SELECT 1 FROM aliases WHERE aliases.version = models.id AND alias = {})"
 
+#: SQL for the runs that used a row: those that have it in their list, and the one in its metadata, unless that one used
+#: another version of the model.
+RUNS = """(
+    SELECT 'text' AS type, run_models.run AS value FROM run_models WHERE run_models.version = models.id
+    UNION ALL
+    SELECT 'text', models.metadata ->> '$.run_id' WHERE json_type(models.metadata, '$.run_id') = 'text'
+        AND NOT EXISTS (
+            SELECT 1 FROM names JOIN run_models ON run_models.model = names.id
+            WHERE names.name = models.name AND run_models.run = models.metadata ->> '$.run_id'
+                AND run_models.version IS NOT NULL
+        )
+        AND NOT EXISTS (
+            SELECT 1 FROM models AS later WHERE later.name = models.name AND later.id > models.id
+                AND later.metadata ->> '$.run_id' = models.metadata ->> '$.run_id'
+        )
+)"""
+
 NUMBER = Kind("a number", lambda value: type(value) in (int, float))
 SIZE = Kind("a number of bytes, as in 100MB", NUMBER.accepts)
 BOOLEAN = Kind("true or false", lambda value: isinstance(value, bool))
@@ -78,6 +95,7 @@ OWN_FIELDS = {
         "(SELECT min(alias) FROM aliases WHERE aliases.version = models.id)",
         "(SELECT 'text' AS type, alias AS value FROM aliases WHERE aliases.version = models.id)",
     ),
+    "run": OwnField(TEXT, f"(SELECT type FROM {RUNS})", f"(SELECT max(value) FROM {RUNS})", RUNS),
     "type": OwnField(TEXT, "json_type(models.environment, '$.type')", "(models.environment ->> '$.type')"),
 }
 

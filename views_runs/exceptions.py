@@ -100,7 +100,11 @@ class AliasNotFoundError(ModelNotFoundError):
 
 
 class ModelInUseError(StorageError):
-    """A version has an alias, and ``force=True`` was not given; nothing was deleted."""
+    """A version has an alias, or another one would become current, and this was not asked for; nothing was deleted."""
+
+
+class RunNotFoundError(StorageError, KeyError):
+    """There is no such run."""
 
 
 class MetadataExistsError(StorageError, FileExistsError):

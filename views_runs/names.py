@@ -3,6 +3,8 @@
 import operator
 import re
 import unicodedata
+from collections.abc import Collection
+from itertools import islice
 
 from views_runs.exceptions import InvalidNameError
 
@@ -15,6 +17,9 @@ MAX_INTEGER = (1 << 63) - 1
 #: The longest alias, in characters, and what cannot be an alias, because it would be taken for something else.
 MAX_ALIAS = 64
 NO_ALIASES = ("current", "latest")
+
+#: How many of several things a message names.
+MOST_LISTED = 3
 
 _ALIAS = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_ALIAS}}}")
 _VERSIONED = re.compile(r"(?s)(.*):([0-9]+)")
@@ -85,8 +90,23 @@ def reference(name: str, version: int | None) -> tuple[str, int | None]:
         raise InvalidNameError(f"the version of {name!r} must be an integer, not {version!r}") from error
 
 
-def suggest(name: str, names: list[str]) -> str:
-    """Return advice for a name that does not exist, with similar names that do."""
+def listed(texts: Collection[str]) -> str:
+    """Return the first of several texts, for a message.
+
+    >>> listed(["a", "b", "c", "d"]), listed(["a", "b", "c"])
+    ('a, b, c and 1 more', 'a, b, c')
+    """
+    shown = ", ".join(islice(texts, MOST_LISTED))
+    return shown if len(texts) <= MOST_LISTED else f"{shown} and {len(texts) - MOST_LISTED:,} more"
+
+
+def is_glob(name: str) -> bool:
+    """Return whether a name is a glob, unless a model has it."""
+    return not set(name).isdisjoint("*?[")
+
+
+def suggest(name: str, names: list[str], what: str = "model") -> str:
+    """Return advice for the name of a model or a run that does not exist, with similar names that do."""
     if not names:
         return "The store is empty"
     from difflib import get_close_matches
@@ -95,7 +115,7 @@ def suggest(name: str, names: list[str]) -> str:
     close = [folded[other] for other in get_close_matches(name.casefold(), folded, n=3)]
     if close:
         return f"Did you mean {' or '.join(map(repr, close))}?"
-    return "Run `views-runs model list` to see the existing models"
+    return f"Run `views-runs {what} list` to see the existing {what}s"
 
 
 def file_name(reference: str) -> str:

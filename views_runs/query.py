@@ -94,6 +94,7 @@ class Question(NamedTuple):
         *,
         name: str | None = None,
         alias: str | None = None,
+        run: str | list[str] | None = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -106,9 +107,11 @@ class Question(NamedTuple):
         for operator, bound in ((">=", since), ("<=", until)):
             if bound is not None:
                 conditions.append(Condition(STORED_AT, operator, take(STORED_AT, [bound])))
+        if run is not None:
+            conditions.append(equal("run", run))
         every, bind = Compound("and", tuple(conditions)), Parameters()
         pieces = [every.sql(bind) or "TRUE"]
-        current = "TRUE" if all_versions else CURRENT
+        current = "TRUE" if all_versions or run is not None else CURRENT
         if alias is not None:
             pieces.append(HAS_ALIAS.format(bind(str(alias))))
             current = "TRUE"
@@ -137,6 +140,21 @@ def parse(text: str) -> Condition | Compound:
     Condition(field=Field(path=('train_end',), own=False, dotted=False), operator='>=', values=(480,), cut='')
     """
     return _Parser(text, "condition").condition()
+
+
+def parse_age(age: str | timedelta) -> timedelta:
+    """Return how long ago ``90d``, ``12w`` or ``36h`` is.
+
+    >>> parse_age("12w").days
+    84
+    """
+    match = _AGO.fullmatch(age) if isinstance(age, str) else None
+    with suppress(OverflowError):
+        found = timedelta(hours=int(match[1]) * HOURS[match[2]]) if match else age
+        if isinstance(found, timedelta) and found > timedelta() and datetime.now() - found:
+            return found
+    advice = "Give a number of hours, days or weeks, as in 36h, 90d or 12w"
+    raise QueryError(f"{age!r:.40} is not an age", advice=advice)
 
 
 def parse_field(text: str, place: int = 0) -> Field:
@@ -311,6 +329,8 @@ class _Parser:
         self.depth = 0
         #: The word or sign at which the last value ended, if it has no quotes.
         self.cut = ""
+        #: Whether it has quotes.
+        self.is_quoted = False
 
     def condition(self) -> Condition | Compound:
         found = self.joined("or")

@@ -352,6 +352,73 @@ class Event:
             raise unreadable(id, error) from error
 
 
+@dataclass(frozen=True)
+class RunRecord:
+    """What is known about a run: a set of versions, at most one of each model."""
+
+    #: The run's id.
+    id: str
+    #: When it was first entered, and by whom (``user@host``). Of a run that was never entered: when the first of its
+    #: models was stored.
+    started_at: datetime
+    started_by: str
+    #: When a process last left it; None if none has.
+    ended_at: datetime | None
+    #: ``running`` (a process is in it), ``succeeded`` or ``failed`` (as the last process left it), or ``interrupted``
+    #: (a process was killed in it); None if it was never entered, or if this is a copy, made when a process was in it.
+    state: str | None
+    #: The number of versions that it used and that still exist, and the total size of their pickles in bytes.
+    models: int
+    size: int
+    #: The number of models that it is expected to use; 0 if that is not known. How many of these are not there.
+    expected: int
+    missing: int
+    #: Whether all expected models are there; None if that is not known.
+    complete: bool | None
+
+    @classmethod
+    def of(
+        cls, row: tuple[Any, ...], state: str | None, models: int, size: int, expected: int, missing: int
+    ) -> "RunRecord":
+        """Return the record for a row with the columns of `database.runs.STARTED`, without the last."""
+        id, started_at, started_by, ended_at = row
+        try:
+            ended = None if ended_at is None else read_time(ended_at)
+            complete = not missing if expected else None
+            start = read_time(started_at)
+            return cls(id, start, started_by, ended, state, models, size, expected, missing, complete)
+        except (ValueError, TypeError) as error:
+            raise StoreDamagedError(
+                f"the run {id!r} cannot be read: {type(error).__name__}: {error}",
+                "It is damaged, or another program wrote it. Restore the file from a backup",
+            ) from error
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """A model of a run."""
+
+    #: The name that the model has now.
+    name: str
+    #: The version that the run used; of a deleted one, the number that it had. None if it is missing.
+    version: int | None
+    #: ``trained`` (in the run), ``reused`` (by it), ``deleted`` (since), or ``missing`` (expected, and not there).
+    state: str
+    #: Whether the run is expected to use the model.
+    expected: bool
+    #: The run that trained it, according to its metadata; None if that is not known.
+    trained_in: str | None = None
+    #: The version's record; None if there is none.
+    record: ModelRecord | None = None
+
+    @classmethod
+    def of(cls, record: ModelRecord, trained: bool, expected: bool) -> "RunModel":
+        """Return the model for a version that exists."""
+        run = None if record.metadata is None else record.metadata.get("run_id")
+        state = "trained" if trained else "reused"
+        return cls(record.name, record.version, state, expected, run if isinstance(run, str) else None, record)
+
+
 def unreadable(id: int, error: Exception) -> StoreDamagedError:
     """Return the error for an event that cannot be read."""
     return StoreDamagedError(
@@ -381,6 +448,35 @@ class Lifetime:
     def is_deleted(self) -> bool:
         """Whether it was deleted."""
         return self.deletion is not None
+
+
+@dataclass(frozen=True)
+class Disposition:
+    """What happened to a version in `Storage.delete_many` or `Storage.prune`, or would happen."""
+
+    #: Its record, from before.
+    record: ModelRecord
+    #: Whether it was deleted, or would be.
+    deleted: bool
+    #: Why it was deleted or kept.
+    reason: str
+    #: Whether it was to be deleted, and was kept because it has changed since.
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The result of `Storage.delete_many`."""
+
+    #: The versions that were chosen. One that has changed since is kept.
+    versions: tuple[Disposition, ...]
+    #: For each model with a deleted version, the version that is now current; None if none is left.
+    current: Mapping[str, int | None]
+
+    @property
+    def deleted(self) -> list[ModelRecord]:
+        """The records of the versions that were deleted, or would be."""
+        return [one.record for one in self.versions if one.deleted]
 
 
 @dataclass(frozen=True)

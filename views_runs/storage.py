@@ -3,16 +3,16 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 from views_runs import files, names
-from views_runs.database import history, naming
+from views_runs.database import history, naming, runs, selection
 from views_runs.database.database import Database, find_default_path, get_status
 from views_runs.database.uploads import Upload
 from views_runs.exceptions import (
@@ -37,6 +37,8 @@ from views_runs.records import (
     Backup,
     Damage,
     Decided,
+    Deletion,
+    Disposition,
     Entry,
     Event,
     Finding,
@@ -44,6 +46,7 @@ from views_runs.records import (
     ModelRecord,
     Obtained,
     Reference,
+    RunRecord,
     Verification,
     combine,
     encode,
@@ -54,6 +57,7 @@ from views_runs.texts import escape_record, printable, shell_line
 if TYPE_CHECKING:
     from views_runs.pickles.loadability import Verdict
     from views_runs.pickles.parts import PickleWriter
+    from views_runs.runs import Run
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
 
@@ -119,6 +123,8 @@ class Storage:
         self._allows_unsafe_share = allow_unsafe_share or _is_asked_for("VIEWS_RUNS_ALLOW_UNSAFE_SHARE")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
+        #: The run that all operations are part of.
+        self._run: str | None = None
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
 
     def __repr__(self) -> str:
@@ -274,7 +280,11 @@ class Storage:
             return Obtained(model, record, True)
         except ModelExistsError as error:
             log.info("another process has meanwhile stored an equivalent %s; returning the one trained here", name)
-            return Obtained(model, cast(ModelRecord, error.record), True)
+            record = cast(ModelRecord, error.record)
+            if self._run is not None:
+                with self._open(f"store {name!r}", change=True) as database, database.connection.transaction():
+                    runs.use(database.models, record)
+            return Obtained(model, record, True)
         except BaseException as error:
             # Training may have taken hours: do not lose the model.
             error.model = model  # type: ignore[attr-defined]
@@ -288,12 +298,13 @@ class Storage:
         with self._open(f"store {name!r}", create=True) as database:
             wanted, metadata = combine(needed, recorded)
             entry = Entry.of(name, metadata, retrain, None if retrain else wanted)
-            if not database.exists and not self._is_default:
-                log.warning("%s does not exist; creating it", self.path)
-            database.open()
+            self._create(database)
             record = None if retrain else database.models.find(Reference(entry.name))
             if record is not None and is_equivalent(record.metadata, wanted):
                 log.info("fetching %s, version %s, from %s", name, record.version, self.path)
+                if self._run is not None:
+                    with database.connection.transaction():
+                        runs.use(database.models, record)
                 return entry, record
             with database.connection.transaction():
                 database.models.refuse_read_only()
@@ -381,7 +392,7 @@ class Storage:
             return _inspect(database, database.models.record(reference))
 
     def check(
-        self, *models: str, on_damage: Callable[[Damage], object] | None = None
+        self, *models: str, on_damage: Callable[[Damage], object] | None = None, **options: Any
     ) -> "list[tuple[ModelRecord, Verdict]]":
         """Return the records of models, each with a verdict on whether the model will load on this machine.
 
@@ -389,11 +400,12 @@ class Storage:
         was recorded, on its pickle.
 
         Args:
-            models: names; defaults to the current versions of all models.
+            models: names and globs, as for `select`; defaults to the current versions of all models.
             on_damage: as for `find`.
+            options: the conditions of `select`.
 
         Raises:
-            ModelNotFoundError: a model does not exist.
+            ModelNotFoundError: a model does not exist, or a glob or the conditions choose nothing.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -402,14 +414,12 @@ class Storage:
         """
         from views_runs.pickles import loadability, packages
 
-        references = [Reference.of(name) for name in models]
-        with self._open(f"check {', '.join(map(repr, models)) or 'the models'}", lenient=not models) as database:
+        wanted = selection.Wanted.of(models, **options)
+        with self._open(f"check {wanted}", lenient=not models) as database:
             if not database.exists:
                 return []
-            if references:
-                found = [database.models.record(reference) for reference in references]
-            else:
-                found = _keep_records(database.models.search(Question.of((), {})), on_damage)
+            chosen = selection.select(database.models, wanted)
+            found = _keep_records([*chosen.records, *chosen.unreadable], on_damage)
             records = [_inspect(database, record) if record.imports is None else record for record in found]
         # Look up the installed distributions once, not for each model.
         packages.forget()
@@ -420,6 +430,7 @@ class Storage:
         *where: str,
         name: str | None = None,
         alias: str | None = None,
+        run: "str | list[str] | None" = None,
         since: datetime | date | str | None = None,
         until: datetime | date | str | None = None,
         all_versions: bool = False,
@@ -439,6 +450,7 @@ class Storage:
             name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set;
                 ``GLOB@ALIAS`` finds the versions of these models that have an alias.
             alias: an alias that the versions must have, whether they are current or not.
+            run: the id of a run, or several: the versions must have been used in it, current or not.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
                 the whole day, ``7d`` means seven days ago (``h``, ``d`` and ``w``), and there are ``yesterday`` and
                 ``today``.
@@ -465,6 +477,7 @@ class Storage:
             where,
             fields,
             name=name,
+            run=run,
             alias=alias,
             since=since,
             until=until,
@@ -477,8 +490,51 @@ class Storage:
                 return []
             found = _keep_records(database.models.search(question), on_damage)
             if not found or question.sort is not None:
-                _warn_of_mistakes(database, question if not found else question._replace(conditions=()))
+                selection.warn_of_mistakes(
+                    database.models, question if not found else question._replace(conditions=())
+                )
             return found
+
+    def select(
+        self,
+        *names: str,
+        where: str | Iterable[str] = (),
+        alias: str | None = None,
+        run: "str | list[str] | None" = None,
+        since: datetime | date | str | None = None,
+        until: datetime | date | str | None = None,
+        all_versions: bool = False,
+        on_damage: Callable[[Damage], object] | None = None,
+        **fields: Any,
+    ) -> "list[ModelRecord]":
+        """Return the records of the versions that names, globs and conditions choose, each once, those of names first.
+
+        A name alone chooses the current version. A glob, or anything together with conditions, chooses what `find`
+        returns for it. A name that exists is not taken for a glob.
+
+        Args:
+            names: names, ``NAME:VERSION``, ``NAME@ALIAS`` and globs; defaults to all models.
+            where: a condition, or several, as for `find`.
+            alias, run, since, until, on_damage, fields: as for `find`.
+            all_versions: include older versions.
+
+        Raises:
+            ModelNotFoundError: a model does not exist, or a glob or the conditions choose nothing.
+            QueryError: a condition is invalid.
+
+        >>> store = Storage("models.db")
+        >>> for name in "forest", "fast-forest", "ridge":
+        ...     record = store.store(name, name, {"author": "testuser"})
+        >>> [record.name for record in store.select("ridge", "*forest")]
+        ['ridge', 'fast-forest', 'forest']
+        >>> [record.name for record in store.select("*forest", where="author = testuser")]
+        ['fast-forest', 'forest']
+        """
+        wanted = selection.Wanted.of(names, where, alias, run, since, until, all_versions, **fields)
+        with self._open(f"find {wanted}") as database:
+            with database.connection.snapshot():
+                chosen = selection.select(database.models, wanted)
+            return _keep_records([*chosen.records, *chosen.unreadable], on_damage)
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, highest version first.
@@ -645,17 +701,51 @@ class Storage:
         reference = Reference.of(name, version)
         with self._open("annotate", reference, change=True, why=why) as database:
             encode(fields)
-            with database.connection.transaction():
-                record = database.models.record(reference)
-                if record.metadata is None and database.models.has_metadata(record):
-                    raise InvalidMetadataError("the metadata is not a JSON object: another program wrote it")
-                changed = dict(record.metadata or {})
-                for field in [unset] if isinstance(unset, str) else unset:
-                    if field not in changed:
-                        has = ", ".join(map(printable, changed)) or "no fields"
-                        raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
-                    del changed[field]
-                return database.models.set_metadata(record, *encode({**changed, **fields}, stored=changed))
+            return _annotate(database, reference, fields, [unset] if isinstance(unset, str) else [*unset])
+
+    def annotate_many(
+        self,
+        *names: str,
+        fields: Mapping[str, Any] | None = None,
+        unset: Iterable[str] = (),
+        where: str | Iterable[str] = (),
+        why: str | None = None,
+    ) -> "list[tuple[ModelRecord, ModelRecord]]":
+        """Set or remove some fields in the metadata of several models.
+
+        Nothing is changed unless all can be. They are changed one after the other.
+
+        Args:
+            names, where: as for `select`.
+            fields: fields to set.
+            unset: fields to remove; each model must have them.
+            why: the reason, for `log`.
+
+        Returns:
+            For each model, its record before and after.
+
+        Raises:
+            ModelNotFoundError: as for `select`.
+            QueryError: a condition is invalid, or about a field that no model has; nothing was changed.
+            InvalidMetadataError: as for `annotate`.
+
+        >>> store = Storage("models.db")
+        >>> for name in "forest", "ridge":
+        ...     record = store.store(name, name, {"author": "testuser"})
+        >>> changed = store.annotate_many(where="author = testuser", fields={"author": "ines"})
+        >>> [after.metadata for before, after in changed]
+        [{'author': 'ines'}, {'author': 'ines'}]
+        """
+        wanted = selection.Wanted.of(names, where)
+        fields, unset = dict(fields or {}), [unset] if isinstance(unset, str) else [*unset]
+        with self._open(f"annotate {wanted}", change=True, why=why) as database:
+            encode(fields)
+            with database.connection.snapshot():
+                records = selection.readable(selection.select(database.models, wanted, strict=True))
+                for record in records:
+                    _, changed = _change_metadata(database, record, fields, unset)
+                    database.models.refuse_incomplete(changed)
+            return [(record, _annotate(database, record.reference, fields, unset)) for record in records]
 
     def require(self, *fields: str, why: str | None = None) -> None:
         """Set the metadata fields that every model stored from now on must have; without arguments, require none.
@@ -762,8 +852,128 @@ class Storage:
         reference = Reference.of(name, version)
         with self._open("delete", reference, change=True, why=why) as database:
             reference = database.models.resolve(reference)
-            database.delete(reference, force, progress)
+            database.progress = progress
+            database.delete(reference, force)
             return database.models.find(Reference(reference.name))
+
+    def delete_many(
+        self,
+        *names: str,
+        promote_older: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
+        confirm: Callable[[Deletion], object] | None = None,
+        why: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        **options: Any,
+    ) -> Deletion:
+        """Delete the versions that names, globs and conditions choose; a name alone means all versions of the model.
+
+        A version is kept, and reported, if it has got an alias or become current since it was chosen.
+
+        Args:
+            names: as for `select`.
+            promote_older: let a glob or condition delete the current version of a model, but not all of them; another
+                version becomes current.
+            force: also delete versions that have an alias.
+            dry_run: delete nothing.
+            confirm: called with what is about to be deleted, while the file is not open; if it raises an exception,
+                nothing is deleted.
+            why: the reason, for `log`.
+            progress: as for `delete`.
+            options: the conditions of `select`. With ``all_versions=True``, current versions are deleted too.
+
+        Raises:
+            ModelNotFoundError: as for `select`; nothing was deleted.
+            QueryError: a condition is invalid, or about a field that no model has, or neither names nor conditions were
+                given; nothing was deleted.
+            ModelInUseError: a version has an alias, and ``force`` is false, or a glob or condition would make an older
+                version current, and ``promote_older`` is false; nothing was deleted.
+
+        >>> store = Storage("models.db")
+        >>> for month in 480, 492, 504:
+        ...     record = store.store("forest", [month], {"train_end": month}, overwrite=True)
+        >>> found = store.delete_many(where="not current", all_versions=True)
+        >>> [str(record.reference) for record in found.deleted], found.current
+        (['forest:2', 'forest:1'], {'forest': 3})
+        """
+        # Rarely needed, so imported here, as in `prune`: they would delay the start of `list`.
+        from views_runs.database import deletion
+
+        wanted = selection.Wanted.of(names, **options)
+        with self._open(f"delete {wanted}") as database:
+            plan = deletion.plan(database.models, wanted, promote_older, force)
+        if dry_run:
+            return plan.summary()
+        if confirm is not None:
+            confirm(plan.summary())
+        with self._open(f"delete {wanted}", change=True, why=why) as database:
+            database.progress = progress
+            return deletion.carry_out(database, plan, force)
+
+    def prune(
+        self,
+        *names: str,
+        keep_last: int | None = None,
+        keep_within: str | timedelta | None = None,
+        keep_runs: int | None = None,
+        keep: str | Iterable[str] = (),
+        group_by: str | None = None,
+        dry_run: bool = False,
+        confirm: "Callable[[list[Disposition]], object] | None" = None,
+        why: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
+        **options: Any,
+    ) -> "list[Disposition]":
+        """Delete the versions that no rule keeps.
+
+        At least one rule is needed; a version is kept if any of them keeps it. Never deleted are current versions,
+        versions with an alias, and those that a complete run used, whatever was done since pruning began.
+
+        Args:
+            names: as for `select`; defaults to all models. All their versions are looked at.
+            keep_last: keep this many versions of each model: those stored last.
+            keep_within: keep what was stored within this time: ``90d``, ``12w``, ``36h`` or a timedelta.
+            keep_runs: keep what this many runs used: those that began last.
+            keep: keep what meets this condition, or any of several.
+            group_by: a field; count the versions for `keep_last` for each value of it rather than for each model.
+            dry_run: delete nothing.
+            confirm: called with what is about to be done, while the file is not open; if it raises an exception,
+                nothing is deleted.
+            why: the reason, for `log`.
+            progress: as for `delete`.
+            options: the conditions of `select`: look only at versions that meet them.
+
+        Returns:
+            What was, or would be, done with each version, and why.
+
+        Raises:
+            ModelNotFoundError: as for `select`; nothing was deleted.
+            QueryError: there is no rule, or one is invalid, or a condition is about a field that no model has; nothing
+                was deleted.
+
+        >>> store = Storage("models.db")
+        >>> for month in 480, 492, 504:
+        ...     record = store.store("forest", [month], {"train_end": month}, overwrite=True)
+        >>> for one in store.prune(keep_last=1, keep="train_end = 2019-12", dry_run=True):
+        ...     print(one.record.version, one.deleted, one.reason)
+        3 False current, among the last 1
+        2 True no rule keeps it
+        1 False meets train_end = 2019-12
+        """
+        from views_runs.database import retention
+
+        wanted = selection.Wanted.of(names, **options)
+        with self._open(f"prune {wanted}") as database:
+            rule = retention.Rule.of(keep_last, keep_within, keep_runs, keep, group_by)
+            plan = retention.plan(database.models, wanted, rule)
+        if dry_run or not plan.doomed:
+            return plan.summary()
+        if confirm is not None:
+            confirm(plan.summary())
+        with self._open(f"prune {wanted}", change=True, why=why) as database:
+            database.progress = progress
+            return retention.carry_out(database, plan)
 
     def restore(self, name: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
         """Make an earlier version of a model current again, and return its record.
@@ -927,6 +1137,45 @@ class Storage:
             database.models.refuse_unknown(name)
             return history.of_model(database.models, name)
 
+    def run(self, id: str, *, why: str | None = None) -> "Run":
+        """Return a run: a set of versions, trained in it or reused by it, at most one of each model.
+
+        Used as a context manager, it records when the run began and how it ended. Several processes and computers can
+        be in the same run at once, and it can be entered again later. Without a context manager, it gives access to a
+        run, also to an earlier one that is known only from the metadata field ``run_id`` of its models.
+
+        Args:
+            id: the run's id, as in ``2026-11``.
+            why: the reason, for `log`.
+
+        Raises:
+            InvalidNameError: it is not a string, or, when the block is entered, it cannot be the id of a new run.
+
+        >>> with Storage("models.db").run("2026-11") as run:
+        ...     run.fetch_or_train("forest", lambda: "trained", {"train_end": 480}, recorded={"author": "testuser"})
+        'trained'
+        >>> [(model.name, model.version, model.state) for model in run.models()]
+        [('forest', 1, 'trained')]
+        """
+        from views_runs.runs import Run
+
+        return Run(self, id, why)
+
+    def runs(self) -> "list[RunRecord]":
+        """Return the records of all runs, the one that began last first.
+
+        Runs that were never entered are included if the metadata field ``run_id`` of a model names them.
+
+        >>> store = Storage("models.db")
+        >>> record = store.store("forest", [1, 2, 3], {"run_id": "2026-10"})
+        >>> with store.run("2026-11") as run:
+        ...     record = run.add("forest")
+        >>> [(run.id, run.models, run.state) for run in store.runs()]
+        [('2026-11', 1, 'succeeded'), ('2026-10', 1, None)]
+        """
+        with self._open("list the runs", lenient=True) as database:
+            return runs.find(database.models) if database.exists else []
+
     def write_pickle(self, name: str, file: BinaryIO, version: int | None = None) -> ModelRecord:
         """Write a model's pickle to an open binary file, without unpickling it, and return the model's record.
 
@@ -972,24 +1221,65 @@ class Storage:
         reference = Reference.of(name, version)
         with self._open("download", reference) as database:
             target = files.choose_target(file, names.file_name(str(reference)), self.path, DownloadError, overwrite)
-            with files.written(target, DownloadError, overwrite) as beside, beside.open("wb") as stream:
-                _write_pickle(database, reference, stream)
+            _download(database, reference, target, overwrite)
         return target
 
-    def verify(self, *models: str, progress: Callable[[int, int], object] | None = None) -> Verification:
+    def download_many(
+        self, folder: str | os.PathLike[str], *models: str, overwrite: bool = False, **options: Any
+    ) -> "list[tuple[ModelRecord, Path]]":
+        """Write the pickles of several models to a folder, without unpickling them.
+
+        The file of a current version is named after the model, that of another also after the version. If one of the
+        files exists, nothing is written.
+
+        Args:
+            folder: the folder; it is created if only it is missing, and not the folder that it is in.
+            models: names and globs, as for `select`; defaults to the current versions of all models.
+            overwrite: replace existing files.
+            options: the conditions of `select`.
+
+        Returns:
+            The record of each model, and the path of its file.
+
+        Raises:
+            ModelNotFoundError: as for `select`.
+            DownloadError: a file exists or cannot be written, or two models would be written to the same file.
+            CorruptModelError: a model is damaged; the files of those before it were written.
+
+        >>> store = Storage("models.db")
+        >>> for name in "forest", "ridge":
+        ...     record = store.store(name, name)
+        >>> [path.name for record, path in store.download_many("models", "*")]
+        ['ridge.pickle', 'forest.pickle']
+        """
+        wanted = selection.Wanted.of(models, **options)
+        with self._open(f"download {wanted}") as database:
+            with database.connection.snapshot():
+                chosen = selection.select(database.models, wanted)
+            records = selection.readable(chosen)
+            targets = _choose_targets(records, files.make_folder(folder, DownloadError), self.path, overwrite)
+            for record, target in zip(records, targets):
+                _download(database, record.reference, target, overwrite)
+        return [*zip(records, targets)]
+
+    def verify(
+        self, *models: str, progress: Callable[[int, int], object] | None = None, **options: Any
+    ) -> Verification:
         """Read models completely, and verify every byte against the stored digests.
 
         Nothing is unpickled, memory use is small, and others can keep storing models.
 
         Args:
-            models: names (all versions are verified) or ``NAME:VERSION``; defaults to the whole store.
+            models: names (all versions are verified), ``NAME:VERSION`` and globs, as for `select`; defaults to the
+                whole store.
             progress: called with the number of bytes read so far, and the total.
+            options: the conditions of `select`.
 
         Returns:
             The number of versions read, and the damaged ones.
 
         Raises:
-            ModelNotFoundError: a model does not exist.
+            ModelNotFoundError: a model does not exist, or a glob or the conditions choose nothing.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -999,14 +1289,15 @@ class Storage:
         # Rarely needed, so imported here: it would delay the start of `list`.
         from views_runs.database import verification
 
-        references = [Reference.of(model) for model in models]
+        wanted = selection.Wanted.of(models, **options)
         with self._open("verify", lenient=not models) as database:
             if not database.exists:
                 return Verification(0, 0, ())
-            selection = verification.select_models(database.connection, references)
-            counter = _Counter(verification.add_sizes(selection), progress)
-            result = verification.verify(database.connection, selection, counter.add)
-            tables = () if references else verification.find_damaged_tables(database.connection)
+            references, damaged = verification.choose(database.models, wanted)
+            chosen = verification.select_models(database.connection, references)
+            counter = _Counter(verification.add_sizes(chosen), progress)
+            result = verification.verify(database.connection, chosen, counter.add)
+            tables = verification.find_damaged_tables(database.connection) if references is None else damaged
             return replace(result, damaged=(*result.damaged, *tables))
 
     def backup(
@@ -1039,9 +1330,9 @@ class Storage:
         with self._open("back up the store") as database:
             target = files.choose_target(file, self.path.name, self.path, BackupError).absolute()
             database.refuse_unsafe_share(target)
-            selection = verification.select_models(database.connection, ())
-            counter = _Counter(2 * verification.add_sizes(selection), progress)
-            return backup.back_up(database.connection, selection, target, counter.add)
+            everything = verification.select_models(database.connection)
+            counter = _Counter(2 * verification.add_sizes(everything), progress)
+            return backup.back_up(database.connection, everything, target, counter.add)
 
     def doctor(self, peer: bool = False, say: Callable[[str], object] | None = None) -> "list[Finding]":
         """Check the file, its journal, its folder and its file system, and return the findings.
@@ -1098,8 +1389,15 @@ class Storage:
             lenient=lenient and not self._must_exist,
             is_default=self._is_default,
             why=why,
+            run=self._run,
             allow_unsafe_share=self._allows_unsafe_share,
         )
+
+    def _create(self, database: Database) -> None:
+        """Open the store, and create it if need be."""
+        if not database.exists and not self._is_default:
+            log.warning("%s does not exist; creating it", self.path)
+        database.open()
 
     def _look_up(self, name: str, metadata: Any = None) -> ModelRecord | None:
         """Return the record of a model if it exists and its metadata is equivalent."""
@@ -1171,16 +1469,6 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
     return replace(record, **opcodes.imported(reading), packages=record.packages or reading.versions)
 
 
-def _warn_of_mistakes(database: Database, question: Question) -> None:
-    """Log what is probably mistaken in a question; rows that cannot be read were reported already."""
-    # Rarely needed, so imported here: it would delay the start of `list`.
-    from views_runs.database.complaints import find_complaints
-
-    with suppress(StoreDamagedError):
-        for complaint in find_complaints(database.connection, question):
-            log.warning("%s", complaint)
-
-
 def _keep_records(
     found: Iterable[ModelRecord | Damage], on_damage: Callable[[Damage], object] | None
 ) -> list[ModelRecord]:
@@ -1193,6 +1481,50 @@ def _keep_records(
         else:
             log.warning("skipping %s: %s", one.name, one.trouble)
     return records
+
+
+def _annotate(
+    database: Database, reference: Reference, fields: Mapping[str, Any], unset: Iterable[str]
+) -> ModelRecord:
+    """Set and remove some fields of a version's metadata, and return its new record."""
+    with database.connection.transaction():
+        record = database.models.record(reference)
+        return database.models.set_metadata(record, *_change_metadata(database, record, fields, unset))
+
+
+def _change_metadata(
+    database: Database, record: ModelRecord, fields: Mapping[str, Any], unset: Iterable[str]
+) -> tuple[tuple[str | None, str | None], Metadata | None]:
+    """Return the metadata of a version with some fields set and removed, as `encode` does."""
+    if record.metadata is None and database.models.has_metadata(record):
+        raise InvalidMetadataError("the metadata is not a JSON object: another program wrote it")
+    changed = dict(record.metadata or {})
+    for field in unset:
+        if field not in changed:
+            has = ", ".join(map(printable, changed)) or "no fields"
+            raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
+        del changed[field]
+    return encode({**changed, **fields}, stored=changed)
+
+
+def _choose_targets(records: Iterable[ModelRecord], folder: Path, store: Path, overwrite: bool) -> list[Path]:
+    """Return the file to write for each of several versions."""
+    targets: dict[str, tuple[ModelRecord, Path]] = {}
+    for record in records:
+        name = names.file_name(record.name if record.current else str(record.reference))
+        # Many file systems take upper and lower case for the same.
+        other, _ = targets.get(name.casefold(), (None, None))
+        if other is not None:
+            trouble = f"{str(other.reference)!r} and {str(record.reference)!r} would both be written to {name}"
+            raise DownloadError(trouble, "Download one of them to a file of its own; nothing was written")
+        path = files.choose_target(folder / name, name, store, DownloadError, overwrite)
+        targets[name.casefold()] = record, path
+    return [path for _, path in targets.values()]
+
+
+def _download(database: Database, reference: Reference, target: Path, overwrite: bool) -> None:
+    with files.written(target, DownloadError, overwrite) as beside, beside.open("wb") as stream:
+        _write_pickle(database, reference, stream)
 
 
 def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> ModelRecord:

@@ -1,6 +1,5 @@
 """The examples: each is run twice, as a process, as a researcher would run it."""
 
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from types import ModuleType
 import pytest
 
 from tests.support.machine import ROOT
+from tests.support.stores import copied
 from views_runs import ModelRecord, Storage
 
 pytestmark = pytest.mark.abridged
@@ -24,24 +24,33 @@ PRODUCTION = str(EXAMPLES / "production_run.py")
 
 MODELS = ["fatalities_sb_rf", "fatalities_sb_hgb", "fatalities_sb_ridge"]
 
-PARTITIONS = {"calibration": (121, 396), "test": (121, 444), "future": (121, 552)}
+PARTITIONS = {"calibration": (121, 396), "test": (121, 444), "future": (121, 551)}
 
 RUN = [f"fatalities_sb_{model}_{partition}" for model in ("rf", "xt", "ridge") for partition in PARTITIONS]
+FUTURE = [name for name in RUN if name.endswith("future")]
+REUSED = [name for name in RUN if name not in FUTURE]
+
+
+def reuse(path: Path, before: int, after: int) -> list[str]:
+    """Return what a run logs that has a month more than the one before it."""
+    trained, fetched = f"training {{}}: train_end {before} -> {after}", f"fetching {{}}, version 1, from {path}"
+    return [(trained if name in FUTURE else fetched).format(name) for name in RUN]
+
+
+def summary(run: str, reused_from: str) -> list[str]:
+    """Return what is printed of a run that reused the models that do not end with the data."""
+    lines = [f"  {name}, version 1, was trained in the run {reused_from}" for name in sorted(REUSED)]
+    return ["", f"The run {run} trained 3 models and reused 6.", *lines]
+
+
+#: What is printed of the first run.
+FIRST = ["", "The run 2025-12 trained 9 models and reused 0."]
 
 
 def given_metadata(record: ModelRecord) -> dict[str, object]:
     """Return the metadata of a record, without when it was trained."""
     assert record.metadata is not None
     return {field: value for field, value in record.metadata.items() if field != "training_date"}
-
-
-def copied_store(store: Storage, file: Path, **fields: str) -> Storage:
-    """Return a store with the same models, annotated with fields."""
-    shutil.copy(store.path, file)
-    copy = Storage(file)
-    for name in copy.list() if fields else []:
-        copy.annotate(name, None, (), **fields)
-    return copy
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +106,20 @@ def test_store_a_model_stores_only_classes_that_others_can_import(store_a_model:
     assert {record.type.partition(".")[0] for record in store.find()} == {"sklearn"}
 
 
-def test_production_run_trains_every_model_for_every_partition(production_run: Runs) -> None:
-    """The first run makes the store and trains all, and says why in one line for each."""
-    store, first, _ = production_run
+def test_production_run_trains_and_reuses(production_run: Runs) -> None:
+    """The first run makes the store and trains all; the second trains what ends with the data, and says why."""
+    store, printed, _ = production_run
     trained = [f"training {name}: no such model in {store.path}" for name in RUN]
     created = [f"{store.path} does not exist; creating it", f"created a new store, {store.path}"]
-    assert first[: 2 + len(RUN)] == [*created, *trained]
+    begin = [*created, *trained, *FIRST, *reuse(store.path, 551, 552), *summary("2026-01", "2025-12")]
+    assert printed[: len(begin)] == begin
 
 
-def test_production_run_fetches_what_is_stored(production_run: Runs) -> None:
-    """The second run trains nothing, and predicts the same."""
-    store, first, second = production_run
-    fetched = [f"fetching {name}, version 1, from {store.path}" for name in RUN]
-    assert second == fetched + first[2 + len(RUN) :]
+def test_production_run_trains_nothing_twice(production_run: Runs) -> None:
+    """Run again, both runs are complete; it says what they used, and predicts the same."""
+    _, first, again = production_run
+    said = [*FIRST, *summary("2026-01", "2025-12")]
+    assert again[: len(said)] == said and again[len(said) :] == first[-len(RUN) - 3 :]
 
 
 def test_production_run_sums_up_every_model(production_run: Runs) -> None:
@@ -119,14 +129,19 @@ def test_production_run_sums_up_every_model(production_run: Runs) -> None:
 
 
 def test_production_run_stores_each_model_once(production_run: Runs) -> None:
-    """After two runs there is one version of each, with the months of its partition."""
+    """There is one version of each, with the months of its partition, and one more of what ends with the data."""
     store, _, _ = production_run
     stored = {
-        record.name: (record.version, record.metadata.train_start, record.metadata.train_end)
+        str(record.reference): (record.metadata.train_start, record.metadata.train_end)
         for record in store.find(all_versions=True)
         if record.metadata is not None
     }
-    assert stored == {name: (1, *PARTITIONS[name.rpartition("_")[2]]) for name in RUN}
+    later = {f"{name}:2": (121, 552) for name in FUTURE}
+    assert stored == {f"{name}:1": PARTITIONS[name.rpartition("_")[2]] for name in RUN} | later
+    assert [(run.id, run.state, run.models, run.complete) for run in store.runs()] == [
+        ("2026-01", "succeeded", 9, True),
+        ("2025-12", "succeeded", 9, True),
+    ]
 
 
 def test_production_run_gives_each_model_its_metadata(production_run: Runs) -> None:
@@ -145,33 +160,35 @@ def test_production_run_gives_each_model_its_metadata(production_run: Runs) -> N
 
 
 def test_production_run_takes_what_others_trained(run: Run, production_run: Runs) -> None:
-    """A colleague's model of an earlier run will do, and stays theirs."""
-    store, _, second = production_run
-    folder = store.path.parent
-    copied_store(store, folder / "theirs.db", author="jon", run_id="2025-12")
-    output = run([PRODUCTION, "theirs.db"], folder).splitlines()
-    assert output == [line.replace("run.db", "theirs.db") for line in second]
-    theirs = Storage(folder / "theirs.db").find(author="jon", run_id="2025-12", all_versions=True)
-    assert sorted(record.name for record in theirs) == sorted(RUN)
+    """A colleague's models of an earlier run will do, and stay theirs."""
+    store, printed, _ = production_run
+    theirs = Storage(store.path.parent / "theirs.db")
+    for name in RUN:
+        metadata = {**store.fetch_metadata(f"{name}:1"), "author": "jon", "run_id": "2025-11"}
+        theirs.store(name, store.fetch(f"{name}:1"), metadata)
+    output = run([PRODUCTION, "theirs.db"], store.path.parent).splitlines()
+    assert output[: len(RUN)] == [f"fetching {name}, version 1, from {theirs.path}" for name in RUN]
+    assert output[len(RUN) :][:2] == ["", "The run 2025-12 trained 0 models and reused 9."]
+    assert output[-len(RUN) :] == printed[-len(RUN) :]
+    assert {model.trained_in for model in theirs.run("2025-12").models()} == {"2025-11"}
+    assert {record.name for record in theirs.find(author="jon", all_versions=True)} == {*RUN}
 
 
 def test_production_run_trains_only_the_future_next_month(run: Run, production_run: Runs, tmp_path: Path) -> None:
     """With a month more, the models that end with the data are trained again; the log says why, and the older stay."""
     store, _, _ = production_run
-    later = copied_store(store, tmp_path / "run.db")
+    later = copied(store, tmp_path / "run.db")
     for script in EXAMPLES.glob("*.py"):
         text = script.read_text(encoding="utf-8").replace("LAST_MONTH = 121, 552", "LAST_MONTH = 121, 553")
-        (tmp_path / script.name).write_text(text.replace("2026-01", "2026-02"), encoding="utf-8")
+        runs = 'LAST_MONTH - 2, "2026-01": LAST_MONTH - 1, "2026-02": LAST'
+        text = text.replace('LAST_MONTH - 1, "2026-01": LAST', runs)
+        (tmp_path / script.name).write_text(text, encoding="utf-8")
     output = run([str(tmp_path / "production_run.py"), "run.db"], tmp_path).splitlines()
-    assert output[: len(RUN)] == [
-        f"training {name}: train_end 552 -> 553"
-        if name.endswith("future")
-        else f"fetching {name}, version 1, from {later.path}"
-        for name in RUN
-    ]
-    future = [name for name in RUN if name.endswith("future")]
-    assert later.list(author="ines", run_id="2026-02", train_end=553) == future[::-1]
-    assert later.list(run_id="2026-01", train_end=552, all_versions=True) == [f"{name}:1" for name in future[::-1]]
+    before = [*FIRST, *summary("2026-01", "2025-12")]
+    begin = [*before, *reuse(later.path, 552, 553), *summary("2026-02", "2025-12")]
+    assert output[: len(begin)] == begin
+    assert later.list(author="ines", run_id="2026-02", train_end=553) == FUTURE[::-1]
+    assert later.list(run="2026-01", train_end=552) == [f"{name}:2" for name in FUTURE[::-1]]
 
 
 @pytest.fixture

@@ -65,13 +65,14 @@ def test_index_names_each_page() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    """Each command of `views-runs model` is shown at work."""
+    """Each command of `views-runs model` and of `views-runs run` is shown at work."""
     context = click.Context(main)
-    model = main.get_command(context, "model")
-    assert isinstance(model, click.Group)
     lines = [text for page in PAGES.values() for _, text, _ in commands(page)]
-    shown = {text.split()[2] for text in lines if text.startswith("views-runs model ")}
-    assert sorted(shown) == sorted(model.list_commands(context))
+    for name in "model", "run":
+        group = main.get_command(context, name)
+        assert isinstance(group, click.Group)
+        shown = {text.split()[2] for text in lines if text.startswith(f"views-runs {name} ")}
+        assert sorted(shown) == sorted(group.list_commands(context))
 
 
 def signature(method: str) -> str:
@@ -90,9 +91,8 @@ def entries() -> dict[str, str]:
 def lines_to_type() -> list[str]:
     """Return the commands of the README, the guide and the help of each command, except those of a POSIX pipe."""
     context = click.Context(main)
-    model = main.get_command(context, "model")
-    assert isinstance(model, click.Group)
-    verbs = [model.get_command(context, name) for name in model.list_commands(context)]
+    groups = [one for one in main.commands.values() if isinstance(one, click.Group)]
+    verbs = [group.get_command(context, name) for group in groups for name in group.list_commands(context)]
     pages = [README.read_text(encoding="utf-8"), *PAGES.values(), *(verb.help or "" for verb in verbs if verb)]
     lines = re.findall(r"^ +(?:\$ )?((?:views-runs|pip) .*)$", "\n".join(pages), re.MULTILINE)
     assert len(lines) > 60
@@ -189,6 +189,7 @@ def test_conditions_find_what_they_explain(reader: Path) -> None:
         "version > 1": 0,
         "not current": 0,
         "alias = production": 0,
+        "run = 2026-11": 0,
         "metadata.size = 3": 1,
     }
 
@@ -196,7 +197,7 @@ def test_conditions_find_what_they_explain(reader: Path) -> None:
 def test_shortcuts_are_the_same_question(reader: Path) -> None:
     """The options and the arguments in a line of the table find the same models."""
     table = re.findall(r"^``list (.+?)`` +``find\((.+)\)``$", section(PAGES["conditions"], "Shortcuts"), re.MULTILINE)
-    assert len(table) == 8
+    assert len(table) == 9
     for options, arguments in table:
         found = eval(f"store.list({arguments})", {"store": Storage("example.db")})
         printed = run_command(f"views-runs model --store example.db list --json {options}")

@@ -171,7 +171,7 @@ def mark_phases(page: mmap.mmap, place: int) -> None:
     mark(Models, "add", PUBLISHING, restore=False)
     mark(Models, "set_metadata", ANNOTATING, restore=False)
     # A deletion goes on after the last row, with the parts; what else is cleared was left by the dead.
-    mark(Models, "_delete_row", DELETING, restore=False)
+    mark(Models, "delete_row", DELETING, restore=False)
     mark(uploads, "clear_condemned", RECLAIMING, stays=DELETING)
     mark(uploads, "give_back", GIVING_BACK)
     for name in ("_put", "annotate_fields", "delete"):

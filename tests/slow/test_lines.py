@@ -52,8 +52,11 @@ TEXTS += "' \" '' \"a\" \\ %s {0} $HOME * ? [a [!a] a,b - -- --- -x = a=b true n
 TEXTS += [*TIMES, "x" * 300, "x" * 70_000, "é" * 200]
 NAMES = ["m:" + "9" * 31, *"m n large m:1 m:2 m:3 m:999 m:-1 m: :1 m:1:1 M nothing mé".split()]
 FIELDS = "author train_start train_end steps note note.a note.a.b size stored_at stored_by version current type".split()
-FIELDS += "name sha256 metadata.size run_id training_date x a. .a .".split()
-OPERATORS = "= != < <= > >= ~ == =~ <> is !".split() + [""]
+FIELDS += "name sha256 metadata.size run_id training_date x a. .a . not in f(x)".split()
+OPERATORS = "= != < <= > >= ~ == =~ <> is !".split() + ["", " has ", " in (", " not in "]
+
+#: What conditions are joined with, and what else may stand in one.
+JOINTS = [" and ", " or ", " and not (", ") or (", " AND ", "and", ", ", ")", "(", " not ", '"', "'"]
 FILES = "m.pickle link.pickle cut.pickle text.txt folder folder/new missing/new new.db new.pickle - . .. ./m n".split()
 FILES += "models.db models.db-journal link.db ä.pickle /dev/null text.txt/new".split()
 STORES = "models.db link.db new.db folder text.txt missing/x.db empty.db".split()
@@ -83,7 +86,8 @@ def letters(choose: random.Random) -> str:
 def condition(choose: random.Random) -> str:
     """Return a condition, an assignment or something like it."""
     space = choose.choice(["", " ", "  "])
-    return f"{choose.choice(FIELDS)}{space}{choose.choice(OPERATORS)}{space}{scalar(choose)}"
+    single = f"{choose.choice(FIELDS)}{space}{choose.choice(OPERATORS)}{space}{scalar(choose)}"
+    return single if choose.random() < 0.6 else f"{single}{choose.choice(JOINTS)}{condition(choose)}"
 
 
 def scalar(choose: random.Random) -> str:

@@ -9,11 +9,14 @@ from views_runs.version import __version__
 #: The verbs of ``views-runs model`` by module of this package; the module's name is also their heading in the help.
 FAMILIES = {
     "look": ("list", "inspect", "diff", "history", "log", "guide"),
-    "change": ("annotate", "alias", "unalias", "restore", "rename", "delete"),
+    "change": ("annotate", "alias", "unalias", "restore", "rename", "delete", "prune"),
     "move": ("upload", "download", "backup"),
     "check": ("check", "verify", "doctor"),
     "share": ("require", "trust"),
 }
+
+#: The verbs of ``views-runs run``.
+RUN_FAMILIES = {"runs": ("list", "show", "check", "download")}
 
 #: The command ``views-runs``.
 main = Main(
@@ -45,6 +48,21 @@ model = Verbs(
     """,
 )
 main.add_command(model)
+
+run = Verbs(
+    "run",
+    RUN_FAMILIES,
+    help="""Show what production runs trained and reused.
+
+    A run is a set of versions, at most one of each model. Enter one from Python: Storage().run("2026-11").
+
+    \b
+    Examples:
+      views-runs run list
+      views-runs run show 2026-11
+    """,
+)
+main.add_command(run)
 
 #: The command ``viewser``.
 viewser = Beside(main)

@@ -57,6 +57,7 @@ class Database:
         lenient: treat a missing file as an empty store, and log a warning; the folder must exist.
         is_default: this is the default store: its folder is created if necessary, and no warning is logged.
         why: the user's reason for a change.
+        run: the run that the operation is part of.
         allow_unsafe_share: also write to a store on an SMB share.
     """
 
@@ -76,6 +77,7 @@ class Database:
         lenient: bool = False,
         is_default: bool = False,
         why: str | None = None,
+        run: str | None = None,
         allow_unsafe_share: bool = False,
     ) -> None:
         self.path = path
@@ -87,10 +89,13 @@ class Database:
         self._lenient = lenient
         self._is_default = is_default
         self._why = None if why is None else check_why(why)
+        self._run = run
         self._allow_unsafe_share = allow_unsafe_share
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
         self.is_open = False
+        #: Called while space is returned to the disk, with the number of bytes so far, and the total.
+        self.progress: Callable[[int, int], object] | None = None
 
     def __enter__(self) -> "Database":
         try:
@@ -134,8 +139,10 @@ class Database:
         if self._create and self._is_default:
             _create_folder(self.path.parent)
         self.connection = connect(self.path, self._timeout, self._create, self._change, self._allow_unsafe_share)
-        self.models = Models(self.connection, self._why)
+        self.models = Models(self.connection, self._why, self._run)
         self.is_open = True
+        if not self._change and self.connection.layout < schema.SCHEMA_VERSION:
+            _recommend_backup(self.path)
 
     def refuse_unsafe_share(self, copy: Path | None = None) -> None:
         """Raise an error if the store, or a copy of it, is where it must not be written to."""
@@ -157,24 +164,26 @@ class Database:
         if self._lenient and not self._is_default:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
-    def delete(
-        self, reference: Reference, force: bool = False, progress: Callable[[int, int], object] | None = None
-    ) -> None:
-        """Delete a model with all its versions, or one version, and return the space to the disk.
-
-        With `progress`, somebody is watching, and Ctrl-C puts off what is left of the latter.
-        """
+    def delete(self, reference: Reference, force: bool = False) -> None:
+        """Delete a model with all its versions, or one version, and return the space to the disk."""
         self.models.delete(reference, force)
+        self.clear(str(reference))
+
+    def clear(self, deleted: str) -> None:
+        """Return the space of what was deleted to the disk; a failure is logged.
+
+        With `progress`, somebody is watching, and Ctrl-C puts off the rest.
+        """
         try:
             uploads.clear_leftovers(self.connection)
-            uploads.give_back(self.connection, **({} if progress is None else {"progress": progress}))
+            uploads.give_back(self.connection, **({} if self.progress is None else {"progress": self.progress}))
         except KeyboardInterrupt:
-            if progress is None:
+            if self.progress is None:
                 raise
-            log.warning("deleted %s; the next delete returns the rest of its space", reference)
+            log.warning("deleted %s; the next delete returns the rest of its space", deleted)
         except StorageError as error:
             # The models are gone; the next store or delete removes what is left of them.
-            log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
+            log.warning("deleted %s, but could not return all its space to the disk: %s", deleted, error)
 
 
 def connect(
@@ -225,7 +234,8 @@ def connect(
                 share_with_group(path)
             schema.lay_out(connection)
             log.info("created a new store, %s", path)
-        elif version < schema.SCHEMA_VERSION:
+        connection.layout = version if is_store else schema.SCHEMA_VERSION
+        if connection.layout < schema.SCHEMA_VERSION:
             _adapt(connection, change)
         if create:
             _reserve_journal(connection, journal)
@@ -239,12 +249,12 @@ def _adapt(connection: Connection, change: bool) -> None:
     """Upgrade a file with an earlier layout, or let the connection read it as if it were upgraded."""
     if change:
         try:
-            return schema.upgrade(connection)
+            schema.upgrade(connection)
+            connection.layout = schema.SCHEMA_VERSION
+            return
         except StoreReadOnlyError:
             # What needs no change can still be done, such as fetching a model that need not be trained.
             pass
-    else:
-        _recommend_backup(connection.path)
     schema.stand_in(connection, change)
 
 

@@ -28,11 +28,12 @@ _NUMBERS = """SELECT id FROM names WHERE name = ?1 UNION ALL
 
 
 class Events:
-    """The events of an open store; `why` is the reason that the user gave for this operation."""
+    """The events of an open store; `why` is the user's reason for this operation, and `run` the run it is part of."""
 
-    def __init__(self, connection: Connection, why: str | None = None) -> None:
+    def __init__(self, connection: Connection, why: str | None = None, run: str | None = None) -> None:
         self._connection = connection
         self._why = why
+        self._run = run
 
     def add(
         self,
@@ -40,11 +41,10 @@ class Events:
         name: str | None = None,
         version: int | None = None,
         number: int | None = None,
-        run: str | None = None,
         by: str | None = None,
         **changes: Any,
     ) -> None:
-        """Record what was done to a model, a version of it (its id and number), or a run; call this in its transaction."""
+        """Record what was done to a model, a version (its id and number), or the run; call this in its transaction."""
         self._connection.change(
             "INSERT INTO events (at, by, action, model, version, number, run, changes, why) "
             "VALUES (?, ?, ?, (SELECT id FROM names WHERE name = ?), ?, ?, ?, ?, ?)",
@@ -55,7 +55,7 @@ class Events:
                 name,
                 version,
                 number,
-                run,
+                self._run,
                 json.dumps(changes, ensure_ascii=False, default=repr) if changes else None,
                 self._why,
             ),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from views_runs import names
 from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
-from views_runs.database import owners, uploads
+from views_runs.database import owners, runs, uploads
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
 from views_runs.database.schema import SCHEMA_VERSION
@@ -92,14 +92,16 @@ _STORED = "id, name, version, size, sha256, digest, upload, environment, CASE WH
 class Models:
     """The models of an open store. A missing model is a `ModelNotFoundError`, unless `find` is asked for it."""
 
-    def __init__(self, connection: Connection, why: str | None = None) -> None:
+    def __init__(self, connection: Connection, why: str | None = None, run: str | None = None) -> None:
         self.connection = connection
         self._why = why
+        #: The run that this operation is part of.
+        self.run = run
 
     @cached_property
     def events(self) -> Events:
         """What was done to the store."""
-        return Events(self.connection, self._why)
+        return Events(self.connection, self._why, self.run)
 
     def resolve(self, reference: Reference) -> Reference:
         """Return the version that ``NAME@ALIAS`` refers to; a model with such a name comes first."""
@@ -148,22 +150,29 @@ class Models:
 
     def search(self, question: Question) -> list[ModelRecord | Damage]:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
+        try:
+            return as_records(self._ask(SELECT, question))
+        except StoreDamagedError:
+            # Read the rows one by one, to return those that can be read.
+            return [found for id in self.search_ids(question) if (found := self.read(id)) is not None]
+
+    def search_ids(self, question: Question) -> list[int]:
+        """Return the ids of the rows that a question finds, in its order."""
+        return [id for (id,) in self._ask(f"SELECT id FROM {TABLE}", question)]
+
+    def _ask(self, select: str, question: Question) -> list[tuple[Any, ...]]:
         self.connection.add_function(compare_time, 3)
         self.connection.add_function(compare_large, 4)
         self.connection.add_function(rank_large, 2)
         sql, parameters = question.sql, question.parameters
         try:
-            rows = self.connection.rows(f"{SELECT} {sql}", parameters)
+            return self.connection.rows(f"{select} {sql}", parameters)
         except StorageError as error:
             refuse_beyond_limits(error)
-            if not isinstance(error, StoreDamagedError):
-                raise
-            # Read the rows one by one, to return those that can be read.
-            ids = self.connection.rows(f"SELECT id FROM {TABLE} {sql}", parameters)
-            return [found for (id,) in ids if (found := self._read(id)) is not None]
-        return as_records(rows)
+            raise
 
-    def _read(self, id: int) -> ModelRecord | Damage | None:
+    def read(self, id: int) -> ModelRecord | Damage | None:
+        """Return the record of the row with this id, or a `Damage` if it cannot be read; None if it does not exist."""
         try:
             row = self.connection.row(f"{SELECT} WHERE id = ?", (id,))
             # It may have been deleted meanwhile.
@@ -270,7 +279,10 @@ class Models:
             columns + pickle,
         )
         self.events.add("stored", entry.name, id, version, by=user)
-        return replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
+        record = replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
+        if self.run is not None:
+            runs.use(self, record)
+        return record
 
     def has_metadata(self, record: ModelRecord) -> bool:
         """Return whether the column is not NULL; another program may have written JSON that is not an object."""
@@ -298,10 +310,10 @@ class Models:
         return int(self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", record.reference))
 
     def number(self, name: str) -> tuple[int, int]:
-        """Return the id of a model's name and its number of versions; call this in a transaction."""
+        """Return the id of a name and its number of versions, perhaps of no model yet; call this in a transaction."""
         # The row is missing if another program has inserted the model.
         self.connection.change(
-            "INSERT INTO names (name, versions) SELECT ?1, max(version) FROM models WHERE name = ?1 "
+            "INSERT INTO names (name, versions) SELECT ?1, ifnull(max(version), 0) FROM models WHERE name = ?1 "
             "ON CONFLICT (name) DO NOTHING",
             (name,),
         )
@@ -332,11 +344,12 @@ class Models:
         for id, version in found:
             # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
             with self.connection.transaction():
-                self._delete_row(id, Reference(reference.name, version))
+                self.delete_row(id, Reference(reference.name, version))
 
     def refuse_unknown(self, name: str) -> None:
         """Raise an error if no model has or had a name."""
-        known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL UNION ALL SELECT 1 FROM models WHERE name = ?1"
+        known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL AND versions"
+        known += " UNION ALL SELECT 1 FROM models WHERE name = ?1"
         if not self.connection.value(known, (name,)):
             raise self.not_found(Reference(name))
 
@@ -350,7 +363,8 @@ class Models:
             has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
             raise ModelInUseError(has, "Remove the alias, or delete with force=True (--force); nothing was deleted")
 
-    def _delete_row(self, id: int, reference: Reference, action: str = "deleted") -> None:
+    def delete_row(self, id: int, reference: Reference, action: str = "deleted", **changes: Any) -> None:
+        """Delete the row of a version, and record the action; call this in a transaction."""
         select = "SELECT name, version, upload, stored_at, stored_by, size FROM models NOT INDEXED WHERE id = ?"
         row = self.connection.row(select, (id,))
         if row is None:
@@ -363,7 +377,7 @@ class Models:
         delete = f"DELETE FROM restored WHERE name = ?1 AND (SELECT id FROM models WHERE name = ?1 AND {CURRENT}) = ?2"
         self.connection.change(delete, (name, id))
         self.connection.change("DELETE FROM models NOT INDEXED WHERE id = ?", (id,))
-        self.events.add(action, name, id, version, stored_at=stored_at, stored_by=stored_by, size=size)
+        self.events.add(action, name, id, version, stored_at=stored_at, stored_by=stored_by, size=size, **changes)
         if upload is not None:
             uploads.condemn_published(self.connection, upload)
 

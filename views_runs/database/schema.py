@@ -87,7 +87,8 @@ CREATE TABLE IF NOT EXISTS required_fields (
 
 # In layout 1, `names` had only the columns name and versions; the other tables did not exist.
 LATER_TABLES = """
--- One row for each name a model ever had. Its id is the number of the model with that name, also after it is renamed.
+-- One row for each name that a model ever had, or that a run expects. Its id is the number of the model with that name,
+-- also after it is renamed.
 CREATE TABLE IF NOT EXISTS names (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT UNIQUE,                      -- NULL = a deleted model whose name another one was given
@@ -133,17 +134,27 @@ CREATE TABLE IF NOT EXISTS runs (
     id TEXT PRIMARY KEY,
     started_at TEXT NOT NULL,
     started_by TEXT NOT NULL,
-    ended_at TEXT,                         -- NULL = it has not ended
-    succeeded INTEGER,                     -- 0 or 1; NULL = it has not ended
-    expected TEXT                          -- JSON list of names; NULL = not known
+    ended_at TEXT,                         -- when a process last left it; NULL = none has
+    succeeded INTEGER                      -- whether that process left without an error, 0 or 1
 ) WITHOUT ROWID;
+
+-- The processes that are in a run.
+CREATE TABLE IF NOT EXISTS run_processes (
+    run TEXT NOT NULL,                     -- runs.id
+    owner TEXT NOT NULL,                   -- JSON object: the process
+    entered_at TEXT NOT NULL,
+    PRIMARY KEY (run, owner)
+) WITHOUT ROWID;
+
+-- The models of runs: those that a run used, and those that it is to use.
 
 CREATE TABLE IF NOT EXISTS run_models (
     run TEXT NOT NULL,                     -- runs.id
     model INTEGER NOT NULL,                -- names.id
-    version INTEGER NOT NULL,              -- models.id, also of a version that was deleted since
-    number INTEGER NOT NULL,               -- models.version at that time
-    trained INTEGER NOT NULL,              -- 1 = trained in the run, 0 = reused by it
+    version INTEGER,                       -- models.id, also of a version that was deleted since; NULL = none yet
+    number INTEGER,                        -- models.version at that time
+    trained INTEGER,                       -- 1 = trained in the run, 0 = reused by it
+    expected INTEGER NOT NULL DEFAULT 0,   -- 1 = the run is not complete without this model
     PRIMARY KEY (run, model)
 ) WITHOUT ROWID;
 
@@ -159,13 +170,11 @@ SELECT name, version, {CURRENT} AS current,
 FROM models INDEXED BY models_record
 """
 
-SCHEMA = f"""
-BEGIN IMMEDIATE;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-{FIRST_TABLES}{LATER_TABLES}{VIEW};
-COMMIT;
-"""
+#: What creates the tables of each layout. The first is for copies of files that have it.
+SCHEMAS = {
+    1: f"{FIRST_TABLES}CREATE TABLE names (name TEXT PRIMARY KEY, versions INTEGER NOT NULL) WITHOUT ROWID",
+    2: f"{FIRST_TABLES}{LATER_TABLES}{VIEW}",
+}
 
 #: What `LAYOUT` returns for a store: the name, type and columns of each table.
 TABLES = [
@@ -189,20 +198,18 @@ TABLES = [
     (
         "run_models",
         "table",
-        "run TEXT PRIMARY KEY, model INTEGER PRIMARY KEY, version INTEGER, number INTEGER, trained INTEGER",
+        "run TEXT PRIMARY KEY, model INTEGER PRIMARY KEY, version INTEGER, number INTEGER, trained INTEGER, "
+        "expected INTEGER",
     ),
-    (
-        "runs",
-        "table",
-        "id TEXT PRIMARY KEY, started_at TEXT, started_by TEXT, ended_at TEXT, succeeded INTEGER, expected TEXT",
-    ),
+    ("run_processes", "table", "run TEXT PRIMARY KEY, owner TEXT PRIMARY KEY, entered_at TEXT"),
+    ("runs", "table", "id TEXT PRIMARY KEY, started_at TEXT, started_by TEXT, ended_at TEXT, succeeded INTEGER"),
     ("sqlite_sequence", "table", "name , seq "),
     ("uploads", "table", "id INTEGER PRIMARY KEY, owner TEXT, started_at TEXT, beat INTEGER, condemned INTEGER"),
     ("watches", "table", "upload INTEGER PRIMARY KEY, host TEXT PRIMARY KEY, beat INTEGER, since REAL"),
 ]
 
 #: The tables that layout 1 lacks, and its table `names`.
-LATER = {"aliases", "events", "restored", "run_models", "runs"}
+LATER = {"aliases", "events", "restored", "run_models", "run_processes", "runs"}
 FIRST_NAMES = ("names", "table", "name TEXT PRIMARY KEY, versions INTEGER")
 
 # A view or a generated column in the place of one of these can run for ever and fill the memory, and a trigger can
@@ -266,11 +273,12 @@ _ONCE_INDEXED = (
 _NO_REQUIRED_FIELDS = "CREATE TEMP TABLE required_fields (field TEXT PRIMARY KEY)"
 
 
-def lay_out(connection: Connection) -> None:
+def lay_out(connection: Connection, layout: int = SCHEMA_VERSION) -> None:
     """Turn an empty file into a store."""
     connection.script(NEW_FILE)
+    marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {layout}"
     try:
-        connection.script(SCHEMA)
+        connection.script(f"BEGIN IMMEDIATE; {marks}; {SCHEMAS[layout]}; COMMIT;")
     except BaseException:
         connection.roll_back()
         raise
@@ -294,7 +302,7 @@ def upgrade(connection: Connection) -> None:
         connection.change("DROP TABLE names")
         for field in _ONCE_INDEXED:
             connection.change(f"DROP INDEX IF EXISTS models_{field}")
-        for statement in f"{FIRST_TABLES}{LATER_TABLES}{VIEW}".split(";\n"):
+        for statement in SCHEMAS[SCHEMA_VERSION].split(";\n"):
             connection.change(statement)
         for row in earlier:
             connection.change("INSERT INTO names (name, versions) VALUES (?, ?)", row)

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from views_runs.records import Damage, Event, Finding, Lifetime, ModelRecord, Verification
+    from views_runs import records
+    from views_runs.records import (
+        Damage,
+        Disposition,
+        Event,
+        Finding,
+        Lifetime,
+        ModelRecord,
+        RunModel,
+        RunRecord,
+        Verification,
+    )
 
 
 class Listing(NamedTuple):
@@ -29,10 +40,19 @@ Differences = NamedTuple(
     "Differences", [("rows", list[dict[str, Any]]), ("one", "ModelRecord"), ("other", "ModelRecord")]
 )
 
-#: A stored model; a model whose metadata was changed; deleted versions, and the versions that are current now.
+#: A stored model; a model whose metadata was changed; versions that were deleted, or that a rule kept or did not keep,
+#: or would be or do.
 Stored = NamedTuple("Stored", [("record", "ModelRecord")])
 Change = NamedTuple("Change", [("after", "ModelRecord"), ("before", "ModelRecord")])
-Deletion = NamedTuple("Deletion", [("records", "list[ModelRecord]"), ("current", "dict[str, ModelRecord | None]")])
+Deletion = NamedTuple("Deletion", [("records", "list[ModelRecord]"), ("found", "records.Deletion"), ("dry_run", bool)])
+Pruning = NamedTuple("Pruning", [("versions", "list[Disposition]"), ("dry_run", bool)])
+
+
+class Several(NamedTuple):
+    """Several values: each is shown as if it were alone, and the JSON of all is an array."""
+
+    values: list[Any]
+    unreadable: "list[Damage]" = []
 
 
 class Naming(NamedTuple):
@@ -52,6 +72,24 @@ History = NamedTuple("History", [("versions", "list[Lifetime]"), ("name", str)])
 
 #: Whether models will load on this machine, with the fields of a `Verdict` in each; and rows that could not be read.
 Checks = NamedTuple("Checks", [("models", list[dict[str, Any]]), ("unreadable", "list[Damage]")])
+
+#: All runs, and the message if there are none; pickles of a run, each with its ``file`` and ``size``.
+RunListing = NamedTuple("RunListing", [("records", "list[RunRecord]"), ("quiet", bool), ("if_empty", str)])
+Downloads = NamedTuple("Downloads", [("files", list[dict[str, Any]]), ("folder", str)])
+
+
+class RunShown(NamedTuple):
+    """A run and its models."""
+
+    run: "RunRecord"
+    models: "list[RunModel]"
+    #: The names of the models that another run used and this one lacks.
+    lacking: list[str]
+    unreadable: "list[Damage]"
+    #: The other run; the field to group the models by.
+    like: str | None
+    group_by: str | None
+
 
 #: The findings of `verify` and of `doctor`.
 Verified = NamedTuple("Verified", [("found", "Verification"), ("store", "Path")])

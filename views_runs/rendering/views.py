@@ -18,7 +18,7 @@ from rich.filesize import decimal as size
 from views_runs.conditions import Field
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
 from views_runs.query import parse_field
-from views_runs.records import Backup, Damage, Event, Lifetime, ModelRecord
+from views_runs.records import Backup, Damage, Deletion, Disposition, Event, Lifetime, ModelRecord, RunRecord
 from views_runs.rendering import console, values
 from views_runs.rendering.console import local_time, show_lines, show_message, text
 from views_runs.texts import printable
@@ -58,17 +58,24 @@ def show(value: Any, as_json: bool) -> None:
 
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
-    if isinstance(value, values.OBJECTS):
-        value = value._asdict()
-    elif isinstance(value, tuple):
-        value = value[0]
     # All characters that are escaped are inside strings.
-    shown = _escape_unless(str.isprintable, to_json(value))
+    shown = _escape_unless(str.isprintable, to_json(choose_part(value)))
     try:
         shown.encode(console.stream().encoding or "ascii")
     except UnicodeEncodeError:
         shown = _escape_unless(str.isascii, shown)
     console.write(shown)
+
+
+def choose_part(value: Any) -> Any:
+    """Return the part of the result of a verb that its JSON shows."""
+    if isinstance(value, values.Several):
+        return [*map(choose_part, value.values)]
+    if isinstance(value, values.RunShown):
+        return {"run": value.run, "models": value.models, "like": value.like, "lacking": value.lacking}
+    if isinstance(value, values.OBJECTS):
+        return value._asdict()
+    return value[0] if isinstance(value, tuple) else value
 
 
 def to_json(value: Any) -> str:
@@ -206,7 +213,7 @@ def count(records: Sequence[ModelRecord]) -> str:
     """Return the number of models, or of versions if there are several of one model, in words."""
     if len({record.name for record in records}) < len(records):
         return versions(len(records))
-    return "1 model" if len(records) == 1 else f"{len(records):,} models"
+    return models(len(records))
 
 
 def fit(widths: Mapping[str, int], room: int, asked: Container[str] = ()) -> dict[str, int]:
@@ -239,6 +246,15 @@ def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
         space = " " * (width - cell_len(cell))
         padded.append(space + cell if title in ("version", "size") else cell + space)
     return "\n".join([(" " * GAP).join(padded).rstrip(), *more])
+
+
+@show_text.register
+def show_several(several: values.Several) -> None:
+    """Print several values, one after the other."""
+    for value in several.values:
+        if isinstance(value, values.Change):
+            show_message(f"{printable(str(value.after.reference))}:")
+        show_text(value)
 
 
 @show_text.register
@@ -376,12 +392,18 @@ ACTIONS = {
     "aliased": "gave {model} the alias {alias}",
     "annotated": "annotated {model}: {fields}",
     "deleted": "deleted {model}",
+    "ended": "left the run {run}",
+    "entered": "entered the run {run}",
+    "expected": "set that the run {run} is to use {models}",
+    "failed": "left the run {run} with an error: {error}",
     "pruned": "pruned {model}",
     "renamed": "renamed {old} to {new}",
+    "replaced": "used {model} instead of version {instead_of}",
     "required": "required {after} instead of {before}",
     "restored": "made {model} current instead of version {instead_of}",
     "stored": "stored {model}",
     "unaliased": "removed the alias {alias} from {model}",
+    "used": "reused {model}",
 }
 
 
@@ -399,9 +421,12 @@ def describe(event: Event) -> str:
     said = {name: text(name, value) for name, value in event.changes.items()}
     if isinstance(event.changes.get("fields"), list):
         said["fields"] = ", ".join(describe_change(*change) for change in event.changes["fields"])
-    said |= {name: value or "nothing" for name, value in said.items()} | {"model": model}
+    if isinstance(event.changes.get("models"), list):
+        said["models"] = models(len(event.changes["models"]))
+    said |= {name: value or "nothing" for name, value in said.items()} | {"model": model, "run": event.run or ""}
     with suppress(LookupError):
         what = ACTIONS[event.action].format_map(said)
+        what += f" in the run {event.run}" if event.run and event.name else ""
         return printable(f"{what}  ({event.why})" if event.why else what)
     return printable(" ".join([event.action, model, event.run or "", event.why or ""]))
 
@@ -438,20 +463,92 @@ def state_lines(one: Lifetime) -> list[str]:
     return [", ".join(filter(None, states))] if any(states) else []
 
 
-def show_deletion_plan(records: Sequence[ModelRecord]) -> None:
-    """Say what will be deleted, and how much space that frees."""
-    for record in records:
-        show_message(f"{printable(record.name)}, version {record.version}: {size(record.size)}")
-    show_message(f"Deleting frees {size(sum(record.size for record in records))}.")
+#: What to see of a version before it is deleted.
+DELETED_COLUMNS: dict[str, Callable[[Any], str]] = {
+    **{title: COLUMNS[title] for title in ("name", "version")},
+    "stored by": lambda record: printable(record.stored_by),
+    "run": COLUMNS["run"],
+    "aliases": lambda record: " ".join(record.aliases),
+    "size": COLUMNS["size"],
+}
+
+
+def pruned_cell(title: str, one: Disposition) -> str:
+    """Return the cell of a column of `list` for a version that may be deleted."""
+    return COLUMNS[title](one.record)
+
+
+#: What to see of a version that a rule keeps or does not keep.
+PRUNED_COLUMNS: dict[str, Callable[[Any], str]] = {
+    **{title: partial(pruned_cell, title) for title in ("name", "version", "size", "stored")},
+    "": lambda one: "delete" if one.deleted else "keep",
+    "why": lambda one: printable(one.reason),
+}
+
+
+def show_table(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any], err: bool = False) -> None:
+    """Print a table; nothing of it is hidden."""
+    cells = {title: [cell(row) for row in rows] for title, cell in columns.items()}
+    widths = {title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}
+    lines = [table_line(row, widths) for row in zip(*cells.values())]
+    console.write("\n".join([table_line(widths, widths), *lines]), err=err)
+
+
+def show_deletion_plan(found: Deletion, err: bool = True) -> None:
+    """Say what will be deleted, how much space that frees, and which versions become current."""
+    records = found.deleted
+    show_table(DELETED_COLUMNS, records, err)
+    for name in dict.fromkeys(record.name for record in records if record.current):
+        if found.current[name] is not None:
+            show_message(f"Version {found.current[name]} of {printable(name)} becomes current.")
+    show_message(f"Deleting {versions(len(records))} frees {total(records)}.")
 
 
 @show_text.register
 def show_deletion(deletion: values.Deletion) -> None:
-    """Say what was deleted, and which versions are current now."""
-    for record in deletion.records:
-        show_message(f"Deleted {printable(record.name)}, version {record.version} ({size(record.size)}).")
-    for left in filter(None, deletion.current.values()):
-        show_message(f"The current version of {printable(left.name)} is now {left.version}.")
+    """Say what was deleted, or would be, and which versions are current now."""
+    if deletion.dry_run:
+        show_deletion_plan(deletion.found, err=False)
+        return
+    show_deleted(deletion.found.versions)
+    for name, version in deletion.found.current.items():
+        if version is not None:
+            show_message(f"The current version of {printable(name)} is now {version}.")
+
+
+def show_deleted(dispositions: Iterable[Disposition]) -> None:
+    """Say which versions were deleted, and which were kept because they have changed."""
+    for one in dispositions:
+        name = f"{printable(one.record.name)}, version {one.record.version}"
+        if one.deleted:
+            show_message(f"Deleted {name} ({size(one.record.size)}).")
+        elif one.changed:
+            show_message(f"Did not delete {name}: {printable(one.reason)}.")
+
+
+def show_pruning_plan(found: Sequence[Disposition]) -> None:
+    """Say what will be deleted, and how much space that frees."""
+    doomed = [one.record for one in found if one.deleted]
+    show_table(DELETED_COLUMNS, doomed, err=True)
+    show_message(f"Deleting {versions(len(doomed))} frees {total(doomed)}; {versions(len(found) - len(doomed))} stay.")
+
+
+@show_text.register
+def show_pruning(pruning: values.Pruning) -> None:
+    """Say what was deleted; or what would be, and why, with what would stay."""
+    deleted = [one.record for one in pruning.versions if one.deleted]
+    if pruning.dry_run and pruning.versions:
+        show_table(PRUNED_COLUMNS, pruning.versions)
+    elif not pruning.dry_run:
+        show_deleted(pruning.versions)
+    what = "would be deleted" if pruning.dry_run else "deleted"
+    stay = len(pruning.versions) - len(deleted)
+    show_message(f"{versions(len(deleted))} {what} ({total(deleted)}); {versions(stay)} kept.")
+
+
+def total(records: Iterable[ModelRecord]) -> str:
+    """Return the total size of pickles, in words."""
+    return size(sum(record.size for record in records))
 
 
 @show_text.register
@@ -506,7 +603,8 @@ def show_trust(trust: values.Trust) -> None:
 @show_text.register
 def show_checks(checks: values.Checks) -> None:
     """Print a line for each model, then the commands that install what is missing."""
-    show_states((one["verdict"], f"{one['name']}:{one['version']}", one["reasons"]) for one in checks.models)
+    names = [one["name"] if one["version"] is None else f"{one['name']}:{one['version']}" for one in checks.models]
+    show_states((one["verdict"], name, one["reasons"]) for name, one in zip(names, checks.models))
     show_fixes(one["fix"] for one in checks.models)
 
 
@@ -534,6 +632,79 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
 
 
 @show_text.register
+def show_runs(listing: values.RunListing) -> None:
+    """Print a table of runs."""
+    from rich.table import Table
+
+    if listing.quiet:
+        console.show_names([run.id for run in listing.records])
+        return
+    if not listing.records:
+        show_message(listing.if_empty)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    for title in ("run", "began", "by", "state", "models", "size", "complete"):
+        table.add_column(title, overflow="fold", justify="right" if title in ("models", "size") else "left")
+    for run in listing.records:
+        cells = [run.id, local_time(run.started_at), run.started_by, run.state or "", str(run.models), size(run.size)]
+        table.add_row(*map(printable, cells), completeness(run))
+    console.draw(table, wrap=False)
+
+
+def completeness(run: RunRecord) -> str:
+    """Return whether a run is complete, in a few words."""
+    if run.complete is None:
+        return ""
+    return "yes" if run.complete else f"no, {run.missing} of {run.expected} missing"
+
+
+@show_text.register
+def show_run(shown: values.RunShown) -> None:
+    """Print what is known about a run, and its models by the training period or another field."""
+    run = shown.run
+    ended = "" if run.ended_at is None else f", left {local_time(run.ended_at)}"
+    fields = {
+        "run": run.id,
+        "state": run.state or "not recorded",
+        "began": f"{local_time(run.started_at)} by {run.started_by}{ended}",
+        "used": f"{models(run.models)}, {size(run.size)}",
+        "complete": completeness(run) or "not known, as nothing is expected",
+    }
+    grid = pairs({name: printable(value) for name, value in fields.items()}, console.page(wrap=False).width)
+    console.draw(grid, wrap=False)
+    for title, lines in run_groups(shown).items():
+        console.write("")
+        console.write(title, bold=True)
+        show_lines(f"  {line}" for line in lines)
+
+
+def run_groups(shown: values.RunShown) -> dict[str, list[str]]:
+    """Return a line for each model of a run, by group."""
+    by = shown.group_by or "training period"
+    cell = COLUMNS.get(by) or partial(value_cell, parse_field(by))
+    groups: dict[str, list[str]] = {}
+    for one in shown.models:
+        if one.record is not None:
+            title = f"{printable(by)} {cell(one.record) or '(none)'}"
+            how = f"reused from {one.trained_in or 'no run'}" if one.state == "reused" else one.state
+            groups.setdefault(title, []).append(printable(f"{one.name}:{one.version}  {how}"))
+    groups = dict(sorted(groups.items()))
+    groups["deleted since"] = [printable(f"{one.name}:{one.version}") for one in shown.models if one.state == "deleted"]
+    groups["missing"] = [printable(one.name) for one in shown.models if one.state == "missing"]
+    groups[f"not used, but by {printable(shown.like or '')}"] = [*map(printable, shown.lacking)]
+    return {title: lines for title, lines in groups.items() if lines}
+
+
+@show_text.register
+def show_downloads(downloads: values.Downloads) -> None:
+    """Say what was written where."""
+    for one in downloads.files:
+        show_message(f"Wrote {printable(str(one['file']))} ({size(one['size'])}).")
+    if not downloads.files:
+        show_message("The run has no models to write.")
+
+
+@show_text.register
 def show_verified(verified: values.Verified) -> None:
     """Print a line for each damaged version, and say how many are intact."""
     found = verified.found
@@ -541,6 +712,11 @@ def show_verified(verified: values.Verified) -> None:
     intact = f"{found.versions - len(found.damaged):,} of " if found.damaged else ""
     verb = "is" if found.versions == 1 else "are"
     show_message(f"{intact}{versions(found.versions)} in {verified.store} {verb} intact; {size(found.size)} read.")
+
+
+def models(count: int) -> str:
+    """Return a number of models in words."""
+    return "1 model" if count == 1 else f"{count:,} models"
 
 
 def versions(count: int) -> str:
