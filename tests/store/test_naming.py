@@ -212,6 +212,17 @@ def test_rename_and_back(three: Storage) -> None:
     assert three.rename("tree", "forest").version == 6
 
 
+def test_a_name_that_one_deleted_model_after_another_had(store: Storage) -> None:
+    """The log and the history have all of them."""
+    for name in "first", "second", "third":
+        store.store(name, name)
+        store.rename(name, "forest")
+        assert all(event.name == "forest" for event in store.log())
+        store.delete("forest")
+    assert len(store.log("forest")) == 9
+    assert [(one.version, one.is_deleted) for one in store.history("forest")] == [(3, True), (2, True), (1, True)]
+
+
 def test_rename_during_a_fetch(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is being read is read to its end."""
     store.store("m", Renamed(store.path))

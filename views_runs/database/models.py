@@ -266,7 +266,7 @@ class Models:
         self.events.add("stored", entry.name, id, version, by=user)
         record = replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
         if self.run is not None:
-            runs.use(self, record)
+            runs.use(self, record, is_new=True)
         return record
 
     def has_metadata(self, record: ModelRecord) -> bool:
