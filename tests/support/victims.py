@@ -4,6 +4,7 @@ import mmap
 import os
 import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -45,6 +46,8 @@ class Victim:
         if not self._pid:
             try:
                 work(lambda line: os.write(inlet, line.encode()))
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)
         os.close(inlet)
