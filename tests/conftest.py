@@ -119,8 +119,8 @@ def store(tmp_path: Path) -> Storage:
 
 @pytest.fixture
 def sql(store: Storage) -> Iterator[sqlite3.Connection]:
-    """The file of the store, as another program opens it."""
-    connection = sqlite3.connect(store.path, isolation_level=None)
+    """The file of the store, as another program opens it; a large model is written in a thread of its own."""
+    connection = sqlite3.connect(store.path, isolation_level=None, check_same_thread=False)
     yield connection
     connection.close()
 

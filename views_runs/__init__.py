@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from views_runs.records import (
         Backup,
         Damage,
+        Deletion,
+        Disposition,
         Event,
         Finding,
         Lifetime,
@@ -36,7 +38,9 @@ __all__ = [
     "BackupError",
     "CorruptModelError",
     "Damage",
+    "Deletion",
     "DigestMismatchError",
+    "Disposition",
     "DownloadError",
     "Event",
     "Finding",
@@ -85,6 +89,9 @@ __all__ = [
 #: Modules that are imported when they are first asked for.
 _MODULES = ("metadata", "names", "operations", "query", "records", "run", "run_result", "storage", "validation")
 
+#: Where public names are that `storage` does not have.
+_HOMES = {"Run": "runs", "RunModel": "records", "Verdict": "pickles.loadability", "ViewsRun": "run", "month": "metadata"}
+
 #: What 1.x published too. Not in `__all__`: `from views_runs import *` has to work without the extra.
 _OF_THE_EXTRA = {"DataPartitioner": "views_partitioning.data_partitioner", "StepshiftedModels": "stepshift.views"}
 
@@ -93,16 +100,10 @@ def __getattr__(name: str) -> Any:
     # Imported when it is first asked for: `viewser --help` does not need the library, and would take twice as long.
     if name in _MODULES:
         return import_module(f"views_runs.{name}")
-    if name == "ViewsRun":
-        module = import_module("views_runs.run")
-    elif name == "month":
-        module = import_module("views_runs.metadata")
-    elif name in _OF_THE_EXTRA:
+    if name in _OF_THE_EXTRA:
         module = import_module("views_runs.extra").load(_OF_THE_EXTRA[name], f"views_runs.{name}")
-    elif name in ("Run", "RunModel"):
-        module = import_module("views_runs.runs")
-    elif name in __all__:
-        module = import_module("views_runs.storage")
+    elif name in __all__ or name in _HOMES:
+        module = import_module(f"views_runs.{_HOMES.get(name, 'storage')}")
     else:
         raise AttributeError(f"module 'views_runs' has no attribute {name!r}")
     globals()[name] = getattr(module, name)

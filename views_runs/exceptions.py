@@ -100,7 +100,7 @@ class AliasNotFoundError(ModelNotFoundError):
 
 
 class ModelInUseError(StorageError):
-    """A version has an alias, and ``force=True`` was not given; nothing was deleted."""
+    """A version has an alias, or another one would become current, and this was not asked for; nothing was deleted."""
 
 
 class RunNotFoundError(StorageError, KeyError):

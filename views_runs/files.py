@@ -54,6 +54,17 @@ def choose_target(
     return path
 
 
+def make_folder(folder: str | os.PathLike[str], kind: type[StorageError]) -> Path:
+    """Return the path of a folder, and create it if only it is missing: a missing folder above it may be a share."""
+    path = Path(os.path.expanduser(folder))
+    try:
+        path.mkdir(exist_ok=True)
+    except (OSError, ValueError) as error:
+        trouble = f"the folder cannot be created ({getattr(error, 'strerror', None) or error})"
+        raise kind(trouble, "Give another folder").locate(path=path.absolute()) from error
+    return path
+
+
 def is_same(one: str | os.PathLike[str], other: Path) -> bool:
     """Return whether both paths refer to the same existing file."""
     try:

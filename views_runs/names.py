@@ -3,6 +3,8 @@
 import operator
 import re
 import unicodedata
+from collections.abc import Collection
+from itertools import islice
 
 from views_runs.exceptions import InvalidNameError
 
@@ -15,6 +17,9 @@ MAX_INTEGER = (1 << 63) - 1
 #: The longest alias, in characters, and what cannot be an alias, because it would be taken for something else.
 MAX_ALIAS = 64
 NO_ALIASES = ("current", "latest")
+
+#: How many of several things a message names.
+MOST_LISTED = 3
 
 _ALIAS = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_ALIAS}}}")
 _VERSIONED = re.compile(r"(?s)(.*):([0-9]+)")
@@ -83,6 +88,21 @@ def reference(name: str, version: int | None) -> tuple[str, int | None]:
         return check_name(name), None if version is None else max(0, min(operator.index(version), MAX_INTEGER))
     except TypeError as error:
         raise InvalidNameError(f"the version of {name!r} must be an integer, not {version!r}") from error
+
+
+def listed(texts: Collection[str]) -> str:
+    """Return the first of several texts, for a message.
+
+    >>> listed(["a", "b", "c", "d"]), listed(["a", "b", "c"])
+    ('a, b, c and 1 more', 'a, b, c')
+    """
+    shown = ", ".join(islice(texts, MOST_LISTED))
+    return shown if len(texts) <= MOST_LISTED else f"{shown} and {len(texts) - MOST_LISTED:,} more"
+
+
+def is_glob(name: str) -> bool:
+    """Return whether a name is a glob, unless a model has it."""
+    return not set(name).isdisjoint("*?[")
 
 
 def suggest(name: str, names: list[str], what: str = "model") -> str:

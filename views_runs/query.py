@@ -142,6 +142,21 @@ def parse(text: str) -> Condition | Compound:
     return _Parser(text, "condition").condition()
 
 
+def parse_age(age: str | timedelta) -> timedelta:
+    """Return how long ago ``90d``, ``12w`` or ``36h`` is.
+
+    >>> parse_age("12w").days
+    84
+    """
+    match = _AGO.fullmatch(age) if isinstance(age, str) else None
+    with suppress(OverflowError):
+        found = timedelta(hours=int(match[1]) * HOURS[match[2]]) if match else age
+        if isinstance(found, timedelta) and found > timedelta() and datetime.now() - found:
+            return found
+    advice = "Give a number of hours, days or weeks, as in 36h, 90d or 12w"
+    raise QueryError(f"{age!r:.40} is not an age", advice=advice)
+
+
 def parse_field(text: str, place: int = 0) -> Field:
     """Parse a text, from a place on, that is a field."""
     return _Parser(text, "field", place).lone_field()
@@ -314,6 +329,8 @@ class _Parser:
         self.depth = 0
         #: The word or sign at which the last value ended, if it has no quotes.
         self.cut = ""
+        #: Whether it has quotes.
+        self.is_quoted = False
 
     def condition(self) -> Condition | Compound:
         found = self.joined("or")

@@ -451,6 +451,35 @@ class Lifetime:
 
 
 @dataclass(frozen=True)
+class Disposition:
+    """What happened to a version in `Storage.delete_many` or `Storage.prune`, or would happen."""
+
+    #: Its record, from before.
+    record: ModelRecord
+    #: Whether it was deleted, or would be.
+    deleted: bool
+    #: Why it was deleted or kept.
+    reason: str
+    #: Whether it was to be deleted, and was kept because it has changed since.
+    changed: bool = False
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """The result of `Storage.delete_many`."""
+
+    #: The versions that were chosen. One that has changed since is kept.
+    versions: tuple[Disposition, ...]
+    #: For each model with a deleted version, the version that is now current; None if none is left.
+    current: Mapping[str, int | None]
+
+    @property
+    def deleted(self) -> list[ModelRecord]:
+        """The records of the versions that were deleted, or would be."""
+        return [one.record for one in self.versions if one.deleted]
+
+
+@dataclass(frozen=True)
 class Verification:
     """The result of `Storage.verify`."""
 

@@ -3,16 +3,16 @@
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TypeVar, cast
 
 from views_runs import files, names
-from views_runs.database import history, naming, runs
+from views_runs.database import history, naming, runs, selection
 from views_runs.database.database import Database, find_default_path, get_status
 from views_runs.database.uploads import Upload
 from views_runs.exceptions import (
@@ -32,14 +32,13 @@ from views_runs.exceptions import (
     UploadError,
 )
 from views_runs.metadata import Metadata, ModelMetadata, is_equivalent, missing_fields, unmet_fields
-from views_runs.pickles import loadability, opcodes, packages, permissions, pickle_files, trust, unpickling
-from views_runs.pickles.loadability import Verdict
-from views_runs.pickles.parts import PickleWriter, warn_caller
 from views_runs.query import Question, find_start
 from views_runs.records import (
     Backup,
     Damage,
     Decided,
+    Deletion,
+    Disposition,
     Entry,
     Event,
     Finding,
@@ -54,7 +53,10 @@ from views_runs.records import (
 )
 from views_runs.texts import escape_record, printable, shell_line
 
+# What deals with pickles is imported where it is needed: it would delay the start of `list` by a fifth.
 if TYPE_CHECKING:
+    from views_runs.pickles.loadability import Verdict
+    from views_runs.pickles.parts import PickleWriter
     from views_runs.runs import Run
 
 __all__ = ["ModelMetadata", "ModelRecord", "Storage", "fetch_metadata", "retrieve", "store"]
@@ -150,7 +152,7 @@ class Storage:
         >>> Storage("models.db").store("forest", [1, 2, 3], {"train_end": 480}).metadata.train_end
         480
         """
-        return self._put(name, metadata, partial(PickleWriter.dump, model=model), overwrite, why=why)
+        return self._put(name, metadata, lambda writer: writer.dump(model), overwrite, why=why)
 
     def upload(
         self,
@@ -180,7 +182,9 @@ class Storage:
         [1, 2, 3]
         """
 
-        def copy(writer: PickleWriter) -> None:
+        from views_runs.pickles import pickle_files
+
+        def copy(writer: "PickleWriter") -> None:
             # Reading the store as a plain file, and closing it, would drop SQLite's locks on it.
             if files.is_same(path, self.path):
                 raise UploadError("this is the store itself", "Give another file; nothing was stored")
@@ -192,12 +196,15 @@ class Storage:
         self,
         name: str,
         metadata: Any,
-        fill: Callable[[PickleWriter], object],
+        fill: "Callable[[PickleWriter], object]",
         overwrite: bool,
         unless_has: Metadata | None = None,
         why: str | None = None,
     ) -> ModelRecord:
         """Store whatever `fill` writes to a `PickleWriter`."""
+        from views_runs.pickles import opcodes
+        from views_runs.pickles.parts import PickleWriter, warn_caller
+
         with self._open(f"store {name!r}", create=True, why=why) as database:
             entry = Entry.of(name, metadata, overwrite, unless_has)
             if not database.has_content and "@" in entry.name:
@@ -267,8 +274,10 @@ class Storage:
             log.info("training %s: the stored model has just been deleted", name)
         model = train()
         try:
-            dump = partial(PickleWriter.dump, model=model)
-            return Obtained(model, self._put(name, entry.metadata, dump, retrain, entry.unless_has), True)
+            record = self._put(
+                name, entry.metadata, lambda writer: writer.dump(model), retrain, entry.unless_has
+            )
+            return Obtained(model, record, True)
         except ModelExistsError as error:
             log.info("another process has meanwhile stored an equivalent %s; returning the one trained here", name)
             record = cast(ModelRecord, error.record)
@@ -347,6 +356,8 @@ class Storage:
         >>> store.fetch("forest", trusted=[], sha256=store.inspect("forest").sha256)
         [4]
         """
+        from views_runs.pickles import permissions, trust, unpickling
+
         reference = Reference.of(name, version)
         with self._open("fetch", reference) as database:
             if trusted is None and self.trusted:
@@ -381,7 +392,7 @@ class Storage:
             return _inspect(database, database.models.record(reference))
 
     def check(
-        self, *models: str, on_damage: Callable[[Damage], object] | None = None
+        self, *models: str, on_damage: Callable[[Damage], object] | None = None, **options: Any
     ) -> "list[tuple[ModelRecord, Verdict]]":
         """Return the records of models, each with a verdict on whether the model will load on this machine.
 
@@ -389,25 +400,26 @@ class Storage:
         was recorded, on its pickle.
 
         Args:
-            models: names; defaults to the current versions of all models.
+            models: names and globs, as for `select`; defaults to the current versions of all models.
             on_damage: as for `find`.
+            options: the conditions of `select`.
 
         Raises:
-            ModelNotFoundError: a model does not exist.
+            ModelNotFoundError: a model does not exist, or a glob or the conditions choose nothing.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
         >>> [(record.name, verdict.verdict) for record, verdict in store.check()]
         [('forest', 'loads')]
         """
-        references = [Reference.of(name) for name in models]
-        with self._open(f"check {', '.join(map(repr, models)) or 'the models'}", lenient=not models) as database:
+        from views_runs.pickles import loadability, packages
+
+        wanted = selection.Wanted.of(models, **options)
+        with self._open(f"check {wanted}", lenient=not models) as database:
             if not database.exists:
                 return []
-            if references:
-                found = [database.models.record(reference) for reference in references]
-            else:
-                found = _keep_records(database.models.search(Question.of((), {})), on_damage)
+            chosen = selection.select(database.models, wanted)
+            found = _keep_records([*chosen.records, *chosen.unreadable], on_damage)
             records = [_inspect(database, record) if record.imports is None else record for record in found]
         # Look up the installed distributions once, not for each model.
         packages.forget()
@@ -478,8 +490,51 @@ class Storage:
                 return []
             found = _keep_records(database.models.search(question), on_damage)
             if not found or question.sort is not None:
-                _warn_of_mistakes(database, question if not found else question._replace(conditions=()))
+                selection.warn_of_mistakes(
+                    database.models, question if not found else question._replace(conditions=())
+                )
             return found
+
+    def select(
+        self,
+        *names: str,
+        where: str | Iterable[str] = (),
+        alias: str | None = None,
+        run: "str | list[str] | None" = None,
+        since: datetime | date | str | None = None,
+        until: datetime | date | str | None = None,
+        all_versions: bool = False,
+        on_damage: Callable[[Damage], object] | None = None,
+        **fields: Any,
+    ) -> "list[ModelRecord]":
+        """Return the records of the versions that names, globs and conditions choose, each once, those of names first.
+
+        A name alone chooses the current version. A glob, or anything together with conditions, chooses what `find`
+        returns for it. A name that exists is not taken for a glob.
+
+        Args:
+            names: names, ``NAME:VERSION``, ``NAME@ALIAS`` and globs; defaults to all models.
+            where: a condition, or several, as for `find`.
+            alias, run, since, until, on_damage, fields: as for `find`.
+            all_versions: include older versions.
+
+        Raises:
+            ModelNotFoundError: a model does not exist, or a glob or the conditions choose nothing.
+            QueryError: a condition is invalid.
+
+        >>> store = Storage("models.db")
+        >>> for name in "forest", "fast-forest", "ridge":
+        ...     record = store.store(name, name, {"author": "testuser"})
+        >>> [record.name for record in store.select("ridge", "*forest")]
+        ['ridge', 'fast-forest', 'forest']
+        >>> [record.name for record in store.select("*forest", where="author = testuser")]
+        ['fast-forest', 'forest']
+        """
+        wanted = selection.Wanted.of(names, where, alias, run, since, until, all_versions, **fields)
+        with self._open(f"find {wanted}") as database:
+            with database.connection.snapshot():
+                chosen = selection.select(database.models, wanted)
+            return _keep_records([*chosen.records, *chosen.unreadable], on_damage)
 
     def versions(self, name: str) -> "list[ModelRecord]":
         """Return the records of all versions of a model, highest version first.
@@ -646,17 +701,51 @@ class Storage:
         reference = Reference.of(name, version)
         with self._open("annotate", reference, change=True, why=why) as database:
             encode(fields)
-            with database.connection.transaction():
-                record = database.models.record(reference)
-                if record.metadata is None and database.models.has_metadata(record):
-                    raise InvalidMetadataError("the metadata is not a JSON object: another program wrote it")
-                changed = dict(record.metadata or {})
-                for field in [unset] if isinstance(unset, str) else unset:
-                    if field not in changed:
-                        has = ", ".join(map(printable, changed)) or "no fields"
-                        raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
-                    del changed[field]
-                return database.models.set_metadata(record, *encode({**changed, **fields}, stored=changed))
+            return _annotate(database, reference, fields, [unset] if isinstance(unset, str) else [*unset])
+
+    def annotate_many(
+        self,
+        *names: str,
+        fields: Mapping[str, Any] | None = None,
+        unset: Iterable[str] = (),
+        where: str | Iterable[str] = (),
+        why: str | None = None,
+    ) -> "list[tuple[ModelRecord, ModelRecord]]":
+        """Set or remove some fields in the metadata of several models.
+
+        Nothing is changed unless all can be. They are changed one after the other.
+
+        Args:
+            names, where: as for `select`.
+            fields: fields to set.
+            unset: fields to remove; each model must have them.
+            why: the reason, for `log`.
+
+        Returns:
+            For each model, its record before and after.
+
+        Raises:
+            ModelNotFoundError: as for `select`.
+            QueryError: a condition is invalid, or about a field that no model has; nothing was changed.
+            InvalidMetadataError: as for `annotate`.
+
+        >>> store = Storage("models.db")
+        >>> for name in "forest", "ridge":
+        ...     record = store.store(name, name, {"author": "testuser"})
+        >>> changed = store.annotate_many(where="author = testuser", fields={"author": "ines"})
+        >>> [after.metadata for before, after in changed]
+        [{'author': 'ines'}, {'author': 'ines'}]
+        """
+        wanted = selection.Wanted.of(names, where)
+        fields, unset = dict(fields or {}), [unset] if isinstance(unset, str) else [*unset]
+        with self._open(f"annotate {wanted}", change=True, why=why) as database:
+            encode(fields)
+            with database.connection.snapshot():
+                records = selection.readable(selection.select(database.models, wanted, strict=True))
+                for record in records:
+                    _, changed = _change_metadata(database, record, fields, unset)
+                    database.models.refuse_incomplete(changed)
+            return [(record, _annotate(database, record.reference, fields, unset)) for record in records]
 
     def require(self, *fields: str, why: str | None = None) -> None:
         """Set the metadata fields that every model stored from now on must have; without arguments, require none.
@@ -757,6 +846,119 @@ class Storage:
             reference = database.models.resolve(reference)
             database.delete(reference, force)
             return database.models.find(Reference(reference.name))
+
+    def delete_many(
+        self,
+        *names: str,
+        promote_older: bool = False,
+        force: bool = False,
+        dry_run: bool = False,
+        confirm: Callable[[Deletion], object] | None = None,
+        why: str | None = None,
+        **options: Any,
+    ) -> Deletion:
+        """Delete the versions that names, globs and conditions choose; a name alone means all versions of the model.
+
+        A version is kept, and reported, if it has got an alias or become current since it was chosen.
+
+        Args:
+            names: as for `select`.
+            promote_older: let a glob or condition delete the current version of a model, but not all of them; another
+                version becomes current.
+            force: also delete versions that have an alias.
+            dry_run: delete nothing.
+            confirm: called with what is about to be deleted, while the file is not open; if it raises an exception,
+                nothing is deleted.
+            why: the reason, for `log`.
+            options: the conditions of `select`. With ``all_versions=True``, current versions are deleted too.
+
+        Raises:
+            ModelNotFoundError: as for `select`; nothing was deleted.
+            QueryError: a condition is invalid, or about a field that no model has, or neither names nor conditions were
+                given; nothing was deleted.
+            ModelInUseError: a version has an alias, and ``force`` is false, or a glob or condition would make an older
+                version current, and ``promote_older`` is false; nothing was deleted.
+
+        >>> store = Storage("models.db")
+        >>> for month in 480, 492, 504:
+        ...     record = store.store("forest", [month], {"train_end": month}, overwrite=True)
+        >>> found = store.delete_many(where="not current", all_versions=True)
+        >>> [str(record.reference) for record in found.deleted], found.current
+        (['forest:2', 'forest:1'], {'forest': 3})
+        """
+        # Rarely needed, so imported here, as in `prune`: they would delay the start of `list`.
+        from views_runs.database import deletion
+
+        wanted = selection.Wanted.of(names, **options)
+        with self._open(f"delete {wanted}") as database:
+            plan = deletion.plan(database.models, wanted, promote_older, force)
+        if dry_run:
+            return plan.summary()
+        if confirm is not None:
+            confirm(plan.summary())
+        with self._open(f"delete {wanted}", change=True, why=why) as database:
+            return deletion.carry_out(database, plan, force)
+
+    def prune(
+        self,
+        *names: str,
+        keep_last: int | None = None,
+        keep_within: str | timedelta | None = None,
+        keep_runs: int | None = None,
+        keep: str | Iterable[str] = (),
+        group_by: str | None = None,
+        dry_run: bool = False,
+        confirm: "Callable[[list[Disposition]], object] | None" = None,
+        why: str | None = None,
+        **options: Any,
+    ) -> "list[Disposition]":
+        """Delete the versions that no rule keeps.
+
+        At least one rule is needed; a version is kept if any of them keeps it. Never deleted are current versions,
+        versions with an alias, and those that a complete run used, whatever was done since pruning began.
+
+        Args:
+            names: as for `select`; defaults to all models. All their versions are looked at.
+            keep_last: keep this many versions of each model: those stored last.
+            keep_within: keep what was stored within this time: ``90d``, ``12w``, ``36h`` or a timedelta.
+            keep_runs: keep what this many runs used: those that began last.
+            keep: keep what meets this condition, or any of several.
+            group_by: a field; count the versions for `keep_last` for each value of it rather than for each model.
+            dry_run: delete nothing.
+            confirm: called with what is about to be done, while the file is not open; if it raises an exception,
+                nothing is deleted.
+            why: the reason, for `log`.
+            options: the conditions of `select`: look only at versions that meet them.
+
+        Returns:
+            What was, or would be, done with each version, and why.
+
+        Raises:
+            ModelNotFoundError: as for `select`; nothing was deleted.
+            QueryError: there is no rule, or one is invalid, or a condition is about a field that no model has; nothing
+                was deleted.
+
+        >>> store = Storage("models.db")
+        >>> for month in 480, 492, 504:
+        ...     record = store.store("forest", [month], {"train_end": month}, overwrite=True)
+        >>> for one in store.prune(keep_last=1, keep="train_end = 2019-12", dry_run=True):
+        ...     print(one.record.version, one.deleted, one.reason)
+        3 False current, among the last 1
+        2 True no rule keeps it
+        1 False meets train_end = 2019-12
+        """
+        from views_runs.database import retention
+
+        wanted = selection.Wanted.of(names, **options)
+        with self._open(f"prune {wanted}") as database:
+            rule = retention.Rule.of(keep_last, keep_within, keep_runs, keep, group_by)
+            plan = retention.plan(database.models, wanted, rule)
+        if dry_run or not plan.doomed:
+            return plan.summary()
+        if confirm is not None:
+            confirm(plan.summary())
+        with self._open(f"prune {wanted}", change=True, why=why) as database:
+            return retention.carry_out(database, plan)
 
     def restore(self, name: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
         """Make an earlier version of a model current again, and return its record.
@@ -1004,24 +1206,65 @@ class Storage:
         reference = Reference.of(name, version)
         with self._open("download", reference) as database:
             target = files.choose_target(file, names.file_name(str(reference)), self.path, DownloadError, overwrite)
-            with files.written(target, DownloadError, overwrite) as beside, beside.open("wb") as stream:
-                _write_pickle(database, reference, stream)
+            _download(database, reference, target, overwrite)
         return target
 
-    def verify(self, *models: str, progress: Callable[[int, int], object] | None = None) -> Verification:
+    def download_many(
+        self, folder: str | os.PathLike[str], *models: str, overwrite: bool = False, **options: Any
+    ) -> "list[tuple[ModelRecord, Path]]":
+        """Write the pickles of several models to a folder, without unpickling them.
+
+        The file of a current version is named after the model, that of another also after the version. If one of the
+        files exists, nothing is written.
+
+        Args:
+            folder: the folder; it is created if only it is missing, and not the folder that it is in.
+            models: names and globs, as for `select`; defaults to the current versions of all models.
+            overwrite: replace existing files.
+            options: the conditions of `select`.
+
+        Returns:
+            The record of each model, and the path of its file.
+
+        Raises:
+            ModelNotFoundError: as for `select`.
+            DownloadError: a file exists or cannot be written, or two models would be written to the same file.
+            CorruptModelError: a model is damaged; the files of those before it were written.
+
+        >>> store = Storage("models.db")
+        >>> for name in "forest", "ridge":
+        ...     record = store.store(name, name)
+        >>> [path.name for record, path in store.download_many("models", "*")]
+        ['ridge.pickle', 'forest.pickle']
+        """
+        wanted = selection.Wanted.of(models, **options)
+        with self._open(f"download {wanted}") as database:
+            with database.connection.snapshot():
+                chosen = selection.select(database.models, wanted)
+            records = selection.readable(chosen)
+            targets = _choose_targets(records, files.make_folder(folder, DownloadError), self.path, overwrite)
+            for record, target in zip(records, targets):
+                _download(database, record.reference, target, overwrite)
+        return [*zip(records, targets)]
+
+    def verify(
+        self, *models: str, progress: Callable[[int, int], object] | None = None, **options: Any
+    ) -> Verification:
         """Read models completely, and verify every byte against the stored digests.
 
         Nothing is unpickled, memory use is small, and others can keep storing models.
 
         Args:
-            models: names (all versions are verified) or ``NAME:VERSION``; defaults to the whole store.
+            models: names (all versions are verified), ``NAME:VERSION`` and globs, as for `select`; defaults to the
+                whole store.
             progress: called with the number of bytes read so far, and the total.
+            options: the conditions of `select`.
 
         Returns:
             The number of versions read, and the damaged ones.
 
         Raises:
-            ModelNotFoundError: a model does not exist.
+            ModelNotFoundError: a model does not exist, or a glob or the conditions choose nothing.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3])
@@ -1031,14 +1274,15 @@ class Storage:
         # Rarely needed, so imported here: it would delay the start of `list`.
         from views_runs.database import verification
 
-        references = [Reference.of(model) for model in models]
+        wanted = selection.Wanted.of(models, **options)
         with self._open("verify", lenient=not models) as database:
             if not database.exists:
                 return Verification(0, 0, ())
-            selection = verification.select_models(database.connection, references)
-            counter = _Counter(verification.add_sizes(selection), progress)
-            result = verification.verify(database.connection, selection, counter.add)
-            tables = () if references else verification.find_damaged_tables(database.connection)
+            references, damaged = verification.choose(database.models, wanted)
+            chosen = verification.select_models(database.connection, references)
+            counter = _Counter(verification.add_sizes(chosen), progress)
+            result = verification.verify(database.connection, chosen, counter.add)
+            tables = verification.find_damaged_tables(database.connection) if references is None else damaged
             return replace(result, damaged=(*result.damaged, *tables))
 
     def backup(
@@ -1071,9 +1315,9 @@ class Storage:
         with self._open("back up the store") as database:
             target = files.choose_target(file, self.path.name, self.path, BackupError).absolute()
             database.refuse_unsafe_share(target)
-            selection = verification.select_models(database.connection, ())
-            counter = _Counter(2 * verification.add_sizes(selection), progress)
-            return backup.back_up(database.connection, selection, target, counter.add)
+            everything = verification.select_models(database.connection)
+            counter = _Counter(2 * verification.add_sizes(everything), progress)
+            return backup.back_up(database.connection, everything, target, counter.add)
 
     def doctor(self, peer: bool = False, say: Callable[[str], object] | None = None) -> "list[Finding]":
         """Check the file, its journal, its folder and its file system, and return the findings.
@@ -1193,6 +1437,8 @@ def _make_absolute(path: str | os.PathLike[str]) -> Path:
 
 def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
     """Return a record whose imports are read from its pickle, and the versions too where none were recorded."""
+    from views_runs.pickles import opcodes
+
     reader = opcodes.Reader()
     try:
         with database.models.pieces(database.models.row(record.reference)) as pieces:
@@ -1208,16 +1454,6 @@ def _inspect(database: Database, record: ModelRecord) -> ModelRecord:
     return replace(record, **opcodes.imported(reading), packages=record.packages or reading.versions)
 
 
-def _warn_of_mistakes(database: Database, question: Question) -> None:
-    """Log what is probably mistaken in a question; rows that cannot be read were reported already."""
-    # Rarely needed, so imported here: it would delay the start of `list`.
-    from views_runs.database.complaints import find_complaints
-
-    with suppress(StoreDamagedError):
-        for complaint in find_complaints(database.connection, question):
-            log.warning("%s", complaint)
-
-
 def _keep_records(
     found: Iterable[ModelRecord | Damage], on_damage: Callable[[Damage], object] | None
 ) -> list[ModelRecord]:
@@ -1230,6 +1466,50 @@ def _keep_records(
         else:
             log.warning("skipping %s: %s", one.name, one.trouble)
     return records
+
+
+def _annotate(
+    database: Database, reference: Reference, fields: Mapping[str, Any], unset: Iterable[str]
+) -> ModelRecord:
+    """Set and remove some fields of a version's metadata, and return its new record."""
+    with database.connection.transaction():
+        record = database.models.record(reference)
+        return database.models.set_metadata(record, *_change_metadata(database, record, fields, unset))
+
+
+def _change_metadata(
+    database: Database, record: ModelRecord, fields: Mapping[str, Any], unset: Iterable[str]
+) -> tuple[tuple[str | None, str | None], Metadata | None]:
+    """Return the metadata of a version with some fields set and removed, as `encode` does."""
+    if record.metadata is None and database.models.has_metadata(record):
+        raise InvalidMetadataError("the metadata is not a JSON object: another program wrote it")
+    changed = dict(record.metadata or {})
+    for field in unset:
+        if field not in changed:
+            has = ", ".join(map(printable, changed)) or "no fields"
+            raise InvalidMetadataError(f"the metadata has no field {field!r} to remove; it has {has}")
+        del changed[field]
+    return encode({**changed, **fields}, stored=changed)
+
+
+def _choose_targets(records: Iterable[ModelRecord], folder: Path, store: Path, overwrite: bool) -> list[Path]:
+    """Return the file to write for each of several versions."""
+    targets: dict[str, tuple[ModelRecord, Path]] = {}
+    for record in records:
+        name = names.file_name(record.name if record.current else str(record.reference))
+        # Many file systems take upper and lower case for the same.
+        other, _ = targets.get(name.casefold(), (None, None))
+        if other is not None:
+            trouble = f"{str(other.reference)!r} and {str(record.reference)!r} would both be written to {name}"
+            raise DownloadError(trouble, "Download one of them to a file of its own; nothing was written")
+        path = files.choose_target(folder / name, name, store, DownloadError, overwrite)
+        targets[name.casefold()] = record, path
+    return [path for _, path in targets.values()]
+
+
+def _download(database: Database, reference: Reference, target: Path, overwrite: bool) -> None:
+    with files.written(target, DownloadError, overwrite) as beside, beside.open("wb") as stream:
+        _write_pickle(database, reference, stream)
 
 
 def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> ModelRecord:

@@ -104,7 +104,7 @@ def test_two_models_to_download(store: Storage, viewser: Viewser) -> None:
     store.store("B", 2)
     for other in ("B", "B:1"):
         said = viewser("model", "download", "A", other, exit_code=2).stderr
-        assert f'for name in A {other}; do views-runs model download "$name"; done' in said and f"./{other}" in said
+        assert f"  views-runs model download A {other} --to .\n" in said and f"./{other}" in said
     assert os.listdir() == []
     viewser("model", "download", "A", "./B")
     assert pickle.loads(Path("B").read_bytes()) == 1
@@ -190,7 +190,7 @@ def test_a_mistyped_command(viewser: Viewser, arguments: list[str], suggestion: 
 
 
 def test_several_files_or_models(store: Storage, viewser: Viewser, tmp_path: Path) -> None:
-    """Commands that take one of them show a loop for all that were given, and do nothing."""
+    """Commands that take one of them show a line for all that were given, and do nothing."""
     files = [str(tmp_path / name) for name in ("a.pickle", "b.pickle", "c.pickle")]
     for file in files:
         Path(file).write_bytes(pickle.dumps(1))
@@ -199,7 +199,7 @@ def test_several_files_or_models(store: Storage, viewser: Viewser, tmp_path: Pat
     assert store.list() == []
     for name in "abc":
         store.store(name, 1)
-    assert "for name in a b c; do" in viewser("model", "download", "a", "b", "c", exit_code=2).stderr
+    assert "download a b c --to ." in viewser("model", "download", "a", "b", "c", exit_code=2).stderr
     assert "extra arguments: d 'e f'." in viewser("model", "download", "a", "x", "d", "e f", exit_code=2).stderr
     assert not Path("a.pickle").exists()
 

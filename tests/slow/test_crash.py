@@ -109,7 +109,7 @@ def mark_phases(page: mmap.mmap, place: int) -> None:
     mark(page, place, Models, "add", PUBLISHING, restore=False)
     mark(page, place, Models, "set_metadata", ANNOTATING, restore=False)
     # A deletion goes on after the last row, with the parts; what else is cleared was left by the dead.
-    mark(page, place, Models, "_delete_row", DELETING, restore=False)
+    mark(page, place, Models, "delete_row", DELETING, restore=False)
     mark(page, place, uploads, "clear_condemned", RECLAIMING, stays=DELETING)
     mark(page, place, uploads, "give_back", GIVING_BACK)
     for name in ("_put", "annotate_fields", "delete"):

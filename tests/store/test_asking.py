@@ -74,7 +74,7 @@ def models(store: Storage) -> Storage:
         ("tuned.depth > 3", "fourth third"),
         ("tuned.depth in (5, 4)", "fourth third"),
         ("not tuned.depth", "second first"),
-        ("metadata.run = x and run = x", "fourth"),
+        ("metadata.run = x and not run", "fourth"),
         ("stage = prod and  auc > 0.9", "first"),
         ("stage = prod\n  and auc > 0.9", "first"),
         ("(stage = prod)and(auc > 0.9)", "first"),

@@ -153,7 +153,7 @@ def test_a_loop_for_powershell(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever gives upload several files is shown a line that works."""
     for module in (texts, move):
         monkeypatch.setattr(module, "os", SimpleNamespace(name="nt"))
-    shown = move.format_loop("upload", "file", ["a.pickle", "b 2.pickle"])
+    shown = move.format_loop(["a.pickle", "b 2.pickle"])
     assert shown == '"a.pickle", "b 2.pickle" | ForEach-Object { views-runs model upload $_ }'
 
 

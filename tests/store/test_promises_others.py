@@ -105,7 +105,7 @@ def test_an_id_that_is_another_s_by_now(store: Storage, sql: sqlite3.Connection)
 def test_whoever_writes_has_the_lock_from_the_beginning(store: Storage) -> None:
     """A transaction that writes keeps other writers out before it reads: two that both read first would block."""
     store.store("first", 1)
-    other = sqlite3.connect(store.path, isolation_level=None, timeout=0)
+    other = sqlite3.connect(store.path, isolation_level=None, timeout=0, check_same_thread=False)
     kept_out: list[bool] = []
     written = 0
 

@@ -61,6 +61,8 @@ def test_reading_changes_nothing(each: Storage, caplog: pytest.LogCaptureFixture
     assert each.inspect("tree").aliases == () and each.versions("forest")[0].current
     assert each.verify().damaged == () and each.log() == [] and len(each.history("forest")) == 2
     assert each.required() in ([], ["author"])
+    [finding] = [finding for finding in each.doctor() if finding.topic == "file"]
+    assert finding.state == "warning" and "layout 1" in finding.text and "backup" in finding.advice
     assert each.path.read_bytes() == before
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1 and "earlier layout" in warnings[0] and "backup" in warnings[0]
@@ -99,13 +101,13 @@ def test_an_upgraded_file(each: Storage) -> None:
     connection.close()
 
 
-def test_a_copy_has_the_newest_layout(old: Storage, tmp_path: Path) -> None:
-    """A backup, which only reads, upgrades its copy; numbers are not given again there either."""
-    before = old.path.read_bytes()
-    copy = Storage(old.backup(tmp_path / "copy.db").path)
-    assert layout(copy) == schema.SCHEMA_VERSION and old.path.read_bytes() == before
-    assert sorted(copy.list(all_versions=True)) == NAMES
-    assert copy.store("gone", 3, {"author": "jo"}).version == 3
+def test_a_copy_has_the_same_layout(each: Storage, tmp_path: Path) -> None:
+    """So an earlier version of the package can go back to it; numbers are not given again there either."""
+    before = each.path.read_bytes()
+    copy = Storage(each.backup(tmp_path / "copy.db").path)
+    assert layout(copy) == 1 and each.path.read_bytes() == before
+    assert sorted(copy.list(all_versions=True)) == NAMES and copy.verify().damaged == ()
+    assert copy.store("gone", 3, {"author": "jo"}).version == 3 and layout(copy) == schema.SCHEMA_VERSION
 
 
 def test_a_file_that_may_only_be_read(old: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from views_runs.version import __version__
 #: The verbs of ``views-runs model`` by module of this package; the module's name is also their heading in the help.
 FAMILIES = {
     "look": ("list", "inspect", "diff", "history", "log", "guide"),
-    "change": ("annotate", "alias", "unalias", "restore", "rename", "delete"),
+    "change": ("annotate", "alias", "unalias", "restore", "rename", "delete", "prune"),
     "move": ("upload", "download", "backup"),
     "check": ("check", "verify", "doctor"),
     "share": ("require", "trust"),

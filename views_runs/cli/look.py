@@ -7,27 +7,14 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, restate, verb
-from views_runs.cli.options import MODEL_NAME, field_options
+from views_runs.cli.options import MODEL_NAME, condition_options, is_one_model, refuse_nothing, where_option
 from views_runs.exceptions import InvalidNameError
-from views_runs.metadata import MONTH, TEXT
-from views_runs.names import check_new_name
-from views_runs.rendering.values import Differences, History, Listing, Log, Topic
+from views_runs.names import check_new_name, listed
+from views_runs.rendering.values import Differences, History, Listing, Log, Several, Topic
 
 
-@verb(name="list", params=field_options(TEXT, MONTH, multiple=True))
+@verb(name="list", params=condition_options(where_option("above")))
 @click.argument("name", metavar="[GLOB]", required=False, type=decode)
-@click.option(
-    "-w",
-    "--where",
-    metavar="CONDITION",
-    type=decode,
-    multiple=True,
-    help="Only models that meet this, see above; repeatable.",
-)
-@click.option("--run", metavar="RUN", type=decode, multiple=True, help="Used in this run, current or not; repeatable.")
-@click.option("--since", metavar="TIME", type=decode, help="Stored since this time, as in 2026-11-01, 7d or yesterday.")
-@click.option("--until", metavar="TIME", type=decode, help="Stored at this time or earlier; a date includes the day.")
-@click.option("--all-versions", is_flag=True, help="Include older versions.")
 @click.option("--sort", metavar="FIELD", type=decode, help="Sort by FIELD; -FIELD for descending order.")
 @click.option("--columns", metavar="NAMES", type=decode, help="The columns, as in name,outcome,mse; +mse adds one.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
@@ -42,10 +29,11 @@ def list_models(
 
     A CONDITION is FIELD OPERATOR VALUE, with = != < <= > >= or ~ (glob); FIELD in (VALUE, VALUE); FIELD has VALUE, for
     lists; FIELD alone, for models that have it; or several of these with and, or, not and parentheses. A VALUE is a
-    number, true or false, a date, a time, a month (for train_start and train_end) or text; quote text that looks like
-    something else, or contains " and ", " or " or ")". A dot leads into nested metadata. size, stored_at, stored_by,
-    version, current, alias, run and type are recorded by the store; metadata.size is your own field of that name. Put
-    globs and conditions in double quotes, which every shell knows. See also `views-runs model guide conditions`.
+    number, true or false, a date, a time, a month (for train_start and train_end) or text. Without quotes it ends at
+    and, at or, and at a closing parenthesis: put text that has these in it, or looks like something else, in single
+    quotes. A dot leads into nested metadata. size, stored_at, stored_by, version, current, alias, run and type are
+    recorded by the store; metadata.size is your own field of that name. Put globs and conditions in double quotes,
+    which every shell knows. See also `views-runs model guide conditions`.
 
     \b
     Examples:
@@ -98,17 +86,28 @@ def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: 
     return f"{start}\n\n    from views_runs import Storage\n    {made}.store('my-model', my_model, {{'author': 'me'}})"
 
 
-@verb()
-@click.argument("name", type=MODEL_NAME)
-def inspect(storage: "views_runs.Storage", name: str) -> "views_runs.ModelRecord":
-    """Show everything known about a model, without loading it.
+@verb(params=condition_options())
+@click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
+def inspect(
+    storage: "views_runs.Storage", names: Sequence[str] = (), **options: Any
+) -> "views_runs.ModelRecord | Several":
+    """Show everything known about models, without loading them.
+
+    A glob or a condition means the versions that `views-runs model list` shows for it.
 
     \b
     Examples:
       views-runs model inspect my-model
-      views-runs model inspect my-model:2 --json
+      views-runs model inspect my-model:2 my-model@production --json
+      views-runs model inspect "fatalities*" -w "train_end >= 2019-12"
     """
-    return storage.inspect(name)
+    refuse_nothing(names, options)
+    if is_one_model(storage, names, options):
+        return storage.inspect(names[0])
+    unreadable: list[views_runs.Damage] = []
+    with restate(f"inspect {listed([*map(repr, names)]) or 'models'}"):
+        records = storage.select(*names, on_damage=unreadable.append, **options)
+    return Several([storage.inspect(*record.reference) for record in records], unreadable)
 
 
 @verb()

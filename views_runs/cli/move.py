@@ -10,9 +10,20 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, verb
-from views_runs.cli.options import KINDS, MODEL_NAME, field_options, parse_metadata, set_option, why_option
+from views_runs.cli.options import (
+    KINDS,
+    MODEL_NAME,
+    condition_options,
+    field_options,
+    has_conditions,
+    is_one_model,
+    parse_metadata,
+    refuse_nothing,
+    set_option,
+    why_option,
+)
 from views_runs.exceptions import InvalidNameError
-from views_runs.rendering.values import Download, Stored
+from views_runs.rendering.values import Download, Several, Stored
 from views_runs.texts import shell_line
 
 #: Leaves arguments that are too many in the context, for the verb to explain.
@@ -47,7 +58,7 @@ def upload(
     if name is not None and os.path.isfile(name):
         raise click.UsageError(
             f"NAME is a file, {name!r}, and upload takes one FILE. To upload several files:\n"
-            f"  {format_loop('upload', 'file', [file, name, *more])}\n"
+            f"  {format_loop([file, name, *more])}\n"
             "To give a model the name of a file, upload it from another folder."
         )
     refuse_extra(more)
@@ -55,29 +66,48 @@ def upload(
     return Stored(storage.upload(file, name, parse_metadata(fields, settings) or None, overwrite, why=why))
 
 
-@verb(context_settings=EXTRA)
-@click.argument("name", type=MODEL_NAME)
-@click.argument("file", required=False)
-@click.option("-f", "--force", is_flag=True, help="Replace FILE if it exists.")
-def download(storage: "views_runs.Storage", name: str, force: bool, file: str | None = None) -> Download | None:
-    """Write a model's pickle to FILE, without loading it.
+@verb(params=condition_options())
+@click.argument("given", metavar="[NAME]... [FILE]", nargs=-1)
+@click.option("--to", "folder", metavar="DIR", type=click.Path(), help="Write several models to files in this folder.")
+@click.option("-f", "--force", is_flag=True, help="Replace existing files.")
+def download(
+    storage: "views_runs.Storage", force: bool, given: Sequence[str] = (), folder: str | None = None, **options: Any
+) -> Download | Several | None:
+    """Write the pickles of models to files, without loading them.
 
-    FILE defaults to NAME.pickle in the current folder; - is standard output.
+    Without --to, takes one NAME. FILE defaults to NAME.pickle in the current folder; - is standard output. With --to,
+    takes NAMEs, globs and conditions, and writes NAME.pickle for a current version, NAME_VERSION.pickle for another.
 
     \b
     Examples:
       views-runs model download my-model
       views-runs model download my-model:2 old.pickle
       views-runs model download my-model - | sha256sum
+      views-runs model download "fatalities*" --run-id 2026-11 --to models
     """
-    more = click.get_current_context().args
+    if folder is not None:
+        names = [str(MODEL_NAME.convert(name, None, None)) for name in given]
+        refuse_nothing(names, options)
+        found = storage.download_many(folder, *names, overwrite=force, **options)
+        return Several([Download(record.name, path, record.size) for record, path in found])
+    if not given or has_conditions(options):
+        raise click.UsageError("give one NAME, or --to DIR with NAMEs, globs or conditions.")
+    return download_one(storage, force, str(MODEL_NAME.convert(given[0], None, None)), *given[1:])
+
+
+def download_one(
+    storage: "views_runs.Storage", force: bool, name: str, file: str | None = None, *more: str
+) -> Download | None:
+    """Write one model to a file or to standard output."""
+    if not is_one_model(storage, [name], {}):
+        raise click.UsageError(f"{name!r} is a glob, which can mean several models; give --to DIR.")
     if file and names_a_model(storage, file):
         raise click.UsageError(
-            f"FILE is the name of a model, {file!r}, and download takes one model. To download several models:\n"
-            f"  {format_loop('download', 'name', [name, file, *more])}\n"
+            f"FILE is the name of a model, {file!r}. To download several models to this folder:\n"
+            f"  views-runs model download {shell_line(name, file, *more)} --to .\n"
             f"To write to a file of this name: {shell_line(os.path.join('.', file))}"
         )
-    refuse_extra(more)
+    refuse_extra([*more])
     if file == "-":
         if sys.stdout is None or sys.stdout.isatty():
             raise click.UsageError("refusing to write a pickle to the terminal; give a FILE or redirect the output.")
@@ -87,12 +117,12 @@ def download(storage: "views_runs.Storage", name: str, force: bool, file: str | 
     return Download(name, path, path.stat().st_size)
 
 
-def format_loop(verb: str, variable: str, words: list[str]) -> str:
-    """Return a line that runs a verb on one word after the other, for sh, or for PowerShell."""
+def format_loop(files: list[str]) -> str:
+    """Return a line that uploads one file after the other, for sh, or for PowerShell."""
     if os.name != "nt":
-        return f'for {variable} in {shell_line(*words)}; do views-runs model {verb} "${variable}"; done'
-    quoted = ['"' + shell_line(word).strip('"') + '"' for word in words]
-    return f"{', '.join(quoted)} | ForEach-Object {{ views-runs model {verb} $_ }}"
+        return f'for file in {shell_line(*files)}; do views-runs model upload "$file"; done'
+    quoted = ['"' + shell_line(file).strip('"') + '"' for file in files]
+    return f"{', '.join(quoted)} | ForEach-Object {{ views-runs model upload $_ }}"
 
 
 def refuse_extra(arguments: list[str]) -> None:

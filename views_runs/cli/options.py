@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+import views_runs
 from views_runs import names
 from views_runs.cli.command import decode
 from views_runs.metadata import KNOWN_FIELDS, MONTH, MONTHS, TEXT, TIME, Kind
@@ -38,6 +39,8 @@ yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for conf
 
 why_option = click.option("--why", metavar="TEXT", type=decode, help="The reason, for `views-runs model log`.")
 
+dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
+
 set_option = click.option(
     "--set",
     "settings",
@@ -66,6 +69,49 @@ def field_options(
         for field in KNOWN_FIELDS.values()
         if field.option and field.kind in kinds
     ]
+
+
+def where_option(explained: str = "`views-runs model list --help`") -> click.Option:
+    """Return the option for conditions; its help says where they are `explained`."""
+    help = f"Only models that meet this, see {explained}; repeatable."
+    return click.Option(["-w", "--where"], metavar="CONDITION", type=decode, multiple=True, help=help)
+
+
+def condition_options(where: click.Option | None = None) -> list[click.Parameter]:
+    """Return the options of `list` that choose models."""
+    time: dict[str, Any] = {"metavar": "TIME", "type": decode}
+    run = "Used in this run, current or not; repeatable."
+    since = "Stored since this time, as in 2026-11-01, 7d or yesterday."
+    return [
+        *field_options(TEXT, MONTH, multiple=True),
+        where or where_option(),
+        click.Option(["--run"], metavar="RUN", type=decode, multiple=True, help=run),
+        click.Option(["--since"], help=since, **time),
+        click.Option(["--until"], help="Stored at this time or earlier; a date includes the day.", **time),
+        click.Option(["--all-versions"], is_flag=True, help="Include older versions."),
+    ]
+
+
+#: The names of these options, without --all-versions.
+CONDITIONS = {str(option.name) for option in condition_options()} - {"all_versions"}
+
+
+def has_conditions(options: Mapping[str, Any]) -> bool:
+    """Return whether any of the options of `list` that choose models is on the line."""
+    return not options.keys().isdisjoint(CONDITIONS)
+
+
+def refuse_nothing(names: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Raise an error if the line says nothing about which models are meant."""
+    if not names and not has_conditions(options):
+        raise click.UsageError("give NAMEs, globs or conditions; '*' means all models.")
+
+
+def is_one_model(storage: "views_runs.Storage", given: Sequence[str], options: Mapping[str, Any]) -> bool:
+    """Return whether the line has one name and no glob or condition: its JSON is an object rather than an array."""
+    if len(given) != 1 or has_conditions(options) or options.get("all_versions"):
+        return False
+    return not names.is_glob(given[0]) or storage.exists(given[0])
 
 
 def parse_metadata(fields: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

@@ -31,16 +31,23 @@ from views_runs.records import Backup, Damage, ModelRecord, Verification
 #: The columns read in one snapshot. The others never change, and some of them are large.
 _COLUMNS = "id, name, version, stored_at, stored_by, size, sha256, metadata, datetimes, environment"
 
-#: The small tables, copied as they are, and their columns.
-_WHOLE = {
-    "names": "id, name, versions, renamed_to",
-    "restored": "name, version, highest",
-    "aliases": "model, alias, version",
-    "runs": "id, started_at, started_by, ended_at, succeeded",
-    "run_models": "run, model, version, number, trained, expected",
+#: The small tables of each layout, copied as they are, and their columns. A copy has the layout of the file, so that
+#: earlier versions of this package can read the copy that was made before an upgrade.
+_EVERY = {
     "required_fields": "field",
     # Not the one of the temporary tables through which a file with layout 1 is read.
     "main.sqlite_sequence": "name, seq",
+}
+_WHOLE = {
+    1: {"names": "name, versions", **_EVERY},
+    2: {
+        "names": "id, name, versions, renamed_to",
+        "restored": "name, version, highest",
+        "aliases": "model, alias, version",
+        "runs": "id, started_at, started_by, ended_at, succeeded",
+        "run_models": "run, model, version, number, trained, expected",
+        **_EVERY,
+    },
 }
 
 # Nobody reads the copy before it is finished, so it does not need to survive a crash.
@@ -59,7 +66,7 @@ def back_up(source: Connection, selection: Selection, target: Path, progress: Pr
         beside.chmod(mode | 0o600)
         with _as_backup_error(beside, target), Connection(beside, 0) as copy:
             copy.script(_HASTE)
-            schema.lay_out(copy)
+            schema.lay_out(copy, source.layout)
             deleted, damaged = _copy_all(source, copy, selection, progress)
         with _as_backup_error(beside, target):
             verified = _verify_copy(beside, progress)
@@ -126,7 +133,7 @@ def _copy_all(
             deleted.append(f"{name}:{version}")
         except (CorruptModelError, StoreDamagedError) as error:
             damaged.append(Damage.of(name, version, error))
-    for table in "aliases", "restored":
+    for table in _WHOLE[source.layout].keys() & {"aliases", "restored"}:
         copy.change(f"DELETE FROM {table} WHERE version NOT IN (SELECT id FROM models)")
     return tuple(deleted), tuple(damaged)
 
@@ -135,12 +142,13 @@ def _copy_tables(
     source: Connection, copy: Connection, selection: Selection
 ) -> tuple[list[tuple[Any, ...]], list[Damage], int]:
     """Copy the small tables; return the rows of the models, the damaged ones, and the last event, from one snapshot."""
+    tables = _WHOLE[source.layout]
     with source.snapshot():
-        whole = {table: source.rows(f"SELECT {columns} FROM {table}") for table, columns in _WHOLE.items()}
+        whole = {table: source.rows(f"SELECT {columns} FROM {table}") for table, columns in tables.items()}
         models, damaged = _read_rows(source, selection)
         last_event = source.value("SELECT ifnull(max(id), 0) FROM events")
     with copy.transaction():
-        for table, columns in _WHOLE.items():
+        for table, columns in tables.items():
             copy.change(f"DELETE FROM {table}")
             _insert(copy, table, columns, whole[table])
         # In the copy, the parts of a model are stored under its own id, which no new upload may be given.
@@ -203,7 +211,7 @@ def _copy_model(source: Connection, copy: Connection, row: tuple[Any, ...], prog
 def _verify_copy(path: Path, progress: Progress) -> Verification:
     """Read the copy back, and raise an error if it differs from what was written."""
     with database.connect(path, 0) as copy:
-        verification = verify(copy, select_models(copy, ()), progress)
+        verification = verify(copy, select_models(copy), progress)
         found = copy.value("PRAGMA integrity_check")
         if verification.damaged or found != "ok":
             trouble = verification.damaged[0].trouble if verification.damaged else found

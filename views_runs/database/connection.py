@@ -269,6 +269,8 @@ class Connection:
         self.timeout = timeout
         #: Why nothing may be written; None if it may.
         self.refusal = refusal
+        #: The layout of the file, once it is known to be a store.
+        self.layout = 0
         self._gate = Gate()
         #: What signal handlers raised during the current statement.
         self.raised: list[BaseException] = []

@@ -138,6 +138,8 @@ class Database:
         self.connection = connect(self.path, self._timeout, self._create, self._change, self._allow_unsafe_share)
         self.models = Models(self.connection, self._why, self._run)
         self.is_open = True
+        if not self._change and self.connection.layout < schema.SCHEMA_VERSION:
+            _recommend_backup(self.path)
 
     def refuse_unsafe_share(self, copy: Path | None = None) -> None:
         """Raise an error if the store, or a copy of it, is where it must not be written to."""
@@ -162,12 +164,16 @@ class Database:
     def delete(self, reference: Reference, force: bool = False) -> None:
         """Delete a model with all its versions, or one version, and return the space to the disk."""
         self.models.delete(reference, force)
+        self.clear(str(reference))
+
+    def clear(self, deleted: str) -> None:
+        """Return the space of what was deleted to the disk; a failure is logged."""
         try:
             uploads.clear_leftovers(self.connection)
             uploads.give_back(self.connection)
         except StorageError as error:
             # The models are gone; the next store or delete removes what is left of them.
-            log.warning("deleted %s, but could not return all its space to the disk: %s", reference, error)
+            log.warning("deleted %s, but could not return all its space to the disk: %s", deleted, error)
 
 
 def connect(
@@ -218,7 +224,8 @@ def connect(
                 share_with_group(path)
             schema.lay_out(connection)
             log.info("created a new store, %s", path)
-        elif version < schema.SCHEMA_VERSION:
+        connection.layout = version if is_store else schema.SCHEMA_VERSION
+        if connection.layout < schema.SCHEMA_VERSION:
             _adapt(connection, change)
         if create:
             _reserve_journal(connection, journal)
@@ -232,12 +239,12 @@ def _adapt(connection: Connection, change: bool) -> None:
     """Upgrade a file with an earlier layout, or let the connection read it as if it were upgraded."""
     if change:
         try:
-            return schema.upgrade(connection)
+            schema.upgrade(connection)
+            connection.layout = schema.SCHEMA_VERSION
+            return
         except StoreReadOnlyError:
             # What needs no change can still be done, such as fetching a model that need not be trained.
             pass
-    else:
-        _recommend_backup(connection.path)
     schema.stand_in(connection, change)
 
 

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from views_runs import names
 from views_runs.conditions import CURRENT, compare_large, compare_time, rank_large
@@ -25,11 +25,13 @@ from views_runs.exceptions import (
     StoreDamagedError,
 )
 from views_runs.metadata import Metadata, differences, missing_fields, to_jsonable
-from views_runs.pickles.loadability import Needs
-from views_runs.pickles.parts import Pickled, StoredPart, damaged, verified, verified_whole
 from views_runs.query import Question, refuse_beyond_limits
 from views_runs.records import Damage, Entry, ModelRecord, Reference, as_records, read_environment
 from views_runs.texts import printable
+
+if TYPE_CHECKING:
+    from views_runs.pickles.loadability import Needs
+    from views_runs.pickles.parts import Pickled
 
 #: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
@@ -74,8 +76,10 @@ class Stored(NamedTuple):
     whole: bytes | None
 
     @property
-    def needs(self) -> Needs:
+    def needs(self) -> "Needs":
         """The recorded needs of the pickle; empty if they cannot be read."""
+        from views_runs.pickles.loadability import Needs
+
         try:
             return Needs.recorded(**read_environment(self.environment))
         except (ValueError, TypeError):
@@ -146,22 +150,29 @@ class Models:
 
     def search(self, question: Question) -> list[ModelRecord | Damage]:
         """Return the results of a question, in its order, with a `Damage` for each row that cannot be read."""
+        try:
+            return as_records(self._ask(SELECT, question))
+        except StoreDamagedError:
+            # Read the rows one by one, to return those that can be read.
+            return [found for id in self.search_ids(question) if (found := self.read(id)) is not None]
+
+    def search_ids(self, question: Question) -> list[int]:
+        """Return the ids of the rows that a question finds, in its order."""
+        return [id for (id,) in self._ask(f"SELECT id FROM {TABLE}", question)]
+
+    def _ask(self, select: str, question: Question) -> list[tuple[Any, ...]]:
         self.connection.add_function(compare_time, 3)
         self.connection.add_function(compare_large, 4)
         self.connection.add_function(rank_large, 2)
         sql, parameters = question.sql, question.parameters
         try:
-            rows = self.connection.rows(f"{SELECT} {sql}", parameters)
+            return self.connection.rows(f"{select} {sql}", parameters)
         except StorageError as error:
             refuse_beyond_limits(error)
-            if not isinstance(error, StoreDamagedError):
-                raise
-            # Read the rows one by one, to return those that can be read.
-            ids = self.connection.rows(f"SELECT id FROM {TABLE} {sql}", parameters)
-            return [found for (id,) in ids if (found := self._read(id)) is not None]
-        return as_records(rows)
+            raise
 
-    def _read(self, id: int) -> ModelRecord | Damage | None:
+    def read(self, id: int) -> ModelRecord | Damage | None:
+        """Return the record of the row with this id, or a `Damage` if it cannot be read; None if it does not exist."""
         try:
             row = self.connection.row(f"{SELECT} WHERE id = ?", (id,))
             # It may have been deleted meanwhile.
@@ -192,6 +203,8 @@ class Models:
 
     def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
         """Return a context manager for the verified pieces of a pickle; no lock is held between two of them."""
+        from views_runs.pickles.parts import StoredPart, verified, verified_whole
+
         if row.upload is None:
             return nullcontext(iter([memoryview(verified_whole(row.whole, row.size, row.sha256))]))
         # The parts are listed once, as they never change. Looking up each in turn took 62 of 97 SQLite steps for 20 MB.
@@ -216,6 +229,8 @@ class Models:
             return ModelNotFoundError("the model was deleted while being read")
         if now[0] != row.upload:
             return StorageError("the model was changed while being read", "Try again")
+        from views_runs.pickles.parts import damaged
+
         return error if isinstance(error, CorruptModelError) else damaged(f"a part cannot be read: {error.trouble}")
 
     def refuse(self, entry: Entry) -> None:
@@ -247,7 +262,7 @@ class Models:
         # SQLite can begin an immediate transaction on a read-only file. Writing a page also needs the journal.
         self.connection.change(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
-    def add(self, entry: Entry, pickled: Pickled, upload: int | None) -> ModelRecord:
+    def add(self, entry: Entry, pickled: "Pickled", upload: int | None) -> ModelRecord:
         """Insert the row of a model and return its record; call this in a transaction."""
         now, user = datetime.now(UTC).isoformat(timespec="microseconds"), owners.this_user()
         version = self.connection.value(
@@ -329,7 +344,16 @@ class Models:
         for id, version in found:
             # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
             with self.connection.transaction():
-                self._delete_row(id, Reference(reference.name, version))
+                self._delete_unchanged(id, Reference(reference.name, version), force)
+
+    def _delete_unchanged(self, id: int, reference: Reference, force: bool) -> None:
+        """Delete the row of a version if it has not been given another name or an alias; call this in a transaction."""
+        if self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", reference) == id:
+            if not force:
+                self._refuse_aliased(reference, "the other versions may be deleted")
+            self.delete_row(id, reference)
+        elif self.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
+            raise self.not_found(Reference(reference.name))
 
     def refuse_unknown(self, name: str) -> None:
         """Raise an error if no model has or had a name."""
@@ -348,7 +372,8 @@ class Models:
             has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
             raise ModelInUseError(has, "Remove the alias, or delete with force=True (--force); nothing was deleted")
 
-    def _delete_row(self, id: int, reference: Reference, action: str = "deleted") -> None:
+    def delete_row(self, id: int, reference: Reference, action: str = "deleted", **changes: Any) -> None:
+        """Delete the row of a version, and record the action; call this in a transaction."""
         select = "SELECT name, version, upload, stored_at, stored_by, size FROM models NOT INDEXED WHERE id = ?"
         row = self.connection.row(select, (id,))
         if row is None:
@@ -361,7 +386,7 @@ class Models:
         delete = f"DELETE FROM restored WHERE name = ?1 AND (SELECT id FROM models WHERE name = ?1 AND {CURRENT}) = ?2"
         self.connection.change(delete, (name, id))
         self.connection.change("DELETE FROM models NOT INDEXED WHERE id = ?", (id,))
-        self.events.add(action, name, id, version, stored_at=stored_at, stored_by=stored_by, size=size)
+        self.events.add(action, name, id, version, stored_at=stored_at, stored_by=stored_by, size=size, **changes)
         if upload is not None:
             uploads.condemn_published(self.connection, upload)
 

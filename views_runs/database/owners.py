@@ -1,7 +1,5 @@
 """Identify the processes that write uploads, and determine whether they have ended."""
 
-import getpass
-import hashlib
 import json
 import os
 import platform
@@ -23,6 +21,8 @@ active_tokens: WeakValueDictionary[str, Any] = WeakValueDictionary()
 def this_user() -> str:
     """Return ``user@host``."""
     try:
+        import getpass
+
         user = getpass.getuser()
     except (OSError, KeyError, ImportError) as error:
         signals.let_through(error)
@@ -106,6 +106,8 @@ def has_tag_ended(name: str) -> bool:
 
 
 def _hash_kernel() -> str:
+    import hashlib
+
     return hashlib.sha256((kernel() or "").encode()).hexdigest()[:12]
 
 

@@ -170,13 +170,11 @@ SELECT name, version, {CURRENT} AS current,
 FROM models INDEXED BY models_record
 """
 
-SCHEMA = f"""
-BEGIN IMMEDIATE;
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {SCHEMA_VERSION};
-{FIRST_TABLES}{LATER_TABLES}{VIEW};
-COMMIT;
-"""
+#: What creates the tables of each layout. The first is for copies of files that have it.
+SCHEMAS = {
+    1: f"{FIRST_TABLES}CREATE TABLE names (name TEXT PRIMARY KEY, versions INTEGER NOT NULL) WITHOUT ROWID",
+    2: f"{FIRST_TABLES}{LATER_TABLES}{VIEW}",
+}
 
 #: What `LAYOUT` returns for a store: the name, type and columns of each table.
 TABLES = [
@@ -275,11 +273,12 @@ _ONCE_INDEXED = (
 _NO_REQUIRED_FIELDS = "CREATE TEMP TABLE required_fields (field TEXT PRIMARY KEY)"
 
 
-def lay_out(connection: Connection) -> None:
+def lay_out(connection: Connection, layout: int = SCHEMA_VERSION) -> None:
     """Turn an empty file into a store."""
     connection.script(NEW_FILE)
+    marks = f"PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {layout}"
     try:
-        connection.script(SCHEMA)
+        connection.script(f"BEGIN IMMEDIATE; {marks}; {SCHEMAS[layout]}; COMMIT;")
     except BaseException:
         connection.roll_back()
         raise
@@ -303,7 +302,7 @@ def upgrade(connection: Connection) -> None:
         connection.change("DROP TABLE names")
         for field in _ONCE_INDEXED:
             connection.change(f"DROP INDEX IF EXISTS models_{field}")
-        for statement in f"{FIRST_TABLES}{LATER_TABLES}{VIEW}".split(";\n"):
+        for statement in SCHEMAS[SCHEMA_VERSION].split(";\n"):
             connection.change(statement)
         for row in earlier:
             connection.change("INSERT INTO names (name, versions) VALUES (?, ?)", row)

@@ -1,13 +1,15 @@
 """Read everything in a store to find damage."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 
 from views_runs.database import events
 from views_runs.database.connection import Connection
 from views_runs.database.models import TABLE, Models
+from views_runs.database.selection import Wanted, search, split
 from views_runs.exceptions import CorruptModelError, ModelNotFoundError, StoreDamagedError
 from views_runs.names import MAX_INTEGER
-from views_runs.records import Damage, Reference, Verification
+from views_runs.records import Damage, ModelRecord, Reference, Verification
 
 #: The number of rows in one read, during which nobody can commit.
 ROWS_PER_READ = 200
@@ -22,7 +24,17 @@ _REINDEX = "Run REINDEX on it with sqlite3"
 _RESTORE = "Restore the file from a backup"
 
 
-def select_models(connection: Connection, references: Sequence[Reference]) -> Selection:
+def choose(models: Models, wanted: Wanted) -> tuple[list[Reference] | None, list[Damage]]:
+    """Return which versions to verify, None for all, and rows that a glob or a condition chose and that are damaged."""
+    if not wanted.names and not wanted.has_conditions:
+        return None, []
+    own, others = split(models, wanted)
+    found = [] if others is None else [*search(models, others)]
+    matched = [one.reference for one in found if isinstance(one, ModelRecord)]
+    return [*map(models.resolve, own), *matched], [one for one in found if isinstance(one, Damage)]
+
+
+def select_models(connection: Connection, references: Sequence[Reference] | None = None) -> Selection:
     """Return the versions of these models, or of all models, even if the rest of their rows is unreadable."""
     models: Selection = {}
     errors = []
@@ -34,15 +46,18 @@ def select_models(connection: Connection, references: Sequence[Reference]) -> Se
             errors.append(error)
     if len(errors) == 2:
         raise errors[0]
+    if references is None:
+        return models
+    by_name: dict[str, Selection] = defaultdict(dict)
+    for id, one in models.items():
+        by_name[one[0]][id] = one
     found: Selection = {}
-    for reference in references:
-        own = {
-            id: one for id, one in models.items() if one[0] == reference.name and reference.version in (None, one[1])
-        }
+    for name, version in references:
+        own = {id: one for id, one in by_name.get(name, {}).items() if version in (None, one[1])}
         if not own:
-            raise Models(connection).not_found(reference)
+            raise Models(connection).not_found(Reference(name, version))
         found |= own
-    return found if references else models
+    return found
 
 
 def _walk(connection: Connection, table: str) -> Iterator[tuple[int, tuple[str, int, int]]]:

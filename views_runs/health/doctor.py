@@ -85,11 +85,14 @@ def check_database(path: Path) -> Iterator[Finding]:
             "SELECT count(DISTINCT name), count(*), ifnull(sum(size), 0) FROM models INDEXED BY models_record"
         )[0]
         size, free = (connection.value(f"PRAGMA {pages}") for pages in ("page_count", "freelist_count"))
-        page = connection.value("PRAGMA page_size")
+        page, layout = (connection.value(f"PRAGMA {name}") for name in ("page_size", "user_version"))
         dead, alive = owners.describe_uploads(connection)
     models = f"{format_count(names, 'model')}, {format_count(versions, 'version')}"
-    text = f"layout {schema.SCHEMA_VERSION}, {format_size(size * page)}; {models}, {format_size(pickles)} of pickles"
-    yield Finding("file", "ok", text)
+    text = f"layout {layout}, {format_size(size * page)}; {models}, {format_size(pickles)} of pickles"
+    is_old = layout < schema.SCHEMA_VERSION
+    advice = "Make a copy first, with `views-runs model backup`: earlier versions of views_runs cannot read a new layout"
+    text += f"; the next change upgrades it to layout {schema.SCHEMA_VERSION}" if is_old else ""
+    yield Finding("file", "warning" if is_old else "ok", text, advice if is_old else "")
     text = f"{format_size(free * page)} of the file is free and will be used for new models"
     is_much = free > size // 2 and free * page > 100_000_000
     advice = "Deleting any model (`views-runs model delete`) returns it to the disk" if is_much else ""

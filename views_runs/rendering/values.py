@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from views_runs.records import Damage, Event, Finding, Lifetime, ModelRecord, RunModel, RunRecord, Verification
+    from views_runs import records
+    from views_runs.records import (
+        Damage,
+        Disposition,
+        Event,
+        Finding,
+        Lifetime,
+        ModelRecord,
+        RunModel,
+        RunRecord,
+        Verification,
+    )
 
 
 class Listing(NamedTuple):
@@ -29,10 +40,19 @@ Differences = NamedTuple(
     "Differences", [("rows", list[dict[str, Any]]), ("one", "ModelRecord"), ("other", "ModelRecord")]
 )
 
-#: A stored model; a model whose metadata was changed; deleted versions, and the versions that are current now.
+#: A stored model; a model whose metadata was changed; versions that were deleted, or that a rule kept or did not keep,
+#: or would be or do.
 Stored = NamedTuple("Stored", [("record", "ModelRecord")])
 Change = NamedTuple("Change", [("after", "ModelRecord"), ("before", "ModelRecord")])
-Deletion = NamedTuple("Deletion", [("records", "list[ModelRecord]"), ("current", "dict[str, ModelRecord | None]")])
+Deletion = NamedTuple("Deletion", [("records", "list[ModelRecord]"), ("found", "records.Deletion"), ("dry_run", bool)])
+Pruning = NamedTuple("Pruning", [("versions", "list[Disposition]"), ("dry_run", bool)])
+
+
+class Several(NamedTuple):
+    """Several values: each is shown as if it were alone, and the JSON of all is an array."""
+
+    values: list[Any]
+    unreadable: "list[Damage]" = []
 
 
 class Naming(NamedTuple):

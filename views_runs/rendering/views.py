@@ -10,7 +10,6 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
-from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, chop_cells
@@ -19,7 +18,7 @@ from rich.filesize import decimal as size
 from views_runs.conditions import Field
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
 from views_runs.query import parse_field
-from views_runs.records import Backup, Damage, Event, Lifetime, ModelRecord, RunRecord
+from views_runs.records import Backup, Damage, Deletion, Disposition, Event, Lifetime, ModelRecord, RunRecord
 from views_runs.rendering import console, values
 from views_runs.rendering.console import local_time, show_lines, show_message, text
 from views_runs.texts import printable
@@ -59,19 +58,24 @@ def show(value: Any, as_json: bool) -> None:
 
 def show_json(value: Any) -> None:
     """Print a value as JSON."""
-    if isinstance(value, values.RunShown):
-        value = {"run": value.run, "models": value.models, "like": value.like, "lacking": value.lacking}
-    elif isinstance(value, values.OBJECTS):
-        value = value._asdict()
-    elif isinstance(value, tuple):
-        value = value[0]
     # All characters that are escaped are inside strings.
-    shown = _escape_unless(str.isprintable, to_json(value))
+    shown = _escape_unless(str.isprintable, to_json(choose_part(value)))
     try:
         shown.encode(console.stream().encoding or "ascii")
     except UnicodeEncodeError:
         shown = _escape_unless(str.isascii, shown)
     console.write(shown)
+
+
+def choose_part(value: Any) -> Any:
+    """Return the part of the result of a verb that its JSON shows."""
+    if isinstance(value, values.Several):
+        return [*map(choose_part, value.values)]
+    if isinstance(value, values.RunShown):
+        return {"run": value.run, "models": value.models, "like": value.like, "lacking": value.lacking}
+    if isinstance(value, values.OBJECTS):
+        return value._asdict()
+    return value[0] if isinstance(value, tuple) else value
 
 
 def to_json(value: Any) -> str:
@@ -165,7 +169,7 @@ def show_listing(listing: values.Listing) -> None:
         if "alias" not in asked and not any(cells.get("alias", ())):
             cells.pop("alias", None)
         is_terminal = console.stream().isatty()
-        room = get_terminal_size().columns if is_terminal else console.UNLIMITED
+        room = _measure_terminal() if is_terminal else console.UNLIMITED
         widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room, asked)
         console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
@@ -176,6 +180,13 @@ def show_listing(listing: values.Listing) -> None:
             show_message(f"{count(listing.records)}, {size(sum(record.size for record in listing.records))}")
         if len(widths) < len(cells):
             show_message("Some columns are hidden; use a wider terminal, `views-runs model inspect NAME` or --json.")
+
+
+def _measure_terminal() -> int:
+    """Return the width of the terminal; what shutil imports for archives would delay a list that needs no width."""
+    from shutil import get_terminal_size
+
+    return get_terminal_size().columns
 
 
 def choose_columns(columns: str) -> tuple[Columns, Columns]:
@@ -235,6 +246,15 @@ def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
         space = " " * (width - cell_len(cell))
         padded.append(space + cell if title in ("version", "size") else cell + space)
     return "\n".join([(" " * GAP).join(padded).rstrip(), *more])
+
+
+@show_text.register
+def show_several(several: values.Several) -> None:
+    """Print several values, one after the other."""
+    for value in several.values:
+        if isinstance(value, values.Change):
+            show_message(f"{printable(str(value.after.reference))}:")
+        show_text(value)
 
 
 @show_text.register
@@ -443,20 +463,92 @@ def state_lines(one: Lifetime) -> list[str]:
     return [", ".join(filter(None, states))] if any(states) else []
 
 
-def show_deletion_plan(records: Sequence[ModelRecord]) -> None:
-    """Say what will be deleted, and how much space that frees."""
-    for record in records:
-        show_message(f"{printable(record.name)}, version {record.version}: {size(record.size)}")
-    show_message(f"Deleting frees {size(sum(record.size for record in records))}.")
+#: What to see of a version before it is deleted.
+DELETED_COLUMNS: dict[str, Callable[[Any], str]] = {
+    **{title: COLUMNS[title] for title in ("name", "version")},
+    "stored by": lambda record: printable(record.stored_by),
+    "run": COLUMNS["run"],
+    "aliases": lambda record: " ".join(record.aliases),
+    "size": COLUMNS["size"],
+}
+
+
+def pruned_cell(title: str, one: Disposition) -> str:
+    """Return the cell of a column of `list` for a version that may be deleted."""
+    return COLUMNS[title](one.record)
+
+
+#: What to see of a version that a rule keeps or does not keep.
+PRUNED_COLUMNS: dict[str, Callable[[Any], str]] = {
+    **{title: partial(pruned_cell, title) for title in ("name", "version", "size", "stored")},
+    "": lambda one: "delete" if one.deleted else "keep",
+    "why": lambda one: printable(one.reason),
+}
+
+
+def show_table(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any], err: bool = False) -> None:
+    """Print a table; nothing of it is hidden."""
+    cells = {title: [cell(row) for row in rows] for title, cell in columns.items()}
+    widths = {title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}
+    lines = [table_line(row, widths) for row in zip(*cells.values())]
+    console.write("\n".join([table_line(widths, widths), *lines]), err=err)
+
+
+def show_deletion_plan(found: Deletion, err: bool = True) -> None:
+    """Say what will be deleted, how much space that frees, and which versions become current."""
+    records = found.deleted
+    show_table(DELETED_COLUMNS, records, err)
+    for name in dict.fromkeys(record.name for record in records if record.current):
+        if found.current[name] is not None:
+            show_message(f"Version {found.current[name]} of {printable(name)} becomes current.")
+    show_message(f"Deleting {versions(len(records))} frees {total(records)}.")
 
 
 @show_text.register
 def show_deletion(deletion: values.Deletion) -> None:
-    """Say what was deleted, and which versions are current now."""
-    for record in deletion.records:
-        show_message(f"Deleted {printable(record.name)}, version {record.version} ({size(record.size)}).")
-    for left in filter(None, deletion.current.values()):
-        show_message(f"The current version of {printable(left.name)} is now {left.version}.")
+    """Say what was deleted, or would be, and which versions are current now."""
+    if deletion.dry_run:
+        show_deletion_plan(deletion.found, err=False)
+        return
+    show_deleted(deletion.found.versions)
+    for name, version in deletion.found.current.items():
+        if version is not None:
+            show_message(f"The current version of {printable(name)} is now {version}.")
+
+
+def show_deleted(dispositions: Iterable[Disposition]) -> None:
+    """Say which versions were deleted, and which were kept because they have changed."""
+    for one in dispositions:
+        name = f"{printable(one.record.name)}, version {one.record.version}"
+        if one.deleted:
+            show_message(f"Deleted {name} ({size(one.record.size)}).")
+        elif one.changed:
+            show_message(f"Did not delete {name}: {printable(one.reason)}.")
+
+
+def show_pruning_plan(found: Sequence[Disposition]) -> None:
+    """Say what will be deleted, and how much space that frees."""
+    doomed = [one.record for one in found if one.deleted]
+    show_table(DELETED_COLUMNS, doomed, err=True)
+    show_message(f"Deleting {versions(len(doomed))} frees {total(doomed)}; {versions(len(found) - len(doomed))} stay.")
+
+
+@show_text.register
+def show_pruning(pruning: values.Pruning) -> None:
+    """Say what was deleted; or what would be, and why, with what would stay."""
+    deleted = [one.record for one in pruning.versions if one.deleted]
+    if pruning.dry_run and pruning.versions:
+        show_table(PRUNED_COLUMNS, pruning.versions)
+    elif not pruning.dry_run:
+        show_deleted(pruning.versions)
+    what = "would be deleted" if pruning.dry_run else "deleted"
+    stay = len(pruning.versions) - len(deleted)
+    show_message(f"{versions(len(deleted))} {what} ({total(deleted)}); {versions(stay)} kept.")
+
+
+def total(records: Iterable[ModelRecord]) -> str:
+    """Return the total size of pickles, in words."""
+    return size(sum(record.size for record in records))
 
 
 @show_text.register

@@ -1,0 +1,123 @@
+"""Delete several versions, each only if it is still as it was when it was chosen."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from views_runs.database.database import Database
+from views_runs.database.models import Models
+from views_runs.database.selection import Wanted, readable, select
+from views_runs.exceptions import ModelInUseError, QueryError
+from views_runs.names import listed
+from views_runs.records import Damage, Deletion, Disposition, ModelRecord, Reference
+
+#: Tells from the record that a version has now why it is kept; empty if it is deleted.
+Keep = Callable[[ModelRecord], str]
+
+
+class Plan(NamedTuple):
+    """What `Storage.delete_many` is about to do."""
+
+    #: The records by id, in the order in which they are shown.
+    records: Mapping[int, ModelRecord]
+    #: The versions that are kept if they become current meanwhile.
+    fragile: frozenset[Reference]
+    #: Whether the deletion may make another version current.
+    promotes: bool
+    #: For each model, the version that is current afterwards; None if none is left.
+    current: Mapping[str, int | None]
+
+    def summary(self) -> Deletion:
+        """Return what the deletion would do."""
+        return Deletion(tuple(Disposition(record, True, "") for record in self.records.values()), self.current)
+
+
+def plan(models: Models, wanted: Wanted, promote_older: bool, force: bool) -> Plan:
+    """Choose what to delete; refuse to delete what has an alias, or to make an older version current unasked."""
+    if not wanted.names and not wanted.has_conditions:
+        raise QueryError("no names and no conditions were given", advice="Give '*' for all models; nothing was deleted")
+    with models.connection.snapshot():
+        chosen = select(models, wanted, whole=True, strict=True)
+        records = {models.id(record): record for record in readable(chosen)}
+        left = {name: _find_left(models, name, records) for name in dict.fromkeys(one.name for one in chosen.records)}
+    if not force:
+        _refuse_aliased(chosen.records)
+    promotes = promote_older or wanted.all_versions
+    if not promotes:
+        _refuse_promotions([one for one in chosen.records if one.reference in chosen.matched and left[one.name]])
+    return Plan(records, chosen.matched, promotes, left)
+
+
+def _find_left(models: Models, name: str, records: Mapping[int, ModelRecord]) -> int | None:
+    """Return the version that is current once these are deleted."""
+    others = [one for one in models.connection.rows("SELECT id, version FROM models WHERE name = ?", (name,))]
+    left = [version for id, version in others if id not in records]
+    current = models.record(Reference(name)).version
+    return current if current in left else max(left, default=None)
+
+
+def _refuse_aliased(records: Iterable[ModelRecord]) -> None:
+    aliased = [f"{one.reference} has the alias {', '.join(one.aliases)}" for one in records if one.aliases]
+    if aliased:
+        advice = "Remove the alias, or delete with force=True (--force); nothing was deleted"
+        raise ModelInUseError(listed(aliased), advice)
+
+
+def _refuse_promotions(records: Sequence[ModelRecord]) -> None:
+    current = [str(one.reference) for one in records if one.current]
+    if current:
+        raise ModelInUseError(
+            f"another version would become current in place of {listed(current)}",
+            "Delete all versions with all_versions=True (--all-versions), or make another current with "
+            "promote_older=True (--promote-older); nothing was deleted",
+        )
+
+
+def carry_out(database: Database, made: Plan, force: bool) -> Deletion:
+    """Delete what was planned, and keep what has changed since in a way that matters."""
+    connection = database.connection
+
+    def keep(now: ModelRecord) -> str:
+        before = made.records[models.id(now)]
+        if now.aliases and not force:
+            return f"it has since got the alias {', '.join(now.aliases)}"
+        if before.reference not in made.fragile or not now.current:
+            return ""
+        if not before.current:
+            return "it has since become current"
+        others = "SELECT 1 FROM models WHERE name = ? AND version <> ?"
+        return "" if made.promotes or not connection.value(others, now.reference) else "it has other versions since"
+
+    models = database.models
+    versions = delete_each(database, made.records, keep)
+    names = dict.fromkeys(one.record.name for one in versions if one.deleted)
+    found = {name: models.find(Reference(name)) for name in names}
+    return Deletion(tuple(versions), {name: one.version if one else None for name, one in found.items()})
+
+
+def delete_each(
+    database: Database, records: Mapping[int, ModelRecord], keep: Keep, action: str = "deleted", **changes: Any
+) -> list[Disposition]:
+    """Delete versions, given by id, unless `keep` says why not; return what was done, in the same order."""
+    done = {}
+    # The current version comes last: so nothing else becomes current meanwhile.
+    for id, record in sorted(records.items(), key=lambda one: (one[1].current, one[1].version)):
+        # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
+        with database.connection.transaction(bulk=len(records) > 1):
+            reason = _explain_change(record, now := database.models.read(id))
+            if isinstance(now, ModelRecord):
+                reason = reason or keep(now)
+            if not reason:
+                database.models.delete_row(id, record.reference, action, **changes)
+        done[id] = Disposition(record, not reason, reason, changed=bool(reason))
+    if any(one.deleted for one in done.values()):
+        database.clear(listed([str(record.reference) for record in records.values()]))
+    return [done[id] for id in records]
+
+
+def _explain_change(record: ModelRecord, now: ModelRecord | Damage | None) -> str:
+    """Return what has become of a version that can no longer be deleted as it was shown."""
+    if now is None:
+        return "it was deleted meanwhile"
+    if isinstance(now, Damage):
+        return f"it cannot be read: {now.trouble}"
+    return "" if now.reference == record.reference else f"it was renamed to {str(now.reference)!r} meanwhile"
