@@ -2,11 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from views_runs import Storage
+from views_runs.database.models import Models
 from views_runs.exceptions import (
     AliasNotFoundError,
     InvalidNameError,
@@ -151,6 +154,31 @@ def test_delete_refuses_aliased(three: Storage) -> None:
     with pytest.raises(ModelNotFoundError):
         three.fetch("forest@production")
     assert three.store("forest", 4).version == 4 and three.inspect("forest").aliases == ()
+
+
+@pytest.mark.parametrize(
+    ("meanwhile", "error", "left"),
+    [
+        (lambda other: other.rename("forest", "tree"), "there is no model 'forest'. It was renamed to 'tree'", [1, 2, 3]),
+        (lambda other: other.alias("forest", "draft", 2), "version 2 has the alias draft.*this version was kept", [2, 3]),
+        (lambda other: other.delete("forest", 2), "", []),
+    ],
+)
+def test_overtaken_while_deleting(
+    three: Storage, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Storage], object], error: str, left: list[int]
+) -> None:
+    """What others did meanwhile counts: each version is looked at again in the transaction that deletes it."""
+    check = Models._refuse_aliased
+
+    def overtaken(self: Models, *arguments: Any) -> None:
+        check(self, *arguments)
+        monkeypatch.undo()
+        meanwhile(Storage(three.path))
+
+    monkeypatch.setattr(Models, "_refuse_aliased", overtaken)
+    with pytest.raises(StorageError, match=error) if error else nullcontext():
+        three.delete("forest")
+    assert sorted(record.version for record in three.find(all_versions=True)) == left
 
 
 def test_rename(three: Storage) -> None:

@@ -350,7 +350,7 @@ class Models:
         """Delete the row of a version if it has not been given another name or an alias; call this in a transaction."""
         if self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", reference) == id:
             if not force:
-                self._refuse_aliased(reference, "the other versions may be deleted")
+                self._refuse_aliased(reference, "this version was kept")
             self.delete_row(id, reference)
         elif self.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
             raise self.not_found(Reference(reference.name))
@@ -362,7 +362,7 @@ class Models:
         if not self.connection.value(known, (name,)):
             raise self.not_found(Reference(name))
 
-    def _refuse_aliased(self, reference: Reference) -> None:
+    def _refuse_aliased(self, reference: Reference, outcome: str = "nothing was deleted") -> None:
         aliases = self.connection.rows(
             "SELECT models.version, aliases.alias FROM models JOIN aliases ON aliases.version = models.id "
             "WHERE models.name = ? AND models.version = ifnull(?, models.version) ORDER BY models.version",
@@ -370,7 +370,7 @@ class Models:
         )
         if aliases:
             has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
-            raise ModelInUseError(has, "Remove the alias, or delete with force=True (--force); nothing was deleted")
+            raise ModelInUseError(has, f"Remove the alias, or delete with force=True (--force); {outcome}")
 
     def delete_row(self, id: int, reference: Reference, action: str = "deleted", **changes: Any) -> None:
         """Delete the row of a version, and record the action; call this in a transaction."""
