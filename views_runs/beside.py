@@ -33,7 +33,7 @@ class Beside(Generic[T, R]):
 
     Args:
         function: called with each item, in order.
-        most: how many items may wait.
+        most: how many items may wait or be in work.
         name: what the thread is called.
 
     >>> beside = Beside(abs, 2, "example")

@@ -127,6 +127,15 @@ def test_earlier_runs_show_by_their_metadata(store: Storage) -> None:
     assert store.list(run="old", sort="name") == ["a:3", "b"]
 
 
+def test_a_version_that_names_the_run(store: Storage) -> None:
+    """Adding it is an event too: from then on no other version of the model counts."""
+    for number in range(2):
+        store.store("a", number, {"run_id": "r"}, overwrite=True)
+    store.run("r").add("a:1")
+    assert actions(store) == [("used", "a", 1)]
+    assert states(store.run("r")) == {"a": (1, "trained")}
+
+
 def test_expected_models(store: Storage) -> None:
     """Only a run that says what it expects is complete; the list is kept, and follows the names."""
     with store.run("r") as run:
@@ -153,6 +162,13 @@ def test_expected_models(store: Storage) -> None:
         run.expect("abc")
     with pytest.raises(InvalidNameError):
         run.expect(["a", "b:1"])
+
+
+def test_nothing_is_expected(store: Storage) -> None:
+    """That alone makes no run."""
+    store.store("a", 1)
+    store.run("r").expect([])
+    assert store.runs() == [] and actions(store) == []
 
 
 def test_what_is_expected_is_no_model(store: Storage) -> None:

@@ -281,7 +281,7 @@ class Models:
         self.events.add("stored", entry.name, id, version, by=user)
         record = replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
         if self.run is not None:
-            runs.use(self, record)
+            runs.use(self, record, is_new=True)
         return record
 
     def has_metadata(self, record: ModelRecord) -> bool:
@@ -344,7 +344,16 @@ class Models:
         for id, version in found:
             # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
             with self.connection.transaction():
-                self.delete_row(id, Reference(reference.name, version))
+                self._delete_unchanged(id, Reference(reference.name, version), force)
+
+    def _delete_unchanged(self, id: int, reference: Reference, force: bool) -> None:
+        """Delete the row of a version if it has not been given another name or an alias; call this in a transaction."""
+        if self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", reference) == id:
+            if not force:
+                self._refuse_aliased(reference, "this version was kept")
+            self.delete_row(id, reference)
+        elif self.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
+            raise self.not_found(Reference(reference.name))
 
     def refuse_unknown(self, name: str) -> None:
         """Raise an error if no model has or had a name."""
@@ -353,7 +362,7 @@ class Models:
         if not self.connection.value(known, (name,)):
             raise self.not_found(Reference(name))
 
-    def _refuse_aliased(self, reference: Reference) -> None:
+    def _refuse_aliased(self, reference: Reference, outcome: str = "nothing was deleted") -> None:
         aliases = self.connection.rows(
             "SELECT models.version, aliases.alias FROM models JOIN aliases ON aliases.version = models.id "
             "WHERE models.name = ? AND models.version = ifnull(?, models.version) ORDER BY models.version",
@@ -361,7 +370,7 @@ class Models:
         )
         if aliases:
             has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
-            raise ModelInUseError(has, "Remove the alias, or delete with force=True (--force); nothing was deleted")
+            raise ModelInUseError(has, f"Remove the alias, or delete with force=True (--force); {outcome}")
 
     def delete_row(self, id: int, reference: Reference, action: str = "deleted", **changes: Any) -> None:
         """Delete the row of a version, and record the action; call this in a transaction."""
