@@ -3,11 +3,10 @@
 import mmap
 import os
 import random
-import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,15 @@ import pytest
 from tests.support import history
 from tests.support.budgets import KILLS, SECONDS, SEED
 from tests.support.history import Expected, Worker
-from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
+from tests.support.victims import ELSEWHERE, Victim, mark
 from views_runs import Storage
 from views_runs.database import uploads
 from views_runs.database.models import Models
 from views_runs.files import companion
 
-#: What a worker may be doing when it is killed: the index here is the byte that it leaves in shared memory.
-ELSEWHERE, BETWEEN, PART, PUBLISHING, ANNOTATING, DELETING, GIVING_BACK, RECLAIMING, PAUSING = range(9)
+#: What a worker may be doing when it is killed: its phase.
+BETWEEN, PART, PUBLISHING, ANNOTATING, DELETING, GIVING_BACK, RECLAIMING, PAUSING = range(1, 9)
 PHASES = {
     BETWEEN: "between parts",
     PART: "inside a part's transaction",
@@ -59,30 +58,22 @@ CROWD = 10
 KILLS_OF_A_CROWD = 50
 
 
-#: The workers that were started and not yet killed.
-_alive: set[int] = set()
-
-
-@pytest.fixture
-def page() -> Iterator[mmap.mmap]:
-    """Memory that forked workers share with the test, where their phases are; a test that fails leaves no workers."""
-    need(hasattr(os, "fork"), "this system does not fork")
-    with mmap.mmap(-1, mmap.PAGESIZE) as memory:
-        yield memory
-    while _alive:
-        pid = _alive.pop()
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-
-
 @pytest.fixture(autouse=True)
 def more_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let models have so many parts that they are written in several transactions."""
     monkeypatch.setattr(history, "LARGE", (1_500_000, 14_000_000))
 
 
-class Victim:
-    """A forked worker that goes on until it is killed.
+def start_victim(
+    store: Storage,
+    name: str,
+    page: mmap.mmap,
+    weights: dict[str, int] = history.WEIGHTS,
+    place: int = 0,
+    seed: int = 0,
+    large: int = 4,
+) -> Victim:
+    """Start a forked worker that goes on until it is killed.
 
     Args:
         store: where it works.
@@ -94,70 +85,17 @@ class Victim:
         large: how many of 10 models have several parts.
     """
 
-    def __init__(
-        self,
-        store: Storage,
-        name: str,
-        page: mmap.mmap,
-        weights: dict[str, int] = history.WEIGHTS,
-        place: int = 0,
-        seed: int = 0,
-        large: int = 4,
-    ) -> None:
-        self._page, self._place = page, place
-        self._page[place] = ELSEWHERE
-        self._output, inlet = os.pipe()
-        self._pid = os.fork()
-        if not self._pid:
-            try:
-                mark_phases(page, place)
-                worker = Worker(store, name, seed, lambda line: os.write(inlet, line.encode()), large)
-                while True:
-                    worker.step(weights)
-            finally:
-                os._exit(1)
-        os.close(inlet)
-        _alive.add(self._pid)
+    def work(say: Callable[[str], object]) -> None:
+        mark_phases(page, place)
+        worker = Worker(store, name, seed, say, large)
+        while True:
+            worker.step(weights)
 
-    @property
-    def phase(self) -> int:
-        """What it is doing, or was doing last."""
-        return self._page[self._place]
-
-    def wait_for(self, phase: int, patience: float) -> None:
-        """Return when it is in this phase, or after so many seconds."""
-        deadline = time.monotonic() + patience
-        while self.phase != phase and time.monotonic() < deadline:
-            time.sleep(0)
-
-    def kill(self) -> list[str]:
-        """Kill it wherever it is, and return what it said."""
-        os.kill(self._pid, signal.SIGKILL)
-        _alive.discard(self._pid)
-        _, status = os.waitpid(self._pid, 0)
-        with open(self._output, encoding="utf-8") as file:
-            lines = file.readlines()
-        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, f"it had ended by itself: {lines}"
-        return lines
+    return Victim(work, page, place)
 
 
 def mark_phases(page: mmap.mmap, place: int) -> None:
     """Let this process, a forked one, say in the page what it is doing."""
-
-    def mark(owner: Any, name: str, phase: int, restore: bool = True, stays: int | None = None) -> None:
-        """Set the phase when a function begins, unless it is the one that stays."""
-        function = getattr(owner, name)
-
-        def marked(*arguments: Any, **options: Any) -> Any:
-            before = page[place]
-            page[place] = stays if before == stays else phase
-            try:
-                return function(*arguments, **options)
-            finally:
-                if restore:
-                    page[place] = before
-
-        setattr(owner, name, marked)
 
     def add(self: uploads.Upload, part: Any, function: Callable[..., None] = uploads.Upload.add) -> None:
         function(self, part)
@@ -165,17 +103,17 @@ def mark_phases(page: mmap.mmap, place: int) -> None:
             page[place] = BETWEEN
 
     uploads.Upload.add = add  # type: ignore[method-assign]
-    mark(time, "sleep", PAUSING, stays=BETWEEN)
+    mark(page, place, time, "sleep", PAUSING, stays=BETWEEN)
     # The commit that follows these is in the same phase.
-    mark(uploads.Upload, "_write", PART, restore=False)
-    mark(Models, "add", PUBLISHING, restore=False)
-    mark(Models, "set_metadata", ANNOTATING, restore=False)
+    mark(page, place, uploads.Upload, "_write", PART, restore=False)
+    mark(page, place, Models, "add", PUBLISHING, restore=False)
+    mark(page, place, Models, "set_metadata", ANNOTATING, restore=False)
     # A deletion goes on after the last row, with the parts; what else is cleared was left by the dead.
-    mark(Models, "delete_row", DELETING, restore=False)
-    mark(uploads, "clear_condemned", RECLAIMING, stays=DELETING)
-    mark(uploads, "give_back", GIVING_BACK)
+    mark(page, place, Models, "delete_row", DELETING, restore=False)
+    mark(page, place, uploads, "clear_condemned", RECLAIMING, stays=DELETING)
+    mark(page, place, uploads, "give_back", GIVING_BACK)
     for name in ("_put", "annotate_fields", "delete"):
-        mark(Storage, name, ELSEWHERE)
+        mark(page, place, Storage, name, ELSEWHERE)
 
 
 class Trial:
@@ -259,7 +197,7 @@ def test_killed_at_any_moment(tmp_path: Path, page: mmap.mmap) -> None:
     while trial.kills < RANDOM_KILLS:
         # Two beside each other: the one that lives on rolls back what the other had begun.
         name = trial.name()
-        victims = [Victim(trial.store, f"{name}{place}", page, place=place) for place in range(2)]
+        victims = [start_victim(trial.store, f"{name}{place}", page, place=place) for place in range(2)]
         for victim in victims:
             time.sleep(choose.uniform(0, 0.2))
             trial.kill(victim)
@@ -269,7 +207,7 @@ def test_killed_at_any_moment(tmp_path: Path, page: mmap.mmap) -> None:
         phase = trial.fewest()[0]
         # To have something to reclaim, another dies in its parts first.
         for aim in (BETWEEN, RECLAIMING) if phase == RECLAIMING else (phase,):
-            victim = Victim(trial.store, trial.name(), page, TOWARDS[aim])
+            victim = start_victim(trial.store, trial.name(), page, TOWARDS[aim])
             victim.wait_for(aim, patience=2)
             time.sleep(choose.choice([0, 0.0003, 0.001, 0.003]) * choose.random())
             trial.kill(victim)
@@ -294,7 +232,7 @@ def test_killed_among_many(tmp_path: Path, page: mmap.mmap) -> None:
 
     def start(place: int) -> Victim:
         started.append(f"m{len(started)}")
-        return Victim(trial.store, started[-1], page, place=place, seed=choose.randrange(1 << 30), large=1)
+        return start_victim(trial.store, started[-1], page, place=place, seed=choose.randrange(1 << 30), large=1)
 
     started: list[str] = []
     rounds = 0

@@ -11,7 +11,6 @@ was written, which is true, and the kernel itself cuts others short, at a limit 
 
 import json
 import os
-import re
 import resource
 import shutil
 import signal
@@ -20,61 +19,21 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import views_runs
 from tests.support import history
-from tests.support.budgets import FAULTS
 from tests.support.history import Expected, Worker
 from tests.support.machine import ROOT, need
 from tests.support.stores import NOTHING, leftovers
+from tests.support.strace import FAILED, FULL, HOT, INJECTED, KILL, Outcome, Tracer, chosen
 from views_runs import Storage
 from views_runs.database import locks
 
-#: The system calls that SQLite makes on the store and its journal.
-CALLS = ("pwrite64", "pread64", "fdatasync", "fsync", "fcntl", "ftruncate", "unlink")
 
-#: What is made of a call, as strace's ``inject`` has it, and the errors that may come of it.
-KILL = "signal=SIGKILL"
-FULL = ("StoreFullError",)
-FAILED = ("StoreAccessError",)
-INJECTED = {
-    ("pwrite64", "error=ENOSPC"): FULL,
-    ("pwrite64", "error=EIO"): FAILED,
-    ("pwrite64", "retval=0"): FULL,
-    ("fdatasync", "error=EIO"): FAILED,
-    ("fsync", "error=EIO"): FAILED,
-    # SQLite takes a lock that cannot be had for a busy one, and tries again; one that cannot be given back is an error.
-    ("fcntl", "error=ENOLCK"): FAILED,
-    # SQLite takes a part of the file that cannot be read for a damaged one.
-    ("pread64", "error=EIO"): (*FAILED, "StoreDamagedError", "CorruptModelError"),
-    ("ftruncate", "error=EIO"): FAILED,
-    ("unlink", "error=EIO"): ("StoreReadOnlyError",),
-    **{(call, KILL): () for call in CALLS},
-}
-
-
-#: What strace writes of a call that it changed.
-MET = ("(INJECTED)", "(DELAYED)", "killed by SIGKILL")
-
-#: How a journal begins that has to be rolled back.
-HOT = bytes.fromhex("d9d505f920a163d7")
-
-
-@dataclass
-class Outcome:
-    """How an operation in a process of its own ended: its lines, what waitpid said, and whether the fault came up."""
-
-    lines: list[str]
-    status: int
-    calls: "Counter[str]"
-    was_hit: bool
-
-
-class Rig:
+class Rig(Tracer):
     """A small store, and processes that do one operation each on a copy of it while strace stands by.
 
     Args:
@@ -82,11 +41,7 @@ class Rig:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "models.db"
-        self.journal = folder / "models.db-journal"
-        self._output = folder / "strace"
-        self._kept = folder / "kept"
-        self._kept.mkdir()
+        super().__init__(folder)
         self._say: Callable[[str], object] = (lines := []).append
         self.worker = Worker(Storage(self.path, timeout=1), "w", 1, lambda line: self._say(line))
         self.do("small")
@@ -100,16 +55,6 @@ class Rig:
         self.worker.large = large
         self.worker.step({weight: 1})
 
-    def keep(self) -> None:
-        """Take the files as they are for what every operation is to find."""
-        for file in self.path, self.journal:
-            shutil.copy(file, self._kept)
-
-    def restore(self) -> None:
-        """Put the files back as they were kept."""
-        for file in self.path, self.journal:
-            shutil.copy(self._kept / file.name, file)
-
     def crash(self) -> None:
         """Keep the files as a worker leaves them that dies before its commit, when every page is written."""
         calls = self.run("small").calls["pwrite64"]
@@ -120,43 +65,13 @@ class Rig:
         self.keep()
 
     def run(self, operation: str, *options: str, prepare: Callable[[], object] = lambda: None) -> Outcome:
-        """Do one of `OPERATIONS` in a forked process under strace, on files as they were kept.
+        """Do one of `OPERATIONS` in a forked process under strace, on files as they were kept."""
 
-        Args:
-            operation: which.
-            options: of strace.
-            prepare: called in the process first.
-        """
-        self.restore()
-        gate, go = os.pipe()
-        outlet, inlet = os.pipe()
-        pid = os.fork()
-        if not pid:
-            code = 1
-            try:
-                self._say = lambda line: os.write(inlet, line.encode())
-                os.read(gate, 1)
-                prepare()
-                self.do(operation)
-                code = 0
-            finally:
-                os._exit(code)
-        os.close(inlet)
-        os.close(gate)
-        command = ["strace", "-f", "-o", str(self._output), "-P", str(self.path), "-P", str(self.journal)]
-        command += ["-P", str(self.path.parent), "-e", f"trace={','.join(CALLS)}", *options, "-p", str(pid)]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
-            assert strace.stderr
-            said = strace.stderr.readline()
-            os.write(go, b"!")
-            os.close(go)
-            _, status = os.waitpid(pid, 0)
-        need(f"{pid} attached" in said, f"strace may not attach to a process: {said}")
-        with open(outlet, encoding="utf-8") as file:
-            lines = file.readlines()
-        traced = self._output.read_text(encoding="utf-8", errors="replace")
-        calls = Counter(re.findall(r"^\d+ +(\w+)\(", traced, re.MULTILINE))
-        return Outcome(lines, status, calls, any(mark in traced for mark in MET))
+        def work(say: Callable[[str], object]) -> None:
+            self._say = say
+            self.do(operation)
+
+        return self.trace(work, *options, prepare=prepare)
 
     def check(self, outcome: Outcome, operation: str, may_fail: tuple[str, ...], may_die: bool = False) -> None:
         """Show that an operation ended well or said why not, and that the next ones find all as it should be."""
@@ -194,18 +109,8 @@ OPERATIONS = {
 @pytest.fixture
 def rig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Rig:
     """A store with a model of one part and one of three."""
-    need(shutil.which("strace"), "strace is not installed")
     monkeypatch.setattr(history, "LARGE", (1_200_000, 1_400_000))
     return Rig(tmp_path)
-
-
-def chosen(calls: int) -> list[int]:
-    """Return which of so many calls are to fail."""
-    if calls <= FAULTS:
-        return [*range(1, calls + 1)]
-    third = FAULTS // 3
-    middle = [third + (calls - 2 * third) * step // (third + 1) for step in range(1, third + 1)]
-    return sorted({*range(1, third + 1), *middle, *range(calls - third + 1, calls + 1)})
 
 
 def inject_each(rig: Rig, operation: str) -> "Counter[str]":

@@ -2,11 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from views_runs import Storage
+from views_runs.database.models import Models
 from views_runs.exceptions import (
     AliasNotFoundError,
     InvalidNameError,
@@ -153,6 +156,31 @@ def test_delete_refuses_aliased(three: Storage) -> None:
     assert three.store("forest", 4).version == 4 and three.inspect("forest").aliases == ()
 
 
+@pytest.mark.parametrize(
+    ("meanwhile", "error", "left"),
+    [
+        (lambda other: other.rename("forest", "tree"), "there is no model 'forest'. It was renamed to 'tree'", [1, 2, 3]),
+        (lambda other: other.alias("forest", "draft", 2), "version 2 has the alias draft.*this version was kept", [2, 3]),
+        (lambda other: other.delete("forest", 2), "", []),
+    ],
+)
+def test_overtaken_while_deleting(
+    three: Storage, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Storage], object], error: str, left: list[int]
+) -> None:
+    """What others did meanwhile counts: each version is looked at again in the transaction that deletes it."""
+    check = Models._refuse_aliased
+
+    def overtaken(self: Models, *arguments: Any) -> None:
+        check(self, *arguments)
+        monkeypatch.undo()
+        meanwhile(Storage(three.path))
+
+    monkeypatch.setattr(Models, "_refuse_aliased", overtaken)
+    with pytest.raises(StorageError, match=error) if error else nullcontext():
+        three.delete("forest")
+    assert sorted(record.version for record in three.find(all_versions=True)) == left
+
+
 def test_rename(three: Storage) -> None:
     """Versions, aliases, the pointer and the history follow; the old name says where the model is."""
     three.alias("forest", "production", 2)
@@ -210,6 +238,17 @@ def test_rename_and_back(three: Storage) -> None:
     three.store("forest", "another")
     three.delete("forest")
     assert three.rename("tree", "forest").version == 6
+
+
+def test_a_name_that_one_deleted_model_after_another_had(store: Storage) -> None:
+    """The log and the history have all of them."""
+    for name in "first", "second", "third":
+        store.store(name, name)
+        store.rename(name, "forest")
+        assert all(event.name == "forest" for event in store.log())
+        store.delete("forest")
+    assert len(store.log("forest")) == 9
+    assert [(one.version, one.is_deleted) for one in store.history("forest")] == [(3, True), (2, True), (1, True)]
 
 
 def test_rename_during_a_fetch(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

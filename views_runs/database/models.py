@@ -1,6 +1,7 @@
 """The tables ``models`` and ``model_parts``: read rows as records and verified pickles, and add or delete them."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -281,7 +282,7 @@ class Models:
         self.events.add("stored", entry.name, id, version, by=user)
         record = replace(ModelRecord.from_row(tuple(row)), metadata=entry.metadata)
         if self.run is not None:
-            runs.use(self, record)
+            runs.use(self, record, is_new=True)
         return record
 
     def has_metadata(self, record: ModelRecord) -> bool:
@@ -308,6 +309,17 @@ class Models:
     def id(self, record: ModelRecord) -> int:
         """Return the id of a version's row; call this in a transaction."""
         return int(self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", record.reference))
+
+    def by_id(self, records: Sequence[ModelRecord]) -> dict[int, ModelRecord]:
+        """Return the records of versions by the ids of their rows, in the same order; call this in a transaction."""
+        # One statement: a hundred thousand of them would keep others from committing for seconds.
+        places = json.dumps([one.reference for one in records])
+        ids = self.connection.rows(
+            "SELECT place.key, models.id FROM json_each(?) AS place CROSS JOIN models "
+            "ON models.name = place.value ->> 0 AND models.version = place.value ->> 1 ORDER BY place.key",
+            (places,),
+        )
+        return {id: records[place] for place, id in ids}
 
     def number(self, name: str) -> tuple[int, int]:
         """Return the id of a name and its number of versions, perhaps of no model yet; call this in a transaction."""
@@ -344,7 +356,16 @@ class Models:
         for id, version in found:
             # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
             with self.connection.transaction():
-                self.delete_row(id, Reference(reference.name, version))
+                self._delete_unchanged(id, Reference(reference.name, version), force)
+
+    def _delete_unchanged(self, id: int, reference: Reference, force: bool) -> None:
+        """Delete the row of a version if it has not been given another name or an alias; call this in a transaction."""
+        if self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", reference) == id:
+            if not force:
+                self._refuse_aliased(reference, "this version was kept")
+            self.delete_row(id, reference)
+        elif self.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
+            raise self.not_found(Reference(reference.name))
 
     def refuse_unknown(self, name: str) -> None:
         """Raise an error if no model has or had a name."""
@@ -353,7 +374,7 @@ class Models:
         if not self.connection.value(known, (name,)):
             raise self.not_found(Reference(name))
 
-    def _refuse_aliased(self, reference: Reference) -> None:
+    def _refuse_aliased(self, reference: Reference, outcome: str = "nothing was deleted") -> None:
         aliases = self.connection.rows(
             "SELECT models.version, aliases.alias FROM models JOIN aliases ON aliases.version = models.id "
             "WHERE models.name = ? AND models.version = ifnull(?, models.version) ORDER BY models.version",
@@ -361,7 +382,7 @@ class Models:
         )
         if aliases:
             has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
-            raise ModelInUseError(has, "Remove the alias, or delete with force=True (--force); nothing was deleted")
+            raise ModelInUseError(has, f"Remove the alias, or delete with force=True (--force); {outcome}")
 
     def delete_row(self, id: int, reference: Reference, action: str = "deleted", **changes: Any) -> None:
         """Delete the row of a version, and record the action; call this in a transaction."""

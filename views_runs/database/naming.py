@@ -97,7 +97,9 @@ def _free_name(models: Models, new: str, number: int) -> int:
     if row is None:
         return 0
     other, versions, renamed_to = row
-    models.connection.change("UPDATE names SET name = NULL, renamed_to = ? WHERE id = ?", (number, other))
+    # Also of the models whose name that one was given: the events of all of them are found in one step.
+    update = "UPDATE names SET name = NULL, renamed_to = ?1 WHERE id = ?2 OR name IS NULL AND renamed_to = ?2"
+    models.connection.change(update, (number, other))
     shifted = "SELECT 1 FROM events WHERE model = ? AND action = 'renamed' AND changes ->> '$.shift' > 0"
     # The model that gets back its own name gets back its own numbers.
     return 0 if renamed_to == number and not models.connection.value(shifted, (number,)) else int(versions)

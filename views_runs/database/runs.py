@@ -121,7 +121,7 @@ def _now(later: timedelta = timedelta()) -> str:
     return (datetime.now(UTC) + later).isoformat(timespec="microseconds")
 
 
-def use(models: "Models", record: ModelRecord) -> None:
+def use(models: "Models", record: ModelRecord, is_new: bool = False) -> None:
     """Record that the run of this operation uses a version, if it still exists; call this in a transaction."""
     connection, run = models.connection, models.run
     select = "SELECT id FROM models WHERE name = ? AND version = ?"
@@ -139,7 +139,7 @@ def use(models: "Models", record: ModelRecord) -> None:
     )
     if before and before[0] is not None:
         models.note("replaced", record, instead_of=before[1])
-    elif not is_trained:
+    elif not is_new:
         models.note("used", record)
 
 
@@ -147,12 +147,12 @@ def expect(models: "Models", expected: list[str]) -> None:
     """Replace the list of the models that the run of this operation is to use."""
     connection, run = models.connection, models.run or ""
     with connection.transaction():
-        _create(connection, run)
         before = connection.rows("SELECT model FROM run_models WHERE run = ? AND expected", (run,))
         # A number, although there may be no such model yet: it stays if the model is renamed.
         wanted = {models.number(name)[0] for name in expected}
         if wanted == {model for (model,) in before}:
             return
+        _create(connection, run)
         connection.change("UPDATE run_models SET expected = 0 WHERE run = ?", (run,))
         for model in wanted:
             insert = "INSERT INTO run_models (run, model, expected) VALUES (?, ?, 1) "
