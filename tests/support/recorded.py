@@ -6,12 +6,12 @@ Others belong to all, and whatever the others do to them, the events must agree 
 """
 
 import json
-import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 from tests.support.replay import Event, Tables, Unrecorded, troubles
 from views_runs import ModelNotFoundError, ModelRecord, Storage, StorageError
@@ -27,6 +27,8 @@ VERBS = {
     "rename": "renamed",
     "delete": "deleted",
     "delete_all": "deleted",
+    "delete_many": "deleted",
+    "prune": "pruned",
     "require": "required",
     "enter": "entered",
     "leave": "ended",
@@ -34,6 +36,9 @@ VERBS = {
     "add": "used",
     "store_in_run": "stored",
 }
+
+#: The verbs that change one version after the other, each in a transaction of its own.
+ONE_BY_ONE = ("delete_all", "delete_many", "prune")
 
 #: What follows from an event of the same verb.
 FOLLOWING = {"replaced"}
@@ -85,24 +90,29 @@ class Worker:
         self.store, self.name, self._say, self._shares = store, name, say, shares
         #: What it is doing.
         self.verb = ""
+        #: What it chooses from.
+        self.sizes = (SMALL, SMALL, SMALL, LARGE)
         self._choose = random.Random(f"{name} {seed}")
         self._own = [f"{place}{number}" for number in range(3)]
         self._number = 0
 
     def step(self, verb: str) -> None:
         """Do a verb; an error of the store is said, and any other is raised."""
-        self._number += 1
+        self.plan(verb)()
+
+    def plan(self, verb: str) -> Callable[[], object]:
+        """Return what does a verb, to a model that is there to do it to; if there is none, it stores one."""
         if verb in ("enter", "leave", *IN_RUN):
-            self._work_in_run(verb)
-            return
+            known = [*self._own, *(SHARED if self._shares else ())]
+            names = [name for name in self._choose.sample(known, len(known)) if self._versions(name)]
+            return partial(self._work_in_run, verb, names[:2] or known[:2])
         is_own = not self._shares or self._choose.random() < 0.6
         names = self._choose.sample(self._own if is_own else SHARED, 3)
         changes = (change for name in names if (change := getattr(self, f"_{verb}")(name, self._versions(name))))
         change = next(changes, None)
         if change is None:
-            # Nothing is there that it could be done to.
             verb, change = "store", self._store(names[0], [])
-        self._do(verb, change, is_own)
+        return partial(self._do, verb, change, is_own)
 
     def _versions(self, name: str) -> list[ModelRecord]:
         try:
@@ -132,7 +142,7 @@ class Worker:
     # The verbs: each is given a name and the versions that it has, and returns None if there is nothing to do
 
     def _model(self, why: str) -> bytes:
-        return self._choose.randbytes(self._choose.choice([SMALL, SMALL, SMALL, LARGE]))
+        return self._choose.randbytes(self._choose.choice(self.sizes))
 
     def _store(self, name: str, versions: list[ModelRecord]) -> Change:
         return Change(
@@ -200,14 +210,23 @@ class Worker:
         events = None if name in SHARED else lambda _: [("deleted", record.version) for record in versions]
         return Change(lambda why: self.store.delete(name, force=True, why=why), events)
 
+    def _delete_many(self, name: str, versions: list[ModelRecord]) -> Change | None:
+        options: dict[str, Any] = {"where": "not current", "all_versions": True, "force": True}
+        if len(versions) < 2:
+            return None
+        return Change(lambda why: self.store.delete_many(f"{name[0]}*", why=why, **options), None)
+
+    def _prune(self, name: str, versions: list[ModelRecord]) -> Change | None:
+        return Change(lambda why: self.store.prune(name, keep_last=1, why=why), None) if len(versions) > 1 else None
+
     def _require(self, name: str, versions: list[ModelRecord]) -> Change:
         # What all models have.
         fields = self._choose.choice([(), ("token",)])
         return Change(lambda why: self.store.require(*fields, why=why), lambda _: [("required", None)])
 
-    def _work_in_run(self, verb: str) -> None:
+    def _work_in_run(self, verb: str, names: list[str]) -> None:
         """Enter a run, do a verb in it, or some, and leave it again."""
-        id, names = self._choose.choice(RUNS), self._choose.sample([*self._own, *SHARED], 2)
+        id = self._choose.choice(RUNS)
 
         def enter(why: str) -> None:
             self.run = self.store.run(id, why=why)
@@ -228,24 +247,13 @@ class Worker:
             return
         for one in [verb] if verb in IN_RUN else self._choose.choices(IN_RUN, k=self._choose.randrange(3)):
             self._do(one, inside[one], is_own=False)
-        with _raised():
+        # An end that cannot be recorded is logged.
+        with patch("views_runs.runs.log.warning", _raise):
             self._do("leave", Change(lambda why: self.run.__exit__(None, None, None), None))
 
 
-class _Raising(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        raise StorageError(record.getMessage())
-
-
-@contextmanager
-def _raised() -> Any:
-    """Raise what is logged: that is how leaving a run says that it failed."""
-    handler = _Raising()
-    logging.getLogger("views_runs").addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger("views_runs").removeHandler(handler)
+def _raise(_: str, error: StorageError) -> None:
+    raise error
 
 
 class Told:
@@ -303,9 +311,9 @@ def _differ(line: dict[str, Any], recorded: list[Event]) -> list[str]:
     if line["is"] == "done" and line["events"] is not None:
         is_right = found == sorted(map(tuple, line["events"]))
     else:
-        # Nothing, or what belongs to the verb; a deletion is done version by version.
+        # Nothing, or what belongs to the verb.
         is_right = {action for action, _ in found} <= {VERBS[line["verb"]]}
-        is_right &= len(found) <= 1 or line["verb"] == "delete_all"
+        is_right &= len(found) <= 1 or line["verb"] in ONE_BY_ONE
     if line["is"] == "done" and line["place"]:
         is_right &= found == [("stored", line["place"][1])]
     if line["is"] == "failed" and line["error"].startswith(OVERTAKEN):
