@@ -142,10 +142,8 @@ class PickleWriter:
 
     def dump(self, model: Any) -> None:
         """Pickle an object; if that fails, the sink may have received some parts."""
-        pickler: pickle.Pickler | recording.RecordingPickler = pickle.Pickler(self, PROTOCOL)
-        reader = self.reader
-        if reader is not None and recording.can_record():
-            pickler, self.reader = recording.RecordingPickler(self, PROTOCOL), None
+        pickler = recording.RecordingPickler(self, PROTOCOL)
+        reader, self.reader = self.reader, None
         try:
             pickler.dump(model)
         except (StorageError, MemoryError):
@@ -155,8 +153,7 @@ class PickleWriter:
             raise _explain_failure(model, error) from error
         finally:
             self.reader = reader
-        if isinstance(pickler, recording.RecordingPickler):
-            self._reading = pickler.reading(self.size)
+        self._reading = pickler.reading(self.size)
         self._made_here = {
             "type": type_name(model),
             "python": f"{platform.python_implementation()} {platform.python_version()}",
