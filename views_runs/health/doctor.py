@@ -98,7 +98,7 @@ def check_database(path: Path) -> Iterator[Finding]:
     advice = "Deleting any model (`views-runs model delete`) returns it to the disk" if is_much else ""
     yield Finding("free pages", "warning" if is_much else "ok", text, advice)
     for writer in alive:
-        yield Finding("stores under way", "ok", writer)
+        yield Finding("uploads in progress", "ok", writer)
     if dead:
         text = f"leftover parts of deleted models or interrupted stores: {'; '.join(dead)}"
         yield Finding("leftovers", "warning", text, "The next store or delete on that computer removes them")
