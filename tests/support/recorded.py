@@ -37,6 +37,9 @@ VERBS = {
     "store_in_run": "stored",
 }
 
+#: The verbs that are done more often than others, so that models have several versions, and an earlier one is current.
+OFTEN = ("store", "restore", "rename")
+
 #: The verbs that change one version after the other, each in a transaction of its own.
 ONE_BY_ONE = ("delete_all", "delete_many", "prune")
 
@@ -93,7 +96,7 @@ class Worker:
         #: What it chooses from.
         self.sizes = (SMALL, SMALL, SMALL, LARGE)
         self._choose = random.Random(f"{name} {seed}")
-        self._own = [f"{place}{number}" for number in range(3)]
+        self._own = [f"{place}{number}" for number in range(4)]
         self._number = 0
 
     def step(self, verb: str) -> None:
@@ -107,11 +110,16 @@ class Worker:
             names = [name for name in self._choose.sample(known, len(known)) if self._versions(name)]
             return partial(self._work_in_run, verb, names[:2] or known[:2])
         is_own = not self._shares or self._choose.random() < 0.6
-        names = self._choose.sample(self._own if is_own else SHARED, 3)
-        changes = (change for name in names if (change := getattr(self, f"_{verb}")(name, self._versions(name))))
+        found = {name: self._versions(name) for name in self._choose.sample(self._own if is_own else SHARED, 3)}
+        names = [*found]
+        if not self._shares or self._choose.random() < 0.5:
+            # There is most to lose where the highest version is not current.
+            names.sort(key=lambda name: not found[name] or found[name][0].current)
+        changes = (change for name in names if (change := getattr(self, f"_{verb}")(name, found[name])))
         change = next(changes, None)
         if change is None:
-            verb, change = "store", self._store(names[0], [])
+            name = next((name for name in names if found[name]), names[0])
+            verb, change = "store", self._store(name, [])
         return partial(self._do, verb, change, is_own)
 
     def _versions(self, name: str) -> list[ModelRecord]:
@@ -214,7 +222,7 @@ class Worker:
         options: dict[str, Any] = {"where": "not current", "all_versions": True, "force": True}
         if len(versions) < 2:
             return None
-        return Change(lambda why: self.store.delete_many(f"{name[0]}*", why=why, **options), None)
+        return Change(lambda why: self.store.delete_many(f"{name}*", why=why, **options), None)
 
     def _prune(self, name: str, versions: list[ModelRecord]) -> Change | None:
         return Change(lambda why: self.store.prune(name, keep_last=1, why=why), None) if len(versions) > 1 else None
