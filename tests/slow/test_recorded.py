@@ -87,7 +87,7 @@ def kill_crowd(store: Storage, page: mmap.mmap, counts: "Counter[int]", told: To
 
 
 def test_killed_in_every_verb(tmp_path: Path, page: mmap.mmap) -> None:
-    """What was acknowledged has its events, once; nothing is half done; and the replay of the events is what is there."""
+    """What was acknowledged has its events, once; nothing is half done; and the events lead to what is there."""
     choose, counts, acknowledged, files = random.Random(1), Counter[int](), Counter[str](), 0
     while counts.total() < KILLS:
         files += 1

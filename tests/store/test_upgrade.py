@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.replay import Unrecorded, troubles
 from views_runs import Storage
 from views_runs.database import database, schema
 from views_runs.exceptions import StorageError, StoreReadOnlyError
@@ -149,6 +150,10 @@ def test_a_broken_view_of_another_program(old: Storage) -> None:
     assert old.store("new", 1, {"author": "jo"}).version == 1
 
 
+#: The id of each version, the number of its model, and its own.
+VERSIONS = "SELECT models.id, names.id, version FROM models JOIN names USING (name)"
+
+
 def publish_as_before(connection: sqlite3.Connection, name: str) -> None:
     """Add a version with the statements of a package that knows layout 1 only."""
     connection.execute("BEGIN IMMEDIATE")
@@ -169,12 +174,17 @@ def test_a_store_that_an_older_package_began(old: Storage) -> None:
     assert older.execute("SELECT count(*) FROM models").fetchone() == (4,)
     old.restore("forest:1")
     assert old.fetch("forest") == [1, 2, 3] and old.versions("forest")[0].current is False
+    before = [Unrecorded(0, *row) for row in older.execute(VERSIONS)]
     publish_as_before(older, "forest")
+    event = old.log(limit=1)[0].id
+    after = [Unrecorded(event, *row) for row in older.execute(VERSIONS) if row[0] not in {one.id for one in before}]
     older.close()
+    assert len(after) == 1 and troubles(old, [*before, *after], old.required()) == []
     assert [(one.version, one.current) for one in old.versions("forest")] == [(3, True), (2, False), (1, False)]
     assert old.verify().damaged == ()
     # The restored version does not come back when the newer one is deleted.
     assert old.delete("forest:3").version == 2
+    assert troubles(old, [*before, *after], old.required()) == []
 
 
 def store_one(path: Path, number: int, barrier: "multiprocessing.synchronize.Barrier") -> None:
