@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from views_runs import names
 from views_runs.database import owners, runs
-from views_runs.exceptions import DownloadError, InvalidMetadataError, InvalidNameError, StorageError
+from views_runs.exceptions import InvalidMetadataError, InvalidNameError, StorageError
 from views_runs.metadata import Metadata
 from views_runs.pickles.loadability import Verdict
 from views_runs.records import Damage, ModelRecord, Obtained, Reference, RunModel, RunRecord, combine
@@ -293,15 +293,12 @@ class Run:
         >>> [(record.name, verdict.verdict) for record, verdict in run.check()]
         [('forest', 'loads')]
         """
-        found = [str(one.record.reference) for one in self.models() if one.record is not None]
-        return self._store.check(*found) if found else []
+        is_empty = all(one.record is None for one in self.models())
+        found = [] if is_empty else self._store.check(run=self.id)
+        return sorted(found, key=lambda one: one[0].name)
 
-    def download(self, folder: str | os.PathLike[str], overwrite: bool = False) -> list[Path]:
-        """Write the pickles of this run's models to files in a folder, without unpickling them; return the paths.
-
-        Args:
-            folder: is created if necessary, but not the folder that it is in.
-            overwrite: replace existing files.
+    def download(self, folder: str | os.PathLike[str], overwrite: bool = False) -> list[tuple[ModelRecord, Path]]:
+        """Write the pickles of this run's models to files in a folder, as `Storage.download_many` does.
 
         Raises:
             DownloadError: a file exists or cannot be written.
@@ -309,28 +306,8 @@ class Run:
 
         >>> with Storage("models.db").run("2026-11") as run:
         ...     record = run.store("forest", [1, 2, 3])
-        >>> [path.name for path in run.download("pickles")]
+        >>> [path.name for record, path in run.download("pickles")]
         ['forest.pickle']
         """
-        place, found = Path(folder), [one.record for one in self.models() if one.record is not None]
-        files = {str(one.reference): place / names.file_name(one.name) for one in found}
-        try:
-            place.mkdir(exist_ok=True)
-            self._refuse_taken(files, overwrite)
-        except OSError as error:
-            unusable = DownloadError(f"the folder cannot be used ({error.strerror})", "Give another folder")
-            raise unusable.locate(f"download the run {self.id!r}", place) from error
-        return [self._store.download(model, file, overwrite) for model, file in files.items()]
-
-    def _refuse_taken(self, files: dict[str, Path], overwrite: bool) -> None:
-        """Raise an error if a file exists, or if two models would get the same one, before any is written."""
-        taken: dict[str, str] = {}
-        for model, file in files.items():
-            other = taken.setdefault(file.name.casefold(), model)
-            if other != model:
-                trouble, advice = f"{model!r} and {other!r} would get the same file", "Download them one by one"
-            elif file.exists() and not overwrite:
-                trouble, advice = "the file exists", "Replace it with overwrite=True (--force), or give another folder"
-            else:
-                continue
-            raise DownloadError(f"{trouble}; nothing was written", advice).locate(f"download {model!r}", file)
+        is_empty = all(one.record is None for one in self.models())
+        return [] if is_empty else self._store.download_many(folder, run=self.id, overwrite=overwrite)

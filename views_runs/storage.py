@@ -815,7 +815,13 @@ class Storage:
             return before, record
 
     def delete(
-        self, name: str, version: int | None = None, *, force: bool = False, why: str | None = None
+        self,
+        name: str,
+        version: int | None = None,
+        *,
+        force: bool = False,
+        why: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
     ) -> ModelRecord | None:
         """Delete a model with all its versions, or one version of it.
 
@@ -826,6 +832,8 @@ class Storage:
             version: the version; defaults to all of them.
             force: also delete versions that have an alias.
             why: the reason, for `log`.
+            progress: called with the number of bytes returned to the disk so far, and the total, if that takes several
+                steps. With it, Ctrl-C during these steps is not raised: a later deletion does the rest.
 
         Returns:
             The record of the version that is now current, or None if no version is left.
@@ -844,6 +852,7 @@ class Storage:
         reference = Reference.of(name, version)
         with self._open("delete", reference, change=True, why=why) as database:
             reference = database.models.resolve(reference)
+            database.progress = progress
             database.delete(reference, force)
             return database.models.find(Reference(reference.name))
 
@@ -855,6 +864,7 @@ class Storage:
         dry_run: bool = False,
         confirm: Callable[[Deletion], object] | None = None,
         why: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
         **options: Any,
     ) -> Deletion:
         """Delete the versions that names, globs and conditions choose; a name alone means all versions of the model.
@@ -870,6 +880,7 @@ class Storage:
             confirm: called with what is about to be deleted, while the file is not open; if it raises an exception,
                 nothing is deleted.
             why: the reason, for `log`.
+            progress: as for `delete`.
             options: the conditions of `select`. With ``all_versions=True``, current versions are deleted too.
 
         Raises:
@@ -897,6 +908,7 @@ class Storage:
         if confirm is not None:
             confirm(plan.summary())
         with self._open(f"delete {wanted}", change=True, why=why) as database:
+            database.progress = progress
             return deletion.carry_out(database, plan, force)
 
     def prune(
@@ -910,6 +922,7 @@ class Storage:
         dry_run: bool = False,
         confirm: "Callable[[list[Disposition]], object] | None" = None,
         why: str | None = None,
+        progress: Callable[[int, int], object] | None = None,
         **options: Any,
     ) -> "list[Disposition]":
         """Delete the versions that no rule keeps.
@@ -928,6 +941,7 @@ class Storage:
             confirm: called with what is about to be done, while the file is not open; if it raises an exception,
                 nothing is deleted.
             why: the reason, for `log`.
+            progress: as for `delete`.
             options: the conditions of `select`: look only at versions that meet them.
 
         Returns:
@@ -958,6 +972,7 @@ class Storage:
         if confirm is not None:
             confirm(plan.summary())
         with self._open(f"prune {wanted}", change=True, why=why) as database:
+            database.progress = progress
             return retention.carry_out(database, plan)
 
     def restore(self, name: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:

@@ -63,7 +63,7 @@ def measure(options: argparse.Namespace) -> report.Results:
     with tempfile.TemporaryDirectory(dir=options.folder, prefix="views_runs-benchmark-") as folder:
         objects = [name for name in options.objects if is_installed(OBJECTS[name].package)]
         stores = [name for name in options.stores if is_installed(COMPARED[name].package)]
-        results = report.Results(describe_machine(Path(folder), stores) | {"repeats": options.repeats})
+        results = report.Results(describe_machine(options, Path(folder), stores) | {"repeats": options.repeats})
         chosen = Options(Path(folder), objects, stores, options.scale, options.repeats)
         for name in options.figures:
             try:
@@ -71,10 +71,12 @@ def measure(options: argparse.Namespace) -> report.Results:
             except (Failure, OSError) as error:
                 say(f"{name}: {error}")
             except KeyboardInterrupt:
+                results.about["interrupted"] = "some numbers are medians of fewer runs"
                 break
-            results.about["load after"] = show_load()
-            if options.json:
-                results.save(options.json)
+            finally:
+                results.about["load after"] = show_load()
+                if options.json:
+                    results.save(options.json)
     return results
 
 
@@ -85,12 +87,20 @@ def is_installed(package: str) -> bool:
     return False
 
 
-def describe_machine(folder: Path, stores: list[str]) -> dict[str, Any]:
+def show_command(options: argparse.Namespace) -> str:
+    """Return the command line, without the names of files and folders."""
+    words = [f"--{name} {getattr(options, name)}" for name in ("scale", "repeats")]
+    for name, choices in (("figures", FIGURES), ("objects", OBJECTS), ("stores", COMPARED)):
+        words += [f"--{name} {' '.join(getattr(options, name))}"] if getattr(options, name) != [*choices] else []
+    return " ".join(["python -m tests.benchmarks", *words])
+
+
+def describe_machine(options: argparse.Namespace, folder: Path, stores: list[str]) -> dict[str, Any]:
     packages = [COMPARED[name].package for name in stores if COMPARED[name].package]
     versions = [f"{name} {version('mlflow-skinny' if name == 'mlflow' else name)}" for name in packages]
     return {
         "date": date.today().isoformat(),
-        "command": " ".join(["python -m tests.benchmarks", *sys.argv[1:]]),
+        "command": show_command(options),
         "machine": f"{os.cpu_count()} processors ({find_processor()}), {platform.platform()}",
         "software": ", ".join([f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}", *versions]),
         "disk": f"{time_fsync(folder) * 1000:.2g} ms to write and fsync 4 kB",

@@ -33,7 +33,8 @@ class Options(NamedTuple):
 
     def make(self, name: str) -> str:
         """Leave an object's pickle in the folder; return its size in words."""
-        return f"{call(make, name, self.scale, str(self.folder)) / 1e6:.3g} MB"
+        size = call(make, name, self.scale, str(self.folder))
+        return f"{size / 1e6:.3g} MB" if size >= 1e6 else f"{size / 1e3:.3g} kB"
 
     def rounds(self, title: str, kinds: Sequence[Any], measure_one: Callable[[Any], None]) -> None:
         """Measure each of the kinds as often as is repeated: in turn, and each time another first."""
@@ -73,7 +74,7 @@ def measure_objects(options: Options, results: "Results") -> None:
                     baseline = label(kind.baselines[0]), "store" if verb == "delete" else verb
                     results.add(table, label(store), verb, found, baseline)
                 else:
-                    results.add("Other methods of views_runs", table, verb, found)
+                    results.add("Other methods of views_runs", f"{verb}: {table}", "time", found)
 
         options.rounds(name, stores, measure_one)
         for store in stores:

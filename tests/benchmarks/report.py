@@ -18,22 +18,16 @@ from tests.benchmarks.processes import Run
 NOTES = """A number with a unit is a time. One without is a multiple: of the first row of its table for an object, of
 the column "alone", and otherwise of the nearest row above that begins with "bare", "import" or "an empty file".
 Deleting is a multiple of storing. Each number is a median of {repeats} runs, and ± half the range between their
-quartiles. Each run was a fresh process; what is compared took turns, and a ratio is that of a turn. CPU is seconds of
-the processor: where others use the machine, it says more. MiB is the memory above the object's own; disk is the bytes
-there for each byte of the pickle. A store with a star does not fsync: a model that it acknowledged can be lost."""
+quartiles. Each run was a fresh process; what is compared took turns, and a ratio is that of a turn. CPU is the same
+for seconds of the processor, which say more where others use the machine. MiB is memory above the object's own, when
+storing and when fetching; disk is the bytes there for each byte of the pickle. A store with a star does not fsync: a
+model that it acknowledged can be lost."""
 
 #: Where the guide's page has what `write_page` writes.
 HEADING = "Figures\n-------\n"
 
-
-class Key(NamedTuple):
-    """A number of a run: its column, and whether it comes after the times of all columns."""
-
-    heading: str
-    is_last: bool
-
-
-KEYS = {"wall": Key("{}", False), "cpu": Key("CPU", False), "memory": Key("MiB", True), "disk": Key("disk", True)}
+#: The numbers of a run that are shown, and their headings.
+KEYS = {"wall": "{}", "cpu": "CPU", "memory": "MiB", "disk": "disk"}
 
 
 @dataclass
@@ -93,8 +87,9 @@ class Results:
         columns = [*dict.fromkeys(one.column for one in series)]
         known = {(one.column, key) for one in series for run in one.runs for key in run}
         places = [(column, key) for column in columns for key in KEYS if (column, key) in known]
-        places.sort(key=lambda place: KEYS[place[1]].is_last)
-        header = ["what", *(KEYS[key].heading.format(column) for column, key in places)]
+        # The times of all columns come first.
+        places.sort(key=lambda place: ("memory", "disk").index(place[1]) if place[1] in ("memory", "disk") else -1)
+        header = ["what", *(KEYS[key].format(column) for column, key in places)]
         rows = [
             [row, *(self._cell(self.find(title, row, column), key) for column, key in places)]
             for row in dict.fromkeys(one.row for one in series)
@@ -186,7 +181,8 @@ def draw(results: Results, path: Path) -> None:
     from matplotlib import pyplot
 
     grids = [grid for grid in results.grids() if {"store", "fetch"} < {*grid.header}]
-    figure, axes = pyplot.subplots(len(grids), 2, figsize=(10, 1 + 1.7 * len(grids)), squeeze=False, sharex="col")
+    size = (10, 1 + 1.7 * len(grids))
+    figure, axes = pyplot.subplots(max(1, len(grids)), 2, figsize=size, squeeze=False, sharex="col")
     for grid, pair in zip(grids, axes):
         for axis, column in zip(pair, ("store", "fetch")):
             found = [results.find(grid.title, row, column) for row, *_ in grid.rows[::-1]]
@@ -197,7 +193,9 @@ def draw(results: Results, path: Path) -> None:
             axis.barh([row for row, _ in bars], medians, xerr=[below, above], color="tab:blue", ecolor="gray")
             axis.axvline(1, color="black", linewidth=0.8)
             axis.set(xscale="log", title=f"{column}: {grid.title}" if column == "store" else column)
+            axis.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+            axis.minorticks_off()
             axis.title.set_fontsize(9)
-    figure.supxlabel("times as long as the last bar of each; median, shortest and longest")
+    figure.supxlabel("multiples of the first bar: median, shortest and longest")
     figure.tight_layout()
     figure.savefig(path, dpi=110)

@@ -97,11 +97,11 @@ def test_check(runs: Storage, viewser: Viewser) -> None:
 def test_download(runs: Storage, viewser: Viewser) -> None:
     """The versions that the run used, also those that are not current."""
     result = viewser("run", "download", "2026-10", "--to", "pickles")
-    assert sorted(os.listdir("pickles")) == ["future.pickle", "old.pickle", "test.pickle"]
+    assert sorted(os.listdir("pickles")) == ["future_1.pickle", "old.pickle", "test.pickle"]
     assert "Wrote " in result.stderr and runs.fetch("future:1") == [1]
-    assert "nothing was written" in viewser("run", "download", "2026-10", "--to", "pickles", exit_code=1).stderr
+    assert "exist" in viewser("run", "download", "2026-10", "--to", "pickles", exit_code=1).stderr
     again = json.loads(viewser("run", "download", "2026-10", "--to", "pickles", "--force", "--json").stdout)
-    assert [Path(one["file"]).name for one in again] == ["future.pickle", "old.pickle", "test.pickle"]
+    assert {one["name"]: Path(one["file"]).name for one in again}["future"] == "future_1.pickle"
     assert "Missing option '--to'" in viewser("run", "download", "2026-10", exit_code=2).stderr
 
 

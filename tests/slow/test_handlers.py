@@ -5,7 +5,6 @@ not held up, and `os.fork` returns at once.
 """
 
 import dis
-import gc
 import faulthandler
 import gc
 import multiprocessing

@@ -342,3 +342,37 @@ def test_metadata_larger_than_any_value(store: Storage) -> None:
     with pytest.raises(StorageError, match="cannot annotate 'm': .*exceeds the limit of 100 MB .* Store large data in"):
         store.annotate("m", note="x" * 100_000_001)
     assert store.fetch_metadata("m") == {"note": "short"}
+
+
+def interrupt_later(done: int, total: int) -> None:
+    """Ctrl-C, while space is returned."""
+    assert 0 < done < total
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_while_space_is_returned(store: Storage, caplog: pytest.LogCaptureFixture) -> None:
+    """Where somebody watches, Ctrl-C means later: the model is gone, and the next deletion returns the space."""
+    for name in ("one", "two"):
+        store.store(name, os.urandom(10 * PART_SIZE))
+    size = store.path.stat().st_size
+    assert store.delete("one", progress=interrupt_later) is None
+    assert "deleted one; the next delete returns the rest of its space" in caplog.text
+    assert store.list() == ["two"] and leftovers(store) == NOTHING
+    assert size - 10 * PART_SIZE < store.path.stat().st_size < size
+    reported: list[tuple[int, int]] = []
+    store.delete("two", progress=lambda done, total: reported.append((done, total)))
+    assert reported == sorted(reported) and reported[-1][1] > 18 * PART_SIZE
+    assert store.path.stat().st_size < PART_SIZE
+
+
+def test_ctrl_c_in_a_program_while_space_is_returned(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that did not ask for progress gets the exception."""
+    store.store("m", 1)
+
+    def interrupt(connection: Connection) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(uploads, "give_back", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        store.delete("m")
+    assert store.list() == []

@@ -58,3 +58,30 @@ def test_a_wait_for_the_lock_is_not_work(monkeypatch: pytest.MonkeyPatch) -> Non
             clock.now += 0.02
     assert pace.count == 10
     assert clock.slept == pytest.approx(uploads.PAUSE)
+
+
+def test_no_pause_while_nobody_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What nobody waits for pauses after a while, or after it has met a lock."""
+    clock = SimpleNamespace(now=100.0, pauses=0)
+
+    def sleep(seconds: float) -> None:
+        clock.pauses += seconds > 0
+
+    monkeypatch.setattr(uploads, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=sleep))
+    connection: Any = SimpleNamespace(waits=0)
+
+    @contextmanager
+    def transaction(bulk: bool) -> Iterator[None]:
+        yield
+        clock.now += 0.03
+
+    connection.transaction = transaction
+    pace = uploads.Pace(count=4, most=10, undisturbed=0.1)
+    for _ in range(9):
+        with pace.transaction(connection):
+            pass
+    assert clock.pauses == 2
+    for _ in range(3):
+        with pace.transaction(connection):
+            connection.waits += 1
+    assert clock.pauses == 4

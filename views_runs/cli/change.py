@@ -25,6 +25,9 @@ from views_runs.cli.options import (
 from views_runs.exceptions import QueryError
 from views_runs.rendering.values import Change, Deletion, Naming, Pruning, Several
 
+#: What a bar says while the space of deleted models is returned.
+RETURNING = "Returning space to the disk (Ctrl-C: later)"
+
 
 def check_age(context: click.Context, parameter: click.Parameter, age: str | None) -> str | None:
     """Raise an error if the value of an option is not an age."""
@@ -181,9 +184,12 @@ def delete(
       views-runs model delete "test*" --all-versions --dry-run
       views-runs model delete --all-versions -w "not current and train_end < 2019-12"
     """
+    from views_runs.rendering.console import late_progress
+
     refuse_nothing(names, options)
     confirm = None if yes else ask_to_delete
-    found = storage.delete_many(*names, dry_run=dry_run, confirm=confirm, **options)
+    with late_progress(RETURNING) as report:
+        found = storage.delete_many(*names, dry_run=dry_run, confirm=confirm, progress=report, **options)
     return Deletion(found.deleted, found, dry_run)
 
 
@@ -223,8 +229,12 @@ def prune(
     """
     if not any(rule in options for rule in ("keep_last", "keep_within", "keep_runs", "keep")):
         raise click.UsageError("give what to keep: --keep-last, --keep-within, --keep-runs or --keep.")
+    from views_runs.rendering.console import late_progress
+
     confirm = None if yes else ask_to_prune
-    return Pruning(storage.prune(*names, dry_run=dry_run, confirm=confirm, **options), dry_run)
+    with late_progress(RETURNING) as report:
+        found = storage.prune(*names, dry_run=dry_run, confirm=confirm, progress=report, **options)
+    return Pruning(found, dry_run)
 
 
 def ask_to_prune(found: "list[views_runs.Disposition]") -> None:

@@ -6,7 +6,7 @@ import click
 
 import views_runs
 from views_runs.cli.command import decode, verb
-from views_runs.rendering.values import Checks, Downloads, RunListing, RunShown
+from views_runs.rendering.values import Checks, Download, RunListing, RunShown, Several
 
 run_argument = click.argument("id", metavar="RUN", type=decode)
 
@@ -80,14 +80,15 @@ def check(storage: "views_runs.Storage", id: str) -> Checks:
 @run_argument
 @click.option("--to", "folder", metavar="DIR", required=True, help="The folder; it is created if necessary.")
 @click.option("-f", "--force", is_flag=True, help="Replace files that exist.")
-def download(storage: "views_runs.Storage", id: str, folder: str, force: bool) -> Downloads:
+def download(storage: "views_runs.Storage", id: str, folder: str, force: bool) -> Several:
     """Write the pickles of a run's models to files in DIR, without loading them.
 
-    These are the versions that the run used, current or not. Nothing is written if a file exists.
+    These are the versions that the run used, current or not: the files of those that are not are named after the
+    version, too. Nothing is written if a file exists.
 
     \b
     Example:
       views-runs run download 2026-11 --to models
     """
-    files = storage.run(id).download(folder, overwrite=force)
-    return Downloads([{"file": file, "size": file.stat().st_size} for file in files], folder)
+    found = storage.run(id).download(folder, overwrite=force)
+    return Several([Download(record.name, path, record.size) for record, path in found])

@@ -215,6 +215,7 @@ class Wait:
                 f"another program has kept the file locked; waited {waited:.1f} s{self._describe_writers()}",
                 "Try again later, or wait longer with Storage(..., timeout=SECONDS)",
             ) from error
+        self._connection.waits += 1
         time.sleep(random.uniform(*self._poll))
 
     def _describe_writers(self) -> str:
@@ -272,6 +273,8 @@ class Connection:
         #: The layout of the file, once it is known to be a store.
         self.layout = 0
         self._gate = Gate()
+        #: How often it has waited for a lock.
+        self.waits = 0
         #: What signal handlers raised during the current statement.
         self.raised: list[BaseException] = []
         watch = _watch_signals(self.raised)

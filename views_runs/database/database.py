@@ -5,6 +5,7 @@ import os
 import sqlite3
 import stat
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -93,6 +94,8 @@ class Database:
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
         self.exists = self.has_content = False
         self.is_open = False
+        #: Called while space is returned to the disk, with the number of bytes so far, and the total.
+        self.progress: Callable[[int, int], object] | None = None
 
     def __enter__(self) -> "Database":
         try:
@@ -167,10 +170,17 @@ class Database:
         self.clear(str(reference))
 
     def clear(self, deleted: str) -> None:
-        """Return the space of what was deleted to the disk; a failure is logged."""
+        """Return the space of what was deleted to the disk; a failure is logged.
+
+        With `progress`, somebody is watching, and Ctrl-C puts off the rest.
+        """
         try:
             uploads.clear_leftovers(self.connection)
-            uploads.give_back(self.connection)
+            uploads.give_back(self.connection, **({} if self.progress is None else {"progress": self.progress}))
+        except KeyboardInterrupt:
+            if self.progress is None:
+                raise
+            log.warning("deleted %s; the next delete returns the rest of its space", deleted)
         except StorageError as error:
             # The models are gone; the next store or delete removes what is left of them.
             log.warning("deleted %s, but could not return all its space to the disk: %s", deleted, error)

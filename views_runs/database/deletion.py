@@ -37,7 +37,7 @@ def plan(models: Models, wanted: Wanted, promote_older: bool, force: bool) -> Pl
         raise QueryError("no names and no conditions were given", advice="Give '*' for all models; nothing was deleted")
     with models.connection.snapshot():
         chosen = select(models, wanted, whole=True, strict=True)
-        records = {models.id(record): record for record in readable(chosen)}
+        records = models.by_id(readable(chosen))
         left = {name: _find_left(models, name, records) for name in dict.fromkeys(one.name for one in chosen.records)}
     if not force:
         _refuse_aliased(chosen.records)

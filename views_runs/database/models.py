@@ -1,6 +1,7 @@
 """The tables ``models`` and ``model_parts``: read rows as records and verified pickles, and add or delete them."""
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -201,8 +202,11 @@ class Models:
         row = self.connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
-    def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
-        """Return a context manager for the verified pieces of a pickle; no lock is held between two of them."""
+    def pieces(self, row: Stored, group: int | None = None) -> AbstractContextManager[Iterator[memoryview]]:
+        """Return a context manager for the verified pieces of a pickle; no lock is held between two of them.
+
+        `group` is the number of parts that are verified together, as in `verified`.
+        """
         from views_runs.pickles.parts import StoredPart, verified, verified_whole
 
         if row.upload is None:
@@ -217,7 +221,7 @@ class Models:
         parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
         for digest, rowid in listed:
             parts.append(StoredPart(digest, partial(read, "model_parts", "data", rowid)))
-        return closing(verified(parts, row.size, row.sha256, explain))
+        return closing(verified(parts, row.size, row.sha256, explain, group))
 
     def _explain(self, row: Stored, error: StorageError) -> StorageError:
         """Return the error to raise if a part cannot be read or does not match its digest."""
@@ -308,6 +312,17 @@ class Models:
     def id(self, record: ModelRecord) -> int:
         """Return the id of a version's row; call this in a transaction."""
         return int(self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", record.reference))
+
+    def by_id(self, records: Sequence[ModelRecord]) -> dict[int, ModelRecord]:
+        """Return the records of versions by the ids of their rows, in the same order; call this in a transaction."""
+        # One statement: a hundred thousand of them would keep others from committing for seconds.
+        places = json.dumps([one.reference for one in records])
+        ids = self.connection.rows(
+            "SELECT place.key, models.id FROM json_each(?) AS place CROSS JOIN models "
+            "ON models.name = place.value ->> 0 AND models.version = place.value ->> 1 ORDER BY place.key",
+            (places,),
+        )
+        return {id: records[place] for place, id in ids}
 
     def number(self, name: str) -> tuple[int, int]:
         """Return the id of a name and its number of versions, perhaps of no model yet; call this in a transaction."""

@@ -92,7 +92,7 @@ def plan(models: Models, wanted: Wanted, rule: Rule) -> Plan:
         refuse_mistakes(models, question)
     with models.connection.snapshot():
         chosen = select(models, wanted._replace(all_versions=True), whole=True, strict=True)
-        records = {models.id(record): record for record in readable(chosen)}
+        records = models.by_id(readable(chosen))
         kept = defaultdict(list, _protect(models, records))
         for question, condition in zip(questions, rule.keep):
             for id in models.search_ids(question):

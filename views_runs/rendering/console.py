@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from io import StringIO, TextIOWrapper
 from typing import TYPE_CHECKING, Any, TextIO
@@ -120,6 +120,20 @@ def progress(task: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
         number = shown.add_task(task, total=None)
         yield lambda done, total: shown.update(number, completed=done, total=total)
+
+
+@contextmanager
+def late_progress(task: str) -> Iterator[Callable[[int, int], None]]:
+    """Like `progress`, but import and show nothing before there is something to report."""
+    with ExitStack() as stack:
+        report: Callable[[int, int], None] | None = None
+
+        def start(done: int, total: int) -> None:
+            nonlocal report
+            report = report or stack.enter_context(progress(task))
+            report(done, total)
+
+        yield start
 
 
 def local_time(moment: datetime) -> str:

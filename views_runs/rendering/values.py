@@ -73,9 +73,8 @@ History = NamedTuple("History", [("versions", "list[Lifetime]"), ("name", str)])
 #: Whether models will load on this machine, with the fields of a `Verdict` in each; and rows that could not be read.
 Checks = NamedTuple("Checks", [("models", list[dict[str, Any]]), ("unreadable", "list[Damage]")])
 
-#: All runs, and the message if there are none; pickles of a run, each with its ``file`` and ``size``.
+#: All runs, and the message if there are none.
 RunListing = NamedTuple("RunListing", [("records", "list[RunRecord]"), ("quiet", bool), ("if_empty", str)])
-Downloads = NamedTuple("Downloads", [("files", list[dict[str, Any]]), ("folder", str)])
 
 
 class RunShown(NamedTuple):

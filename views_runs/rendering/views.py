@@ -696,15 +696,6 @@ def run_groups(shown: values.RunShown) -> dict[str, list[str]]:
 
 
 @show_text.register
-def show_downloads(downloads: values.Downloads) -> None:
-    """Say what was written where."""
-    for one in downloads.files:
-        show_message(f"Wrote {printable(str(one['file']))} ({size(one['size'])}).")
-    if not downloads.files:
-        show_message("The run has no models to write.")
-
-
-@show_text.register
 def show_verified(verified: values.Verified) -> None:
     """Print a line for each damaged version, and say how many are intact."""
     found = verified.found
