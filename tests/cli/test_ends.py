@@ -52,6 +52,27 @@ def test_ctrl_c_at_a_question(store: Storage) -> None:
     assert store.list() == ["m"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sh closes its input")
+def test_a_question_without_input(store: Storage) -> None:
+    """It is not asked: the message says how to answer it, and nothing is deleted."""
+    store.store("m", 1)
+    line = ["sh", "-c", '"$@" <&-', "sh", *viewser_command("model", "delete", "m")]
+    done = subprocess.run(line, env=environment(store), capture_output=True, text=True)
+    assert done.returncode == 1 and store.list() == ["m"]
+    said = "Error: there is no input to read the answer from. Give --yes if the answer is yes"
+    assert done.stderr.splitlines()[-1] == said
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_output_that_cannot_be_written(store: Storage) -> None:
+    """The message says that it is the output."""
+    store.store("m", 1)
+    with open("/dev/full", "w") as full:
+        command = viewser_command("model", "list")
+        done = subprocess.run(command, env=environment(store), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
+
+
 @pytest.mark.parametrize(
     "arguments, shown",
     [
