@@ -96,6 +96,18 @@ def test_a_row_that_cannot_be_read(
     assert names == shown
 
 
+def test_a_damaged_table_is_no_version(store: Storage, sql: sqlite3.Connection, viewser: Viewser) -> None:
+    """If no version can be found any more, none is intact, rather than less than none."""
+    store.store("m", 1)
+    [(page,)] = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'restored'").fetchall()
+    sql.close()
+    with store.path.open("r+b") as file:
+        file.seek((page - 1) * 16384)
+        file.write(bytes(16384))
+    result = viewser("model", "verify", exit_code=1)
+    assert "(the table restored)" in result.stdout and result.stderr.startswith("0 of 1 version in ")
+
+
 def test_what_all_versions_lists_is_what_is_deleted(store: Storage, viewser: Viewser) -> None:
     """The names that `list --all-versions -q` prints, given to `delete`, delete these versions and no other."""
     for number in range(3):
