@@ -44,6 +44,11 @@ def refuse_at_sign(name: str) -> InvalidNameError:
     )
 
 
+def refuse_one_version() -> InvalidNameError:
+    """Return the error for a version where only a model can be meant, in ``rename``."""
+    return InvalidNameError("a version cannot be renamed", "Give the name alone: all versions get the new name")
+
+
 def check_alias(alias: str) -> str:
     """Check a new alias, and return it as a plain `str`."""
     text = str.__str__(alias) if isinstance(alias, str) else ""

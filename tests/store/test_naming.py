@@ -206,12 +206,15 @@ def test_rename_bad_input(three: Storage) -> None:
         three.rename("forest", "tree")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed"):
         three.rename("forest:1", "x")
+    three.alias("forest", "best")
+    with pytest.raises(InvalidNameError, match="a version cannot be renamed.*Give the name alone"):
+        three.rename("forest@best", "x")
     with pytest.raises(InvalidNameError):
         three.rename("forest", "x:1")
     with pytest.raises(ModelNotFoundError):
         three.rename("nobody", "x")
     assert three.rename("forest", "forest").version == 3
-    assert len(three.log()) == 4
+    assert len(three.log()) == 5
 
 
 def test_rename_to_a_deleted_name(three: Storage) -> None:
@@ -300,6 +303,8 @@ def test_events(store: Storage) -> None:
     assert [event.action for event in store.log("m")][:2] == ["deleted", "unaliased"]
     with pytest.raises(StorageError, match="the reason for a change must be a string"):
         store.store("n", 1, why=3)
+    with pytest.raises(StorageError, match="has 10,001 characters, but the limit is 10,000"):
+        store.store("n", 1, why="x" * 10_001)
 
 
 def test_the_events_agree_with_what_is_there(store: Storage) -> None:

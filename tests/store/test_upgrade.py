@@ -121,6 +121,16 @@ def test_a_file_that_may_only_be_read(old: Storage, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(schema, "upgrade", refuse)
     assert old.fetch_or_train("forest", lambda: pytest.fail("trained"), {"train_end": 492}) == [4, 5, 6]
     assert old.fetch("forest") == [4, 5, 6]
+    for change in (
+        lambda: old.alias("forest", "production"),
+        lambda: old.restore("forest:1"),
+        lambda: old.rename("forest", "wood"),
+        lambda: old.run("2026-11").expect(["forest"]),
+        lambda: old.run("2026-11").__enter__(),
+        *(lambda change=change: change(old) for change in CHANGES.values()),
+    ):
+        with pytest.raises(StoreReadOnlyError, match="write permission was denied"):
+            change()
     assert layout(old) == 1
 
 

@@ -289,6 +289,8 @@ def stand_in(connection: Connection, change: bool) -> None:
     connection.script(_STAND_INS if change else _STAND_INS + _NAMES)
     if not connection.value("SELECT 1 FROM main.sqlite_schema WHERE name = 'required_fields'"):
         connection.script(_NO_REQUIRED_FIELDS)
+    # Otherwise, an alias could be written to a temporary table, and the change be acknowledged.
+    connection.script("PRAGMA query_only = ON")
 
 
 def upgrade(connection: Connection) -> None:
