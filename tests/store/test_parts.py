@@ -164,6 +164,21 @@ def test_rows_that_do_not_fit(store: Storage, sql: sqlite3.Connection, change: s
         store.fetch("m")
 
 
+def test_a_damaged_digest_in_the_middle(store: Storage, sql: sqlite3.Connection) -> None:
+    """It keeps nobody from a model whose bytes are intact, but is not as it was stored, and verifying says so."""
+    model = os.urandom(8 * PART_SIZE)
+    store.store("m", model)
+    assert store.verify().damaged == ()
+    for part in range(1, 8):
+        (digest,) = sql.execute("SELECT digest FROM model_parts WHERE part = ?", (part,)).fetchone()
+        sql.execute("UPDATE model_parts SET digest = zeroblob(32) WHERE part = ?", (part,))
+        [damage] = store.verify().damaged
+        assert f"part {part} of its pickle does not match" in damage.trouble
+        sql.execute("UPDATE model_parts SET digest = ? WHERE part = ?", (digest, part))
+    sql.execute("UPDATE model_parts SET digest = zeroblob(32) WHERE part = 3")
+    assert store.fetch("m") == model
+
+
 def test_deleted_while_it_is_read(store: Storage) -> None:
     """The reader is told that the model is gone, and does not call it damaged."""
     store.store("m", os.urandom(24 * PART_SIZE))

@@ -124,7 +124,7 @@ def _read(connection: Connection, id: int, name: str, progress: Progress) -> int
     if row is None:
         refuse_lost_row(connection, id, name)
         raise ModelNotFoundError("the model was deleted")
-    with models.pieces(row) as pieces:
+    with models.pieces(row, each=True) as pieces:
         for piece in pieces:
             size += len(piece)
             progress(len(piece))

@@ -311,17 +311,23 @@ class _Group:
         """The bytes."""
         return self._memory[: self.size]
 
-    def find_damage(self, running: "hashlib._Hash") -> int | None:
-        """Take the bytes into a running digest; return the number of the first part that does not match its own."""
+    def find_damage(self, running: "hashlib._Hash", each: bool) -> int | None:
+        """Take the bytes into a running digest; return the number of the first part that does not match its own.
+
+        Unless `each` digest counts, those in the middle are looked at only if the last one does not match.
+        """
+        if each:
+            return self._find_first(running)
         before = running.copy()
         running.update(self.view)
-        if running.digest() == self.digests[-1]:
-            return None
+        return None if running.digest() == self.digests[-1] else self._find_first(before)
+
+    def _find_first(self, running: "hashlib._Hash") -> int | None:
         for number, (start, end, digest) in enumerate(zip([0, *self.ends], self.ends, self.digests), self.number):
-            before.update(self._memory[start:end])
-            if before.digest() != digest:
+            running.update(self._memory[start:end])
+            if running.digest() != digest:
                 return number
-        return self.number
+        return None
 
 
 def verified(
@@ -329,6 +335,7 @@ def verified(
     size: int,
     sha256: str,
     explain: Callable[[StorageError], StorageError] = lambda error: error,
+    each: bool = False,
 ) -> Generator[memoryview, None, None]:
     """Yield the bytes of a pickle, some parts at a time, after verifying their digests.
 
@@ -340,9 +347,10 @@ def verified(
         parts: the parts in order, at least up to the end of the pickle.
         size, sha256: the size of the whole pickle in bytes, and its digest in hexadecimal.
         explain: returns the error to raise when a part is damaged, or cannot be read.
+        each: also find a damaged digest in the middle, which does no harm to what is read.
     """
     running, done = hashlib.sha256(), 0
-    thread: Beside[_Group, int | None] = Beside(lambda group: group.find_damage(running), 1, "digest")
+    thread: Beside[_Group, int | None] = Beside(lambda group: group.find_damage(running, each), 1, "digest")
     waiting: _Group | None = None
     try:
         if not isinstance(size, int) or size <= 0:
