@@ -306,7 +306,8 @@ def find_refusal(path: Path, allowed: bool = False, device: int = 0) -> UnsafeSh
         # Most computers have no such share, and this takes a tenth of the time that finding the mount takes.
         with open(filesystems.MOUNTS, "rb") as file:
             share = filesystems.find_smb(path) if filesystems.SMB_LINE.search(file.read()) else None
-    except OSError:
+    except OSError as error:
+        signals.let_through(error)
         return None
     if share is None or (allowed and not _refuses_locks(path.parent, share)):
         return None
@@ -325,7 +326,8 @@ def _refuses_locks(folder: Path, share: filesystems.Mount) -> bool:
 
     try:
         return "nobrl" not in share.options and locks.find_trouble(folder, processes=1) is not None
-    except OSError:
+    except OSError as error:
+        signals.let_through(error)
         # This cannot be determined.
         return False
 
