@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from enum import Enum
@@ -16,6 +17,7 @@ import pytest
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
 from views_runs import ModelLoadError, Storage, filesystems
+from views_runs.database import locks
 from views_runs.database.connection import Connection
 from views_runs.pickles import packages
 
@@ -218,3 +220,13 @@ def test_while_mounts_are_looked_up(store: Storage, monkeypatch: pytest.MonkeyPa
     with pytest.raises(Alarm):
         store.store("m", 1)
     assert not store.path.exists()
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_locks_are_tried(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends a wait for a lock."""
+    store.store("m", 1)
+    sql.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(locks, "find_trouble", lambda folder, processes: send(True))
+    with pytest.raises(Alarm):
+        Storage(store.path, timeout=0.2).fetch("m")
