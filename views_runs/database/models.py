@@ -202,10 +202,10 @@ class Models:
         row = self.connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
-    def pieces(self, row: Stored, each: bool = False) -> AbstractContextManager[Iterator[memoryview]]:
+    def pieces(self, row: Stored, group: int | None = None) -> AbstractContextManager[Iterator[memoryview]]:
         """Return a context manager for the verified pieces of a pickle; no lock is held between two of them.
 
-        With `each`, a damaged digest is an error too where it does no harm.
+        `group` is the number of parts that are verified together, as in `verified`.
         """
         from views_runs.pickles.parts import StoredPart, verified, verified_whole
 
@@ -221,7 +221,7 @@ class Models:
         parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
         for digest, rowid in listed:
             parts.append(StoredPart(digest, partial(read, "model_parts", "data", rowid)))
-        return closing(verified(parts, row.size, row.sha256, explain, each))
+        return closing(verified(parts, row.size, row.sha256, explain, group))
 
     def _explain(self, row: Stored, error: StorageError) -> StorageError:
         """Return the error to raise if a part cannot be read or does not match its digest."""

@@ -296,38 +296,30 @@ class _Group:
         self.number = number
         self.ends: list[int] = []
         self.digests: list[Any] = []
+        #: The number of bytes.
+        self.size = 0
         self._memory = memory
         for part in parts:
-            self.ends.append(self.size + part.read(memory[self.size : self.size + PART_SIZE]))
+            self.size += part.read(memory[self.size : self.size + PART_SIZE])
+            self.ends.append(self.size)
             self.digests.append(part.digest)
-
-    @property
-    def size(self) -> int:
-        """The number of bytes."""
-        return self.ends[-1] if self.ends else 0
 
     @property
     def view(self) -> memoryview:
         """The bytes."""
         return self._memory[: self.size]
 
-    def find_damage(self, running: "hashlib._Hash", each: bool) -> int | None:
-        """Take the bytes into a running digest; return the number of the first part that does not match its own.
-
-        Unless `each` digest counts, those in the middle are looked at only if the last one does not match.
-        """
-        if each:
-            return self._find_first(running)
+    def find_damage(self, running: "hashlib._Hash") -> int | None:
+        """Take the bytes into a running digest; return the number of the first part that does not match its own."""
         before = running.copy()
         running.update(self.view)
-        return None if running.digest() == self.digests[-1] else self._find_first(before)
-
-    def _find_first(self, running: "hashlib._Hash") -> int | None:
+        if running.digest() == self.digests[-1]:
+            return None
         for number, (start, end, digest) in enumerate(zip([0, *self.ends], self.ends, self.digests), self.number):
-            running.update(self._memory[start:end])
-            if running.digest() != digest:
+            before.update(self._memory[start:end])
+            if before.digest() != digest:
                 return number
-        return None
+        return self.number
 
 
 def verified(
@@ -335,7 +327,7 @@ def verified(
     size: int,
     sha256: str,
     explain: Callable[[StorageError], StorageError] = lambda error: error,
-    each: bool = False,
+    group: int | None = None,
 ) -> Generator[memoryview, None, None]:
     """Yield the bytes of a pickle, some parts at a time, after verifying their digests.
 
@@ -347,20 +339,20 @@ def verified(
         parts: the parts in order, at least up to the end of the pickle.
         size, sha256: the size of the whole pickle in bytes, and its digest in hexadecimal.
         explain: returns the error to raise when a part is damaged, or cannot be read.
-        each: also find a damaged digest in the middle, which does no harm to what is read.
+        group: the maximum number of parts that are verified together, by the digest of the last one.
     """
     running, done = hashlib.sha256(), 0
-    thread: Beside[_Group, int | None] = Beside(lambda group: group.find_damage(running, each), 1, "digest")
+    thread: Beside[_Group, int | None] = Beside(lambda group: group.find_damage(running), 1, "digest")
     waiting: _Group | None = None
     try:
         if not isinstance(size, int) or size <= 0:
             raise damaged(f"its size is {size!r}")
-        for group in _read_groups(iter(parts), size):
-            done += group.size
-            thread.put(group)
+        for read in _read_groups(iter(parts), size, group or GROUP_PARTS):
+            done += read.size
+            thread.put(read)
             if waiting:
                 yield _check(waiting, thread.result())
-            waiting = group
+            waiting = read
         last = _check(waiting, thread.result()) if waiting else memoryview(b"")
         if done != size:
             raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
@@ -376,12 +368,12 @@ def verified(
         thread.end()
 
 
-def _read_groups(parts: Iterator[StoredPart], size: int) -> Iterator[_Group]:
+def _read_groups(parts: Iterator[StoredPart], size: int, most: int) -> Iterator[_Group]:
     """Read a pickle to its end, first a few parts at a time and then more, into memory that is used again."""
     memories = cycle([bytearray() for _ in range(3)])
     number, left = 0, size
     while left > 0:
-        count = min(number + 2, GROUP_PARTS)
+        count = min(number + 2, most)
         memory, needed = next(memories), min(count * PART_SIZE, left + PART_SIZE)
         if len(memory) < needed:
             memory.extend(bytes(needed - len(memory)))
