@@ -132,6 +132,6 @@ def file_name(reference: str) -> str:
     name = re.sub(r'[/\\:*?"<>|]', "_", reference)
     name = "_" + name[1:] if name.startswith((".", "-")) else name
     # On Windows, these are devices in every folder, whatever follows the dot.
-    name = re.sub(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(?=[. ]|$)", r"_\1", name)
+    name = re.sub(r"(?i)^(con|prn|aux|nul|(?:com|lpt)[\d¹²³])(?=[. ]|$)", r"_\1", name)
     # File systems allow 255 bytes; leave room for the longer temporary name under which the file is written.
     return name.encode("utf-8")[:200].decode("utf-8", "ignore") + ".pickle"
