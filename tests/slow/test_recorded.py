@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.budgets import KILLS
-from tests.support.recorded import LARGE, ONE_BY_ONE, OVERTAKEN, RUNS, SMALL, VERBS, Told, Worker
+from tests.support.recorded import LARGE, OFTEN, ONE_BY_ONE, OVERTAKEN, RUNS, SMALL, VERBS, Told, Worker
 from tests.support.replay import troubles
 from tests.support.stores import NOTHING, leftovers
 from tests.support.strace import CALLS, INJECTED, KILL, Outcome, Tracer, chosen
@@ -50,7 +50,7 @@ def start_victim(store: Storage, name: str, page: mmap.mmap, place: int, aim: st
         show_verbs(page, place, worker)
         choose = random.Random(name)
         while True:
-            worker.step(choose.choice([aim, choose.choice([*VERBS])]))
+            worker.step(choose.choice([aim, choose.choice([*VERBS]), choose.choice(OFTEN)]))
 
     return Victim(work, page, place)
 
@@ -79,7 +79,7 @@ def kill_crowd(store: Storage, page: mmap.mmap, counts: "Counter[int]", told: To
     for place, victim in enumerate(victims):
         if choose.random() < 0.8:
             victim.wait_for(PHASES[rarest[place]], patience=0.5)
-            time.sleep(choose.choice([0, 0.0005, 0.002, 0.01]) * choose.random())
+            time.sleep(choose.choice([0, 0.001, 0.005, 0.02]) * choose.random())
         else:
             time.sleep(choose.uniform(0, 0.1))
         told.add(victim.kill())
@@ -87,7 +87,7 @@ def kill_crowd(store: Storage, page: mmap.mmap, counts: "Counter[int]", told: To
 
 
 def test_killed_in_every_verb(tmp_path: Path, page: mmap.mmap) -> None:
-    """What was acknowledged has its events, once; nothing is half done; and the replay of the events is what is there."""
+    """What was acknowledged has its events, once; nothing is half done; and the events lead to what is there."""
     choose, counts, acknowledged, files = random.Random(1), Counter[int](), Counter[str](), 0
     while counts.total() < KILLS:
         files += 1

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
-from tests.support.replay import Event, Tables, Unrecorded, troubles
+from tests.support.replay import Event, Tables, troubles
 from views_runs import ModelNotFoundError, ModelRecord, Storage, StorageError
 
 #: The verbs, and what their events are called.
@@ -37,6 +37,9 @@ VERBS = {
     "store_in_run": "stored",
 }
 
+#: The verbs that are done more often than others, so that models have several versions, and an earlier one is current.
+OFTEN = ("store", "restore", "rename")
+
 #: The verbs that change one version after the other, each in a transaction of its own.
 ONE_BY_ONE = ("delete_all", "delete_many", "prune")
 
@@ -56,7 +59,7 @@ ALIASES = ("production", "draft")
 #: Sizes of models in bytes: of one part, and of several.
 SMALL, LARGE = 10, 1_200_000
 
-Events = list[tuple[str, int | None]]
+Events = list[tuple[str, Any]]
 
 
 class Change(NamedTuple):
@@ -67,7 +70,7 @@ class Change(NamedTuple):
     events: Callable[[Any], Events] | None
 
 
-def one(verb: str) -> Callable[[ModelRecord], Events]:
+def once(verb: str) -> Callable[[ModelRecord], Events]:
     """Return what tells that there must be one event, of the version that is returned."""
     return lambda record: [(VERBS[verb], record.version)]
 
@@ -77,23 +80,22 @@ class Worker:
 
     Args:
         store: the store.
-        name: of the worker; no two workers have the same.
+        name: of the worker, from which its choices follow; no two workers have the same.
         say: called with each line.
         place: whose models are its own: of the workers at the same time, no two have the same.
-        seed: of its choices.
         shares: whether it also changes the models that belong to all.
     """
 
     def __init__(
-        self, store: Storage, name: str, say: Callable[[str], object], place: str = "a", seed: int = 0, shares: bool = True
+        self, store: Storage, name: str, say: Callable[[str], object], place: str = "a", shares: bool = True
     ) -> None:
         self.store, self.name, self._say, self._shares = store, name, say, shares
         #: What it is doing.
         self.verb = ""
         #: What it chooses from.
-        self.sizes = (SMALL, SMALL, SMALL, LARGE)
-        self._choose = random.Random(f"{name} {seed}")
-        self._own = [f"{place}{number}" for number in range(3)]
+        self.sizes: tuple[int, ...] = (SMALL, SMALL, SMALL, LARGE)
+        self._choose = random.Random(name)
+        self._own = [f"{place}{number}" for number in range(4)]
         self._number = 0
 
     def step(self, verb: str) -> None:
@@ -107,11 +109,16 @@ class Worker:
             names = [name for name in self._choose.sample(known, len(known)) if self._versions(name)]
             return partial(self._work_in_run, verb, names[:2] or known[:2])
         is_own = not self._shares or self._choose.random() < 0.6
-        names = self._choose.sample(self._own if is_own else SHARED, 3)
-        changes = (change for name in names if (change := getattr(self, f"_{verb}")(name, self._versions(name))))
+        found = {name: self._versions(name) for name in self._choose.sample(self._own if is_own else SHARED, 3)}
+        names = [*found]
+        if not self._shares or self._choose.random() < 0.5:
+            # There is most to lose where the highest version is not current.
+            names.sort(key=lambda name: not found[name] or found[name][0].current)
+        changes = (change for name in names if (change := getattr(self, f"_{verb}")(name, found[name])))
         change = next(changes, None)
         if change is None:
-            verb, change = "store", self._store(names[0], [])
+            name = next((name for name in names if found[name]), names[0])
+            verb, change = "store", self._store(name, [])
         return partial(self._do, verb, change, is_own)
 
     def _versions(self, name: str) -> list[ModelRecord]:
@@ -141,16 +148,16 @@ class Worker:
 
     # The verbs: each is given a name and the versions that it has, and returns None if there is nothing to do
 
-    def _model(self, why: str) -> bytes:
+    def _model(self) -> bytes:
         return self._choose.randbytes(self._choose.choice(self.sizes))
 
     def _store(self, name: str, versions: list[ModelRecord]) -> Change:
         return Change(
-            lambda why: self.store.store(name, self._model(why), {"token": why}, overwrite=True, why=why), one("store")
+            lambda why: self.store.store(name, self._model(), {"token": why}, overwrite=True, why=why), once("store")
         )
 
     def _annotate(self, name: str, versions: list[ModelRecord]) -> Change | None:
-        return Change(lambda why: self.store.annotate(name, note=why, why=why), one("annotate")) if versions else None
+        return Change(lambda why: self.store.annotate(name, note=why, why=why), once("annotate")) if versions else None
 
     def _store_metadata(self, name: str, versions: list[ModelRecord]) -> Change | None:
         if not versions or name in SHARED:
@@ -162,7 +169,7 @@ class Worker:
             metadata = {"token": token, "set": why}
             return self.store.store_metadata(name, metadata, overwrite=True, version=record.version, why=why)
 
-        return Change(replace, one("store_metadata"))
+        return Change(replace, once("store_metadata"))
 
     def _restore(self, name: str, versions: list[ModelRecord]) -> Change | None:
         earlier = [record.version for record in versions if not record.current]
@@ -173,7 +180,7 @@ class Worker:
 
     def _known(self, name: str, verb: str) -> Callable[[ModelRecord], Events] | None:
         """Return that there must be one event, unless others may have seen to it that there is nothing left to do."""
-        return None if name in SHARED else one(verb)
+        return None if name in SHARED else once(verb)
 
     def _alias(self, name: str, versions: list[ModelRecord]) -> Change | None:
         alias = self._choose.choice(ALIASES)
@@ -188,7 +195,7 @@ class Worker:
         if not aliases:
             return None
         alias = self._choose.choice(aliases)
-        return Change(lambda why: self.store.unalias(name, alias, why=why), one("unalias"))
+        return Change(lambda why: self.store.unalias(name, alias, why=why), once("unalias"))
 
     def _rename(self, name: str, versions: list[ModelRecord]) -> Change | None:
         others = SHARED if name in SHARED else self._own
@@ -214,7 +221,7 @@ class Worker:
         options: dict[str, Any] = {"where": "not current", "all_versions": True, "force": True}
         if len(versions) < 2:
             return None
-        return Change(lambda why: self.store.delete_many(f"{name[0]}*", why=why, **options), None)
+        return Change(lambda why: self.store.delete_many(f"{name}*", why=why, **options), None)
 
     def _prune(self, name: str, versions: list[ModelRecord]) -> Change | None:
         return Change(lambda why: self.store.prune(name, keep_last=1, why=why), None) if len(versions) > 1 else None
@@ -236,7 +243,7 @@ class Worker:
             return self.run.add(self._choose.choice(names), why=why)
 
         def store(why: str) -> ModelRecord:
-            return self.run.store(names[0], self._model(why), {"token": why}, overwrite=True, why=why)
+            return self.run.store(names[0], self._model(), {"token": why}, overwrite=True, why=why)
 
         inside = {
             "add": Change(add, None),
@@ -245,8 +252,8 @@ class Worker:
         }
         if not self._do("enter", Change(enter, lambda _: [("entered", None)])):
             return
-        for one in [verb] if verb in IN_RUN else self._choose.choices(IN_RUN, k=self._choose.randrange(3)):
-            self._do(one, inside[one], is_own=False)
+        for other in [verb] if verb in IN_RUN else self._choose.choices(IN_RUN, k=self._choose.randrange(3)):
+            self._do(other, inside[other], is_own=False)
         # An end that cannot be recorded is logged.
         with patch("views_runs.runs.log.warning", _raise):
             self._do("leave", Change(lambda why: self.run.__exit__(None, None, None), None))
@@ -275,14 +282,14 @@ class Told:
         """Return the lines about verbs that are done, failed, or only begun."""
         return [line for line in self.lines.values() if line["is"] == state]
 
-    def troubles(self, store: Storage, unrecorded: Iterable[Unrecorded] = ()) -> list[str]:
+    def troubles(self, store: Storage) -> list[str]:
         """Return how the store differs from its events, and these from what was said; nothing, if all is well."""
         tables = Tables(store.path)
         recorded: defaultdict[str | None, list[Event]] = defaultdict(list)
         for event in tables.events:
             recorded[event.why].append(event)
         return [
-            *troubles(store, unrecorded),
+            *troubles(store),
             *(text for line in self.lines.values() for text in _differ(line, recorded[line["why"]])),
             *self._left(recorded[None]),
             *(f"{why} was never said: {recorded[why]}" for why in recorded.keys() - self.lines.keys() - {None}),
