@@ -299,7 +299,7 @@ def test_stores_that_are_under_way_and_that_died(store: Storage) -> None:
     process.communicate()
     assert re.search(rf"\(process {process.pid}\) .* since {TIME} UTC", found(store, "leftovers", "warning")[0])
     store.store("second", 2)
-    assert found(store, "leftovers", "ok") == ["none from interrupted stores -> "]
+    assert found(store, "leftovers", "ok") == ["none from interrupted uploads -> "]
 
 
 def test_a_disk_that_is_nearly_full(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

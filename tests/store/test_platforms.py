@@ -302,7 +302,7 @@ def test_what_a_killed_store_left(store: Storage, monkeypatch: pytest.MonkeyPatc
     assert f" no progress {uploads.STALE / 60:.0f} minutes after " in finding.text
     monkeypatch.setattr(uploads, "STALE", 0)
     store.store("third", 3)
-    assert Finding("leftovers", "ok", "none from interrupted stores") in store.doctor()
+    assert Finding("leftovers", "ok", "none from interrupted uploads") in store.doctor()
 
 
 def test_what_a_killed_backup_left(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
