@@ -459,7 +459,7 @@ class _Parser:
         if isinstance(value, bool) and operator not in ("=", "!=", "has"):
             self.fail("true and false have no order", start)
         if value is None and operator not in ("=", "!="):
-            self.fail("None can only be equal, or not equal", start)
+            self.fail("None can only be compared with = or !=", start)
         return value
 
     def read(self, field: Field, text: str, is_quoted: bool, start: int) -> Any:
@@ -507,7 +507,7 @@ class _Parser:
     def fail(self, trouble: str, place: int | None = None) -> NoReturn:
         place = self.place if place is None else place
         if self.cut:
-            trouble += f"; a value without quotes ends at {self.cut!r}: quote it if this belongs to it"
+            trouble += f"; a value without quotes ends at {self.cut!r}: quote the value if this is part of it"
         # A line that a terminal folds would move the pointer: if the text is long, show the part around the place.
         start = max(0, place - 40)
         shown = "".join(one if one.isprintable() else "?" for one in self.text[start : place + 36])

@@ -100,7 +100,7 @@ def test_several_conditions_are_joined_with_and(models: Storage) -> None:
 @pytest.mark.parametrize(
     "condition, place, said",
     [
-        ("note = salt and pepper too", 23, "ends at 'and': quote it"),
+        ("note = salt and pepper too", 23, "ends at 'and': quote the value"),
         ("note = f(x)", 10, "there is no ( for this ); a value without quotes ends at ')'"),
         ("note = a or", 11, None),
         ("a = 1 and ", 10, "expected the name of a field"),
@@ -116,8 +116,8 @@ def test_several_conditions_are_joined_with_and(models: Storage) -> None:
         ("a in (1 and 2)", 8, "expected , or )"),
         ("a not in (1)", 2, "put not before the field"),
         ("name has x", 5, "has is for lists, and name is not a list"),
-        ("a has None", 6, "None can only be equal"),
-        ("a < None", 4, "None can only be equal"),
+        ("a has None", 6, "None can only be compared with = or !="),
+        ("a < None", 4, "None can only be compared with = or !="),
         ("a AND b", 2, "expected one of"),
         ("f(x) = 1", 1, "expected one of"),
         ("!(a = 1)", 1, "expected the name of a field"),
@@ -207,12 +207,12 @@ def test_fields_of_several_values(models: Storage, monkeypatch: pytest.MonkeyPat
         ("ok = false", None),
         ("stage = 3", "stage is text in every model, but 3 is a number"),
         ("stage ~ x*", None),
-        ("steps = 3", "steps is a list in every model; 'steps has 3' asks for a member"),
+        ("steps = 3", "steps is a list in every model; use 'steps has 3' to find a member"),
         ("tags = x", None),
         ("steps has soon", "each member of steps is numeric in every model, but 'soon' is text"),
         ("auc has 3", "auc is numeric in every model, but 'has' is for lists"),
-        ("stage = prod and pepper", "no model has a field 'pepper'; quote the value before it if 'and pepper' belongs"),
-        ("stage = a AND b = c", "'a AND b = c' was taken for one value; write 'and' in small letters to join"),
+        ("stage = prod and pepper", "no model has a field 'pepper'; quote the value before it if 'and pepper' is part"),
+        ("stage = a AND b = c", "'a AND b = c' was read as one value; write 'and' in lower case to join"),
         ("!train_end and stage = x", None),
         ("name = nobody and version > 7", None),
     ],
@@ -234,7 +234,7 @@ def test_complaints_of_other_questions(models: Storage, caplog: pytest.LogCaptur
     assert models.list(sort="-oucome") == ["fourth", "third", "second", "first"]
     told = [*caplog.messages]
     assert told[0] == told[2] == "no model has a field 'oucome'; did you mean 'outcome'?"
-    assert told[1] == "steps is a list in every model; 'steps has 3' asks for a member"
+    assert told[1] == "steps is a list in every model; use 'steps has 3' to find a member"
     caplog.clear()
     models.find("oucome = x or auc > 0.9", sort="tuned.depth")
     models.find(sort="name")

@@ -343,4 +343,4 @@ def test_a_run_that_is_complete_meanwhile(store: Storage) -> None:
 
     found = store.prune(keep_last=1, confirm=use)
     assert [(one.record.version, one.deleted) for one in found] == [(4, False), (3, True), (2, False), (1, True)]
-    assert found[2].reason == "since then: a complete run used it" and found[2].changed
+    assert found[2].reason == "it is protected now (a complete run used it)" and found[2].changed
