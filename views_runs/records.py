@@ -158,9 +158,7 @@ class ModelRecord:
         """Return the record for a row of the table ``models``, with the columns of `database.models.COLUMNS`."""
         name, version, current, stored_at, stored_by, size, sha256, text, datetimes, environment, aliases = row
         try:
-            for value, kind in (name, str), (version, int), (stored_by, str), (size, int), (sha256, str):
-                if not isinstance(value, kind):
-                    raise TypeError(f"{value!r:.60} is not of the type {kind.__name__}")
+            _check_types((name, str), (version, int), (stored_by, str), (size, int), (sha256, str))
             fields = read_environment(environment)
             fields["stored_at"] = read_time(stored_at)
             fields["aliases"] = tuple(sorted(str(aliases).split())) if aliases else ()
@@ -215,6 +213,13 @@ class ModelRecord:
         fields["troubles"], fields["aliases"] = [*self.troubles], [*self.aliases]
         fields["metadata"] = None if self.metadata is None else to_jsonable(self.metadata)
         return fields
+
+
+def _check_types(*values: tuple[object, type]) -> None:
+    """Raise an error if what another program may have written is not of its type."""
+    for value, kind in values:
+        if not isinstance(value, kind):
+            raise TypeError(f"{value!r:.60} is not of the type {kind.__name__}")
 
 
 def read_time(text: str) -> datetime:
@@ -363,9 +368,15 @@ class Event:
         """Return the event for a row with the columns of `database.events.COLUMNS`."""
         id, at, by, action, name, version, run, changes, why = row
         try:
-            return cls(id, read_time(at), by, action, name, version, run, json.loads(changes or "{}"), why)
+            details = json.loads(changes or "{}")
+            texts = [(one, str) for one in (by, action, name or "", run or "", why or "")]
+            _check_types(*texts, (version or 0, int), (details, dict))
+            return cls(id, read_time(at), by, action, name, version, run, details, why)
         except (ValueError, TypeError, RecursionError) as error:
-            raise unreadable(id, error) from error
+            raise StoreDamagedError(
+                f"the event {id} cannot be read: {type(error).__name__}: {error}",
+                "It is damaged, or another program wrote it. Restore the file from a backup",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -399,6 +410,7 @@ class RunRecord:
         """Return the record for a row with the columns of `database.runs.STARTED`, without the last."""
         id, started_at, started_by, ended_at = row
         try:
+            _check_types((id, str), (started_by, str))
             ended = None if ended_at is None else read_time(ended_at)
             complete = not missing if expected else None
             start = read_time(started_at)
@@ -433,14 +445,6 @@ class RunModel:
         run = None if record.metadata is None else record.metadata.get("run_id")
         state = "trained" if trained else "reused"
         return cls(record.name, record.version, state, expected, run if isinstance(run, str) else None, record)
-
-
-def unreadable(id: int, error: Exception) -> StoreDamagedError:
-    """Return the error for an event that cannot be read."""
-    return StoreDamagedError(
-        f"the event {id} cannot be read: {type(error).__name__}: {error}",
-        "It is damaged, or another program wrote it. Restore the file from a backup",
-    )
 
 
 @dataclass(frozen=True)

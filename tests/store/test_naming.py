@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from views_runs import Storage
+from views_runs.database.connection import Connection
+from views_runs.database.events import Events
 from views_runs.database.models import Models
 from views_runs.exceptions import (
     AliasNotFoundError,
@@ -332,8 +334,14 @@ def test_many_events(store: Storage, sql: sqlite3.Connection) -> None:
     assert store.verify().damaged == ()
 
 
-@pytest.mark.parametrize("column, value", [("at", "x"), ("at", "0001-01-01"), ("changes", "{"), ("changes", "[" * 5000)])
-def test_an_event_that_cannot_be_read(three: Storage, sql: sqlite3.Connection, column: str, value: str) -> None:
+@pytest.mark.parametrize(
+    "column, value",
+    [
+        *(("at", "x"), ("at", "0001-01-01"), ("changes", "{"), ("changes", "[" * 5000), ("changes", "[1]")),
+        *((column, b"\xff") for column in ("by", "action", "run", "why")),
+    ],
+)
+def test_an_event_that_cannot_be_read(three: Storage, sql: sqlite3.Connection, column: str, value: str | bytes) -> None:
     """The message names it; the models can still be used."""
     sql.execute(f"UPDATE events SET {column} = ? WHERE id = 2", (value,))
     with pytest.raises(StorageError, match="the event 2 cannot be read"):
@@ -352,6 +360,28 @@ def test_history(three: Storage) -> None:
     assert [one.is_deleted for one in three.history("forest")] == [True] * 3
     with pytest.raises(ModelNotFoundError):
         three.history("nobody")
+
+
+def test_a_damaged_version_that_was_deleted(
+    three: Storage, sql: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not hide the history of the others."""
+    sql.execute("UPDATE models SET size = 'many' WHERE version = 2")
+    three.delete("forest:2")
+    assert [one.version for one in three.history("forest")] == [3, 1]
+    assert "skipping a deleted version, 2" in caplog.text
+
+
+def test_events_of_one_model_are_not_sorted_again(three: Storage, sql: sqlite3.Connection) -> None:
+    """A model annotated a hundred thousand times took 20 seconds: each read of a thousand events sorted all of them."""
+    asked: list[str] = []
+    sql.set_trace_callback(asked.append)
+    with Connection(three.path, 1) as connection:
+        connection.rows = lambda statement, given=(): sql.execute(statement, given).fetchall()  # type: ignore[method-assign]
+        assert len([*Events(connection).search("forest")]) == 3
+    sql.set_trace_callback(None)
+    plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+    assert any("events_model" in step for step in plan) and not any("ORDER BY" in step for step in plan)
 
 
 def test_a_copy_has_everything(three: Storage, tmp_path: Path) -> None:

@@ -62,12 +62,22 @@ class Events:
         )
 
     def search(
-        self, name: str | None = None, since: str | None = None, by: str | None = None, limit: int | None = None
+        self,
+        name: str | None = None,
+        since: str | None = None,
+        by: str | None = None,
+        limit: int | None = None,
+        actions: tuple[str, ...] = (),
     ) -> Iterator[Event]:
         """Yield events, the last first: of the model with a name now, from a time on, and by users that match a glob."""
-        conditions, parameters = ["events.id < ?2"], [name, MAX_INTEGER]
+        conditions, parameters = ["events.id < ?1"], [MAX_INTEGER]
         if name is not None:
-            conditions.append(f"events.model IN ({_NUMBERS})")
+            # Numbers, not a subquery: for a single one, as nearly always, SQLite reads the index backwards, and would
+            # otherwise sort all events of the model again for each read.
+            numbers = ", ".join(str(number) for (number,) in self._connection.rows(_NUMBERS, (name,)))
+            conditions.append(f"events.model IN ({numbers})")
+        if actions:
+            conditions.append(f"events.action IN ({', '.join(map(repr, actions))})")
         for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", by)):
             if value is not None:
                 parameters.append(value)
@@ -81,7 +91,7 @@ class Events:
             if len(rows) < count:
                 return
             left -= count
-            parameters[1] = rows[-1][0]
+            parameters[0] = rows[-1][0]
 
 
 def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple[Any, ...]]]:

@@ -114,7 +114,7 @@ def _forget_ended(connection: "Connection", run: str) -> None:
 
 def _has_ended(owner: str, entered_at: str) -> bool:
     # The clocks of two computers are compared, which is good enough for what is only shown.
-    return owners.has_ended(owner) or entered_at < _now(-MAX_INSIDE)
+    return owners.has_ended(owner) or str(entered_at) < _now(-MAX_INSIDE)
 
 
 def _now(later: timedelta = timedelta()) -> str:
@@ -181,7 +181,7 @@ def version_in(models: "Models", run: str, reference: Reference) -> int:
 
 def models_of(models: "Models", run: str) -> list[RunModel | Damage]:
     """Return the models of a run by name, also those that were deleted since and those that it still lacks."""
-    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, number, trained, expected
+    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, CAST(number AS INTEGER), trained, expected
         FROM run_models LEFT JOIN models AS found INDEXED BY models_record ON found.id = run_models.version WHERE run = ?"""
     with models.connection.snapshot():
         refuse_unknown(models, run)
@@ -206,7 +206,8 @@ def refuse_unknown(models: "Models", run: str) -> None:
     if models.connection.value(f"SELECT 1 FROM ({STARTED}) WHERE run = ?", (run,)):
         return
     known = models.connection.rows(f"SELECT run FROM ({STARTED}) ORDER BY started_at DESC LIMIT 5000")
-    raise RunNotFoundError(f"there is no run {run!r}", names.suggest(run, [one for (one,) in known], "run"))
+    others = [one for (one,) in known if isinstance(one, str)]
+    raise RunNotFoundError(f"there is no run {run!r}", names.suggest(run, others, "run"))
 
 
 def find(models: "Models", run: str | None = None) -> list[RunRecord]:

@@ -419,12 +419,13 @@ def describe(event: Event) -> str:
     """Return what was done, and why."""
     model = "" if event.name is None else event.name if event.version is None else f"{event.name}:{event.version}"
     said = {name: text(name, value) for name, value in event.changes.items()}
-    if isinstance(event.changes.get("fields"), list):
-        said["fields"] = ", ".join(describe_change(*change) for change in event.changes["fields"])
-    if isinstance(event.changes.get("models"), list):
-        said["models"] = models(len(event.changes["models"]))
-    said |= {name: value or "nothing" for name, value in said.items()} | {"model": model, "run": event.run or ""}
-    with suppress(LookupError):
+    # Another program, or a later version of this one, may have recorded something else.
+    with suppress(LookupError, TypeError):
+        if isinstance(event.changes.get("fields"), list):
+            said["fields"] = ", ".join(describe_change(*change) for change in event.changes["fields"])
+        if isinstance(event.changes.get("models"), list):
+            said["models"] = models(len(event.changes["models"]))
+        said |= {name: value or "nothing" for name, value in said.items()} | {"model": model, "run": event.run or ""}
         what = ACTIONS[event.action].format_map(said)
         what += f" in the run {event.run}" if event.run and event.name else ""
         return printable(f"{what}  ({event.why})" if event.why else what)
