@@ -116,12 +116,17 @@ class Question(NamedTuple):
             pieces.append(HAS_ALIAS.format(bind(str(alias))))
             current = "TRUE"
         pieces.append(current if name is None else _match_name(str(name), current, bind))
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
+        check_limit(limit)
         key = None if sort is None else parse_field(sort, int(str(sort).startswith("-")))
         order = "" if key is None else build_order(key, str(sort).startswith("-"), bind)
         end = f"ORDER BY {order}models.id DESC LIMIT {bind(-1 if limit is None else min(limit, MAX_INTEGER))}"
         return cls(f"WHERE {join(pieces, 'AND')} {end}", tuple(bind), every.singles(), key)
+
+
+def check_limit(limit: object) -> None:
+    """Refuse what cannot be the maximum number of results."""
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
 
 
 def _match_name(name: str, current: str, bind: Parameters) -> str:

@@ -26,13 +26,14 @@ from views_runs.exceptions import (
     MetadataNotFoundError,
     ModelExistsError,
     ModelNotFoundError,
+    QueryError,
     StorageError,
     StoreDamagedError,
     UntrustedModelError,
     UploadError,
 )
 from views_runs.metadata import Metadata, ModelMetadata, is_equivalent, missing_fields, unmet_fields
-from views_runs.query import Question, find_start
+from views_runs.query import Question, check_limit, find_start
 from views_runs.records import (
     Backup,
     Damage,
@@ -999,10 +1000,6 @@ class Storage:
         """
         reference = Reference.of(name, version)
         with self._open("restore", reference, change=True, why=why) as database:
-            reference = database.models.resolve(reference)
-            if reference.version is None:
-                advice = "Give one, as in restore('forest:2'); `views-runs model list --all-versions` shows them"
-                raise InvalidNameError("no version was given", advice)
             return naming.restore(database.models, reference)
 
     def alias(self, name: str, alias: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
@@ -1053,7 +1050,7 @@ class Storage:
         """
         reference = Reference.of(name)
         with self._open(f"remove the alias {alias!r} from", reference, change=True, why=why) as database:
-            return naming.remove_alias(database.models, reference.name, alias)
+            return naming.remove_alias(database.models, reference, alias)
 
     def rename(self, name: str, new: str, *, why: str | None = None) -> ModelRecord:
         """Rename a model, with all its versions, aliases and history, and return the record of its current version.
@@ -1114,8 +1111,10 @@ class Storage:
         with self._open("read the log", lenient=name is None) as database:
             if not database.exists:
                 return []
-            if name is not None:
-                database.models.refuse_unknown(name)
+            check_limit(limit)
+            if by is not None and not isinstance(by, str):
+                raise QueryError(f"by must be a glob that user@host matches, not {by!r:.60}")
+            name = None if name is None else database.models.known_name(name)
             start = None if since is None else find_start(since)
             return [*database.models.events.search(name, start, by and (by if "@" in by else f"{by}@*"), limit)]
 
@@ -1133,9 +1132,8 @@ class Storage:
         >>> [(one.version, one.is_deleted) for one in store.history("forest")]
         [(2, False), (1, True)]
         """
-        with self._open("show the history of", Reference(name)) as database:
-            database.models.refuse_unknown(name)
-            return history.of_model(database.models, name)
+        with self._open("show the history of", Reference(names.check_name(name))) as database:
+            return history.of_model(database.models, database.models.known_name(name))
 
     def run(self, id: str, *, why: str | None = None) -> "Run":
         """Return a run: a set of versions, trained in it or reused by it, at most one of each model.

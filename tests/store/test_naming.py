@@ -18,6 +18,7 @@ from views_runs.exceptions import (
     ModelExistsError,
     ModelInUseError,
     ModelNotFoundError,
+    QueryError,
     StorageError,
 )
 
@@ -382,6 +383,49 @@ def test_events_of_one_model_are_not_sorted_again(three: Storage, sql: sqlite3.C
     sql.set_trace_callback(None)
     plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
     assert any("events_model" in step for step in plan) and not any("ORDER BY" in step for step in plan)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"x", "", "forest:2"])
+def test_names_without_a_history(three: Storage, name: Any) -> None:
+    """What is no name is refused as everywhere; so is a version, as a history is of a model."""
+    for look in (three.history, lambda name: three.log(name) if name is not None else three.history(name)):
+        with pytest.raises(StorageError):
+            look(name)
+
+
+@pytest.mark.parametrize("options", [{"limit": -1}, {"limit": "3"}, {"by": 5}, {"since": 5}])
+def test_log_bad_input(three: Storage, options: dict[str, Any]) -> None:
+    """It is refused as by `find`."""
+    with pytest.raises(QueryError):
+        three.log(**options)
+
+
+def test_a_history_by_an_alias(three: Storage) -> None:
+    """An alias stands for the model, as wherever a name is taken."""
+    three.alias("forest", "production", 1)
+    assert three.history("forest@production") == three.history("forest")
+    assert three.log("forest@production") == three.log("forest")
+    with pytest.raises(AliasNotFoundError):
+        three.log("forest@nobody")
+
+
+def test_unalias_by_an_alias_or_a_version(three: Storage) -> None:
+    """A version is not quietly ignored."""
+    three.alias("forest", "production", 1)
+    with pytest.raises(InvalidNameError, match="from a model, not from one version"):
+        three.unalias("forest:2", "production")
+    assert three.unalias("forest@production", "production").version == 1
+
+
+def test_a_reason_that_is_no_text_is_refused_first(three: Storage) -> None:
+    """Pickling may have taken hours when it would be written."""
+
+    class Slow:
+        def __reduce__(self) -> str:
+            raise AssertionError("it was pickled")
+
+    with pytest.raises(StorageError, match="cannot store 'slow': .*the reason for a change must be a string"):
+        three.store("slow", Slow(), why="\ud800")
 
 
 def test_a_copy_has_everything(three: Storage, tmp_path: Path) -> None:

@@ -106,8 +106,9 @@ def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple
         first = rows[-1][0]
 
 
-def check_why(why: object) -> str:
-    """Check the reason for an operation."""
-    if isinstance(why, str):
-        return why
-    raise StorageError(f"the reason for a change must be a string, not {why!r:.60}")
+def check_why(why: str) -> None:
+    """Check the reason for a change, before anything is done: pickling may take hours."""
+    try:
+        str.encode(why)
+    except (TypeError, UnicodeError) as error:
+        raise StorageError(f"the reason for a change must be a string, not {why!r:.60}") from error

@@ -367,12 +367,16 @@ class Models:
         elif self.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
             raise self.not_found(Reference(reference.name))
 
-    def refuse_unknown(self, name: str) -> None:
-        """Raise an error if no model has or had a name."""
+    def known_name(self, name: str) -> str:
+        """Return the name of a model that exists or was deleted; ``NAME@ALIAS`` is one with an alias."""
         known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL AND versions"
         known += " UNION ALL SELECT 1 FROM models WHERE name = ?1"
-        if not self.connection.value(known, (name,)):
-            raise self.not_found(Reference(name))
+        if self.connection.value(known, (names.check_name(name),)):
+            return name
+        reference = self.resolve(Reference(name))
+        if reference.version is None:
+            raise self.not_found(reference)
+        return reference.name
 
     def _refuse_aliased(self, reference: Reference, outcome: str = "nothing was deleted") -> None:
         aliases = self.connection.rows(

@@ -148,6 +148,9 @@ def expect(models: "Models", expected: list[str]) -> None:
     connection, run = models.connection, models.run or ""
     with connection.transaction():
         before = connection.rows("SELECT model FROM run_models WHERE run = ? AND expected", (run,))
+        for name in expected:
+            if "@" in name and not connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
+                raise names.refuse_at_sign(name)
         # A number, although there may be no such model yet: it stays if the model is renamed.
         wanted = {models.number(name)[0] for name in expected}
         if wanted == {model for (model,) in before}:
