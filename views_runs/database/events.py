@@ -70,7 +70,8 @@ class Events:
         actions: tuple[str, ...] = (),
     ) -> Iterator[Event]:
         """Yield events, the last first: of the model with a name now, from a time on, and by users that match a glob."""
-        conditions, parameters = ["events.id < ?1"], [MAX_INTEGER]
+        conditions = ["events.id < ?1"]
+        parameters: list[Any] = [MAX_INTEGER]
         if name is not None:
             # Numbers, not a subquery: for a single one, as nearly always, SQLite reads the index backwards, and would
             # otherwise sort all events of the model again for each read.
