@@ -74,9 +74,9 @@ class Events:
         parameters: list[Any] = [MAX_INTEGER]
         if name is not None:
             # Numbers, not a subquery: for a single one, as nearly always, SQLite reads the index backwards, and would
-            # otherwise sort all events of the model again for each read.
-            numbers = ", ".join(str(number) for (number,) in self._connection.rows(_NUMBERS, (name,)))
-            conditions.append(f"events.model IN ({numbers})")
+            # otherwise sort all events of the model again for each read. In layout 1, no model has a number.
+            numbers = [number for (number,) in self._connection.rows(_NUMBERS, (name,)) if number is not None]
+            conditions.append(f"events.model IN ({', '.join(map(str, numbers))})")
         if actions:
             conditions.append(f"events.action IN ({', '.join(map(repr, actions))})")
         for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", by)):
