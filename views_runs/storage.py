@@ -419,7 +419,8 @@ class Storage:
         with self._open(f"check {wanted}", lenient=not models) as database:
             if not database.exists:
                 return []
-            chosen = selection.select(database.models, wanted)
+            with database.connection.snapshot():
+                chosen = selection.select(database.models, wanted)
             found = _keep_records([*chosen.records, *chosen.unreadable], on_damage)
             records = [_inspect(database, record) if record.imports is None else record for record in found]
         # Look up the installed distributions once, not for each model.

@@ -20,7 +20,9 @@ from views_runs.exceptions import (
     ModelNotFoundError,
     QueryError,
     StorageError,
+    StoreBusyError,
 )
+from views_runs.records import Reference
 
 
 @pytest.fixture
@@ -89,6 +91,26 @@ def test_aliases(three: Storage) -> None:
     assert three.unalias("forest", "production").aliases == ()
     with pytest.raises(AliasNotFoundError, match="no alias 'production'. It has 'a'"):
         three.fetch("forest@production")
+
+
+@pytest.mark.parametrize("look", ["fetch", "inspect", "check", "select", "fetch_metadata"])
+def test_an_alias_that_is_moved_meanwhile(three: Storage, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
+    """Nobody is told that a version does not exist that they did not ask for."""
+    three.alias("forest", "production", 1)
+    other, resolve, failures = Storage(three.path, timeout=0), Models.resolve, []
+
+    def overtaken(self: Models, reference: Reference) -> Reference:
+        found = resolve(self, reference)
+        if reference.name == "forest@production" and not failures:
+            monkeypatch.undo()
+            try:
+                other.delete("forest:1", force=True)
+            except StoreBusyError as error:
+                failures.append(error)
+        return found
+
+    monkeypatch.setattr(Models, "resolve", overtaken)
+    assert getattr(three, look)("forest@production") and failures
 
 
 def test_find_by_alias(three: Storage) -> None:

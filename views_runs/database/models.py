@@ -117,13 +117,19 @@ class Models:
             raise self.no_alias(name, alias)
         return Reference(name, version)
 
+    def _row(self, select: str, reference: Reference) -> tuple[Reference, tuple[Any, ...] | None]:
+        """Return the version that is meant, without an alias, and its first row."""
+        # In a snapshot, because the alias may be moved, and the version that had it deleted. Others need none.
+        with self.connection.snapshot() if "@" in str(reference.name) else nullcontext():
+            reference = self.resolve(reference)
+            return reference, self.connection.row(select, reference)
+
     def find(self, reference: Reference) -> ModelRecord | None:
         """Return the record of a version, by default the current one, or None if it does not exist."""
         try:
-            reference = self.resolve(reference)
+            reference, row = self._row(FIND, reference)
         except ModelNotFoundError:
             return None
-        row = self.connection.row(FIND, reference)
         return None if row is None else self._read_found(reference.name, row)
 
     def _read_found(self, name: str, row: tuple[Any, ...]) -> ModelRecord:
@@ -185,10 +191,8 @@ class Models:
 
     def row(self, reference: Reference) -> Stored:
         """Return what is needed to read a model's pickle."""
-        reference = self.resolve(reference)
         found = f"{FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
-        select = f"SELECT {_STORED}, found_version, {LISTED} FROM {found}"
-        row = self.connection.row(select, reference)
+        reference, row = self._row(f"SELECT {_STORED}, found_version, {LISTED} FROM {found}", reference)
         if row is None:
             raise self.not_found(reference)
         *columns, version, listed = row
