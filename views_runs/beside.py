@@ -11,6 +11,7 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
+from views_runs import signals
 from views_runs.exceptions import StorageError
 
 T = TypeVar("T")
@@ -97,7 +98,9 @@ class Beside(Generic[T, R]):
         self._thread = _Thread(self._work, self._name)
         try:
             self._thread.start()
-        except RuntimeError:
+        except RuntimeError as error:
+            # What a handler raised has another place to go; the thread runs then.
+            signals.let_through(error)
             self._thread = None
 
     def _work(self) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from views_runs import signals
+
 #: Where Linux lists the mounted file systems.
 MOUNTS = "/proc/self/mountinfo"
 
@@ -126,7 +128,8 @@ def find_mount(path: Path) -> Mount | None:
     real = os.path.realpath(path)
     try:
         mounts = [*_list_mounts()]
-    except (OSError, ValueError):
+    except (OSError, ValueError) as error:
+        signals.let_through(error)
         return None
     above = [mount for mount in mounts if real == mount.point or real.startswith(mount.point.rstrip("/") + "/")]
     # Of two mounts at the same point, the later hides the earlier.

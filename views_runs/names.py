@@ -44,6 +44,11 @@ def refuse_at_sign(name: str) -> InvalidNameError:
     )
 
 
+def refuse_one_version() -> InvalidNameError:
+    """Return the error for a version where only a model can be meant, in ``rename``."""
+    return InvalidNameError("a version cannot be renamed", "Give the name alone: all versions get the new name")
+
+
 def check_alias(alias: str) -> str:
     """Check a new alias, and return it as a plain `str`."""
     text = str.__str__(alias) if isinstance(alias, str) else ""
@@ -127,6 +132,6 @@ def file_name(reference: str) -> str:
     name = re.sub(r'[/\\:*?"<>|]', "_", reference)
     name = "_" + name[1:] if name.startswith((".", "-")) else name
     # On Windows, these are devices in every folder, whatever follows the dot.
-    name = re.sub(r"(?i)^(con|prn|aux|nul|com\d|lpt\d)(?=[. ]|$)", r"_\1", name)
+    name = re.sub(r"(?i)^(con|prn|aux|nul|(?:com|lpt)[\d¹²³])(?=[. ]|$)", r"_\1", name)
     # File systems allow 255 bytes; leave room for the longer temporary name under which the file is written.
     return name.encode("utf-8")[:200].decode("utf-8", "ignore") + ".pickle"

@@ -1079,7 +1079,7 @@ class Storage:
         reference = Reference.of(name)
         with self._open(f"rename {name!r} to {new!r}", change=True, why=why) as database:
             if reference.version is not None:
-                raise InvalidNameError("a version cannot be renamed", "Give the name alone: all versions get the new name")
+                raise names.refuse_one_version()
             return naming.rename(database.models, reference.name, names.check_new_name(new))
 
     def log(

@@ -52,6 +52,27 @@ def test_ctrl_c_at_a_question(store: Storage) -> None:
     assert store.list() == ["m"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="sh closes its input")
+def test_a_question_without_input(store: Storage) -> None:
+    """It is not asked: the message says how to answer it, and nothing is deleted."""
+    store.store("m", 1)
+    line = ["sh", "-c", '"$@" <&-', "sh", *viewser_command("model", "delete", "m")]
+    done = subprocess.run(line, env=environment(store), capture_output=True, text=True)
+    assert done.returncode == 1 and store.list() == ["m"]
+    said = "Error: there is no input to read the answer from. Give --yes if the answer is yes"
+    assert done.stderr.splitlines()[-1] == said
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is always full")
+def test_output_that_cannot_be_written(store: Storage) -> None:
+    """The message says that it is the output."""
+    store.store("m", 1)
+    with open("/dev/full", "w") as full:
+        command = viewser_command("model", "list")
+        done = subprocess.run(command, env=environment(store), stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
+
+
 @pytest.mark.parametrize(
     "arguments, shown",
     [
@@ -73,6 +94,18 @@ def test_a_row_that_cannot_be_read(
     assert line.startswith(r"Error: cannot read x\x1b[31m:1: ") and "x1b" not in result.stdout
     names = [one["name"] for one in json.loads(result.stdout)] if "--json" in arguments else result.stdout.split()
     assert names == shown
+
+
+def test_a_damaged_table_is_no_version(store: Storage, sql: sqlite3.Connection, viewser: Viewser) -> None:
+    """If no version can be found any more, none is intact, rather than less than none."""
+    store.store("m", 1)
+    [(page,)] = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'restored'").fetchall()
+    sql.close()
+    with store.path.open("r+b") as file:
+        file.seek((page - 1) * 16384)
+        file.write(bytes(16384))
+    result = viewser("model", "verify", exit_code=1)
+    assert "(the table restored)" in result.stdout and result.stderr.startswith("0 of 1 version in ")
 
 
 def test_what_all_versions_lists_is_what_is_deleted(store: Storage, viewser: Viewser) -> None:

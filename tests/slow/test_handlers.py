@@ -5,7 +5,6 @@ not held up, and `os.fork` returns at once.
 """
 
 import dis
-import gc
 import faulthandler
 import gc
 import multiprocessing
@@ -57,7 +56,11 @@ class Late(TimeoutError):
     """Raised by handlers: an OSError, as handlers that limit a time often raise."""
 
 
-KINDS: tuple[type[BaseException], ...] = (Alarm, Late, KeyboardInterrupt)
+class Refused(RuntimeError):
+    """Raised by handlers: what Python raises where no thread can be started."""
+
+
+KINDS: tuple[type[BaseException], ...] = (Alarm, Late, Refused, KeyboardInterrupt)
 
 
 class Handler:

@@ -339,15 +339,33 @@ def test_a_link_as_a_target(filled: Storage, tmp_path: Path) -> None:
         filled.backup("")
 
 
-def test_small_tables_that_are_damaged(filled: Storage, sql: sqlite3.Connection) -> None:
-    """verify names them too."""
-    [(page,)] = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'names'").fetchall()
+@pytest.mark.parametrize(
+    "damaged, table",
+    [
+        ("names", "names"),
+        ("sqlite_autoindex_names_1", "names"),
+        ("restored", "restored"),
+        ("aliases", "aliases"),
+        ("events", "events"),
+        ("events_model", "events"),
+        ("runs", "runs"),
+        ("run_models", "run_models"),
+        ("run_models_version", "run_models"),
+        ("run_processes", "run_processes"),
+    ],
+)
+def test_small_tables_that_are_damaged(filled: Storage, sql: sqlite3.Connection, damaged: str, table: str) -> None:
+    """verify names them too, also if only an index is damaged, or only the table and not its index."""
+    filled.alias("small", "production")
+    [(page,)] = sql.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (damaged,)).fetchall()
     sql.close()
     with filled.path.open("r+b") as file:
         file.seek((page - 1) * 16384)
         file.write(bytes(16384))
-    assert [found.name for found in filled.verify().damaged] == ["(the table names)"]
-    assert filled.verify("small").damaged == ()
+    found = [one for one in filled.verify().damaged if not one.version]
+    assert [one.name for one in found] == [f"(the table {table})"] and "Run REINDEX" in found[0].trouble
+    if damaged != "restored":
+        assert filled.verify("small").damaged == ()
 
 
 def test_ended_by_a_signal(filled: Storage, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Restoring, aliases, renaming, and the events and the history that remain."""
 
+import random
 import sqlite3
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.recorded import OFTEN, VERBS, Told, Worker
 from views_runs import Storage
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
@@ -184,7 +186,7 @@ def test_delete_refuses_aliased(three: Storage) -> None:
 @pytest.mark.parametrize(
     ("meanwhile", "error", "left"),
     [
-        (lambda other: other.rename("forest", "tree"), "there is no model 'forest'. It was renamed to 'tree'", [1, 2, 3]),
+        (lambda other: other.rename("forest", "tree"), "no model 'forest'. It was renamed to 'tree'", [1, 2, 3]),
         (lambda other: other.alias("forest", "draft", 2), "version 2 has the alias draft.*this version was kept", [2, 3]),
         (lambda other: other.delete("forest", 2), "", []),
     ],
@@ -229,12 +231,15 @@ def test_rename_bad_input(three: Storage) -> None:
         three.rename("forest", "tree")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed"):
         three.rename("forest:1", "x")
+    three.alias("forest", "best")
+    with pytest.raises(InvalidNameError, match="a version cannot be renamed.*Give the name alone"):
+        three.rename("forest@best", "x")
     with pytest.raises(InvalidNameError):
         three.rename("forest", "x:1")
     with pytest.raises(ModelNotFoundError):
         three.rename("nobody", "x")
     assert three.rename("forest", "forest").version == 3
-    assert len(three.log()) == 4
+    assert len(three.log()) == 5
 
 
 def test_rename_to_a_deleted_name(three: Storage) -> None:
@@ -323,6 +328,18 @@ def test_events(store: Storage) -> None:
     assert [event.action for event in store.log("m")][:2] == ["deleted", "unaliased"]
     with pytest.raises(StorageError, match="the reason for a change must be a string"):
         store.store("n", 1, why=3)
+    with pytest.raises(StorageError, match="has 10,001 characters, but the limit is 10,000"):
+        store.store("n", 1, why="x" * 10_001)
+
+
+def test_the_events_agree_with_what_is_there(store: Storage) -> None:
+    """Whatever is done, and in whatever order, the events lead to what is in the tables."""
+    lines = list[str]()
+    worker = Worker(store, "w", lines.append)
+    for verb in ["store", *random.Random(1).sample([*VERBS, *OFTEN] * 2, 2 * len([*VERBS, *OFTEN]))]:
+        worker.step(verb)
+    told = Told(lines)
+    assert told.troubles(store) == [] and len(store.log()) > 40
 
 
 def test_a_change_that_fails_has_no_event(three: Storage) -> None:

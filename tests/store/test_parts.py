@@ -400,3 +400,14 @@ def test_a_page_of_another_row(store: Storage, tmp_path: Path) -> None:
                 copy = store.backup(tmp_path / f"{start}.db")
                 assert copy.damaged or Storage(copy.path).fetch("new") == "the new model"
     assert answers == {"the new model", "an error"}
+
+
+def test_a_damaged_digest(store: Storage, sql: sqlite3.Connection) -> None:
+    """The bytes are intact, and the model can be fetched; `verify` finds the digest of each part."""
+    store.store("m", b"x" * 9_000_000)
+    for part in range(1, 9):
+        [(digest,)] = sql.execute("SELECT digest FROM model_parts WHERE part = ?", (part,)).fetchall()
+        sql.execute("UPDATE model_parts SET digest = ? WHERE part = ?", (digest[::-1], part))
+        assert [damage.name for damage in store.verify().damaged] == ["m"]
+        sql.execute("UPDATE model_parts SET digest = ? WHERE part = ?", (digest, part))
+    assert store.verify().damaged == () and store.fetch("m") == b"x" * 9_000_000

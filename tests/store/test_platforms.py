@@ -77,6 +77,7 @@ def test_uris_of_windows(path: str, uri: str) -> None:
         ("nul", "_nul.pickle"),
         ("com1.x", "_com1.x.pickle"),
         ("lpt9 x", "_lpt9 x.pickle"),
+        ("COM²", "_COM².pickle"),
         ("conflict", "conflict.pickle"),
         ("com", "com.pickle"),
         ("aux:2", "aux_2.pickle"),

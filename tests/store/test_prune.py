@@ -223,6 +223,13 @@ def test_what_is_no_rule(store: Storage, options: dict[str, Any], said: str) -> 
     assert len(store.find(all_versions=True)) == 3
 
 
+def test_more_runs_than_sqlite_can_count(store: Storage) -> None:
+    """All runs are among the last of so many."""
+    for number in range(2):
+        store.store("forest", number, {"run_id": f"2026-0{number + 1}"}, overwrite=True)
+    assert [one.deleted for one in store.prune(keep_runs=1 << 70)] == [False, False]
+
+
 def test_an_empty_store_and_names_that_nothing_has(store: Storage) -> None:
     """There is nothing to prune, or a mistake in the name."""
     store.store("forest", 1)

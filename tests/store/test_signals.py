@@ -1,7 +1,9 @@
 """What a signal handler raises interrupts the operation and comes out as itself; the store stays usable."""
 
 import os
+import re
 import signal
+import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from enum import Enum
@@ -14,7 +16,8 @@ import pytest
 
 from tests.support.machine import need
 from tests.support.stores import NOTHING, leftovers
-from views_runs import ModelLoadError, Storage
+from views_runs import ModelLoadError, Storage, filesystems
+from views_runs.database import locks
 from views_runs.database.connection import Connection
 from views_runs.pickles import packages
 
@@ -200,3 +203,30 @@ def test_while_permissions_are_checked(store: Storage, monkeypatch: pytest.Monke
     monkeypatch.setattr(Path, "stat", interrupted)
     with pytest.raises(Alarm):
         store.fetch("m")
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_mounts_are_looked_up(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for a system without a table of mounts, where nothing would be refused."""
+    need(os.path.exists(filesystems.MOUNTS), "this system has no such table")
+    parse = filesystems.Mount.parse
+
+    def interrupted(line: str) -> filesystems.Mount:
+        send(True)
+        return parse(line)
+
+    monkeypatch.setattr(filesystems, "SMB_LINE", re.compile(b""))
+    monkeypatch.setattr(filesystems.Mount, "parse", interrupted)
+    with pytest.raises(Alarm):
+        store.store("m", 1)
+    assert not store.path.exists()
+
+
+@pytest.mark.usefixtures("handler")
+def test_while_locks_are_tried(store: Storage, sql: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends a wait for a lock."""
+    store.store("m", 1)
+    sql.execute("BEGIN EXCLUSIVE")
+    monkeypatch.setattr(locks, "find_trouble", lambda folder, processes: send(True))
+    with pytest.raises(Alarm):
+        Storage(store.path, timeout=0.2).fetch("m")

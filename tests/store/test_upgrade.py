@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.replay import Unrecorded, troubles
 from views_runs import Storage
 from views_runs.database import database, schema, verification
 from views_runs.database.connection import Connection
@@ -136,6 +137,16 @@ def test_a_file_that_may_only_be_read(old: Storage, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(schema, "upgrade", refuse)
     assert old.fetch_or_train("forest", lambda: pytest.fail("trained"), {"train_end": 492}) == [4, 5, 6]
     assert old.fetch("forest") == [4, 5, 6]
+    for change in (
+        lambda: old.alias("forest", "production"),
+        lambda: old.restore("forest:1"),
+        lambda: old.rename("forest", "wood"),
+        lambda: old.run("2026-11").expect(["forest"]),
+        lambda: old.run("2026-11").__enter__(),
+        *(lambda change=change: change(old) for change in CHANGES.values()),
+    ):
+        with pytest.raises(StoreReadOnlyError, match="write permission was denied"):
+            change()
     assert layout(old) == 1
 
 
@@ -165,6 +176,10 @@ def test_a_broken_view_of_another_program(old: Storage) -> None:
     assert old.store("new", 1, {"author": "jo"}).version == 1
 
 
+#: The id of each version, the number of its model, and its own.
+VERSIONS = "SELECT models.id, names.id, version FROM models JOIN names USING (name)"
+
+
 def publish_as_before(connection: sqlite3.Connection, name: str) -> None:
     """Add a version with the statements of a package that knows layout 1 only."""
     connection.execute("BEGIN IMMEDIATE")
@@ -185,12 +200,17 @@ def test_a_store_that_an_older_package_began(old: Storage) -> None:
     assert older.execute("SELECT count(*) FROM models").fetchone() == (4,)
     old.restore("forest:1")
     assert old.fetch("forest") == [1, 2, 3] and old.versions("forest")[0].current is False
+    before = [Unrecorded(0, *row) for row in older.execute(VERSIONS)]
     publish_as_before(older, "forest")
+    event = old.log(limit=1)[0].id
+    after = [Unrecorded(event, *row) for row in older.execute(VERSIONS) if row[0] not in {one.id for one in before}]
     older.close()
+    assert len(after) == 1 and troubles(old, [*before, *after], old.required()) == []
     assert [(one.version, one.current) for one in old.versions("forest")] == [(3, True), (2, False), (1, False)]
     assert old.verify().damaged == ()
     # The restored version does not come back when the newer one is deleted.
     assert old.delete("forest:3").version == 2
+    assert troubles(old, [*before, *after], old.required()) == []
 
 
 def store_one(path: Path, number: int, barrier: "multiprocessing.synchronize.Barrier") -> None:

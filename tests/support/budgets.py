@@ -12,8 +12,8 @@ from collections.abc import Iterator
 #: Whether every test does all that it can.
 IN_FULL = bool(os.environ.get("TESTS_IN_FULL"))
 
-#: How many workers tests/slow/test_crash.py kills, and up to how many system calls of a kind tests/slow/test_faults.py
-#: makes each fail of an operation.
+#: How many workers tests/slow/test_crash.py and test_recorded.py kill, and up to how many system calls of a kind
+#: test_faults.py and test_recorded.py make each fail of an operation.
 KILLS = int(os.environ.get("TESTS_KILLS", "300"))
 FAULTS = int(os.environ.get("TESTS_FAULTS", "16"))
 

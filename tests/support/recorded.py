@@ -6,14 +6,14 @@ Others belong to all, and whatever the others do to them, the events must agree 
 """
 
 import json
-import logging
 import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
-from tests.support.replay import Event, Tables, Unrecorded, troubles
+from tests.support.replay import Event, Tables, troubles
 from views_runs import ModelNotFoundError, ModelRecord, Storage, StorageError
 
 #: The verbs, and what their events are called.
@@ -27,6 +27,8 @@ VERBS = {
     "rename": "renamed",
     "delete": "deleted",
     "delete_all": "deleted",
+    "delete_many": "deleted",
+    "prune": "pruned",
     "require": "required",
     "enter": "entered",
     "leave": "ended",
@@ -34,6 +36,12 @@ VERBS = {
     "add": "used",
     "store_in_run": "stored",
 }
+
+#: The verbs that are done more often than others, so that models have several versions, and an earlier one is current.
+OFTEN = ("store", "restore", "rename")
+
+#: The verbs that change one version after the other, each in a transaction of its own.
+ONE_BY_ONE = ("delete_all", "delete_many", "prune")
 
 #: What follows from an event of the same verb.
 FOLLOWING = {"replaced"}
@@ -51,7 +59,7 @@ ALIASES = ("production", "draft")
 #: Sizes of models in bytes: of one part, and of several.
 SMALL, LARGE = 10, 1_200_000
 
-Events = list[tuple[str, int | None]]
+Events = list[tuple[str, Any]]
 
 
 class Change(NamedTuple):
@@ -62,7 +70,7 @@ class Change(NamedTuple):
     events: Callable[[Any], Events] | None
 
 
-def one(verb: str) -> Callable[[ModelRecord], Events]:
+def once(verb: str) -> Callable[[ModelRecord], Events]:
     """Return what tells that there must be one event, of the version that is returned."""
     return lambda record: [(VERBS[verb], record.version)]
 
@@ -72,37 +80,46 @@ class Worker:
 
     Args:
         store: the store.
-        name: of the worker; no two workers have the same.
+        name: of the worker, from which its choices follow; no two workers have the same.
         say: called with each line.
         place: whose models are its own: of the workers at the same time, no two have the same.
-        seed: of its choices.
         shares: whether it also changes the models that belong to all.
     """
 
     def __init__(
-        self, store: Storage, name: str, say: Callable[[str], object], place: str = "a", seed: int = 0, shares: bool = True
+        self, store: Storage, name: str, say: Callable[[str], object], place: str = "a", shares: bool = True
     ) -> None:
         self.store, self.name, self._say, self._shares = store, name, say, shares
         #: What it is doing.
         self.verb = ""
-        self._choose = random.Random(f"{name} {seed}")
-        self._own = [f"{place}{number}" for number in range(3)]
+        #: What it chooses from.
+        self.sizes: tuple[int, ...] = (SMALL, SMALL, SMALL, LARGE)
+        self._choose = random.Random(name)
+        self._own = [f"{place}{number}" for number in range(4)]
         self._number = 0
 
     def step(self, verb: str) -> None:
         """Do a verb; an error of the store is said, and any other is raised."""
-        self._number += 1
+        self.plan(verb)()
+
+    def plan(self, verb: str) -> Callable[[], object]:
+        """Return what does a verb, to a model that is there to do it to; if there is none, it stores one."""
         if verb in ("enter", "leave", *IN_RUN):
-            self._work_in_run(verb)
-            return
+            known = [*self._own, *(SHARED if self._shares else ())]
+            names = [name for name in self._choose.sample(known, len(known)) if self._versions(name)]
+            return partial(self._work_in_run, verb, names[:2] or known[:2])
         is_own = not self._shares or self._choose.random() < 0.6
-        names = self._choose.sample(self._own if is_own else SHARED, 3)
-        changes = (change for name in names if (change := getattr(self, f"_{verb}")(name, self._versions(name))))
+        found = {name: self._versions(name) for name in self._choose.sample(self._own if is_own else SHARED, 3)}
+        names = [*found]
+        if not self._shares or self._choose.random() < 0.5:
+            # There is most to lose where the highest version is not current.
+            names.sort(key=lambda name: not found[name] or found[name][0].current)
+        changes = (change for name in names if (change := getattr(self, f"_{verb}")(name, found[name])))
         change = next(changes, None)
         if change is None:
-            # Nothing is there that it could be done to.
-            verb, change = "store", self._store(names[0], [])
-        self._do(verb, change, is_own)
+            name = next((name for name in names if found[name]), names[0])
+            verb, change = "store", self._store(name, [])
+        return partial(self._do, verb, change, is_own)
 
     def _versions(self, name: str) -> list[ModelRecord]:
         try:
@@ -131,16 +148,16 @@ class Worker:
 
     # The verbs: each is given a name and the versions that it has, and returns None if there is nothing to do
 
-    def _model(self, why: str) -> bytes:
-        return self._choose.randbytes(self._choose.choice([SMALL, SMALL, SMALL, LARGE]))
+    def _model(self) -> bytes:
+        return self._choose.randbytes(self._choose.choice(self.sizes))
 
     def _store(self, name: str, versions: list[ModelRecord]) -> Change:
         return Change(
-            lambda why: self.store.store(name, self._model(why), {"token": why}, overwrite=True, why=why), one("store")
+            lambda why: self.store.store(name, self._model(), {"token": why}, overwrite=True, why=why), once("store")
         )
 
     def _annotate(self, name: str, versions: list[ModelRecord]) -> Change | None:
-        return Change(lambda why: self.store.annotate(name, note=why, why=why), one("annotate")) if versions else None
+        return Change(lambda why: self.store.annotate(name, note=why, why=why), once("annotate")) if versions else None
 
     def _store_metadata(self, name: str, versions: list[ModelRecord]) -> Change | None:
         if not versions or name in SHARED:
@@ -152,7 +169,7 @@ class Worker:
             metadata = {"token": token, "set": why}
             return self.store.store_metadata(name, metadata, overwrite=True, version=record.version, why=why)
 
-        return Change(replace, one("store_metadata"))
+        return Change(replace, once("store_metadata"))
 
     def _restore(self, name: str, versions: list[ModelRecord]) -> Change | None:
         earlier = [record.version for record in versions if not record.current]
@@ -163,7 +180,7 @@ class Worker:
 
     def _known(self, name: str, verb: str) -> Callable[[ModelRecord], Events] | None:
         """Return that there must be one event, unless others may have seen to it that there is nothing left to do."""
-        return None if name in SHARED else one(verb)
+        return None if name in SHARED else once(verb)
 
     def _alias(self, name: str, versions: list[ModelRecord]) -> Change | None:
         alias = self._choose.choice(ALIASES)
@@ -178,7 +195,7 @@ class Worker:
         if not aliases:
             return None
         alias = self._choose.choice(aliases)
-        return Change(lambda why: self.store.unalias(name, alias, why=why), one("unalias"))
+        return Change(lambda why: self.store.unalias(name, alias, why=why), once("unalias"))
 
     def _rename(self, name: str, versions: list[ModelRecord]) -> Change | None:
         others = SHARED if name in SHARED else self._own
@@ -200,14 +217,23 @@ class Worker:
         events = None if name in SHARED else lambda _: [("deleted", record.version) for record in versions]
         return Change(lambda why: self.store.delete(name, force=True, why=why), events)
 
+    def _delete_many(self, name: str, versions: list[ModelRecord]) -> Change | None:
+        options: dict[str, Any] = {"where": "not current", "all_versions": True, "force": True}
+        if len(versions) < 2:
+            return None
+        return Change(lambda why: self.store.delete_many(f"{name}*", why=why, **options), None)
+
+    def _prune(self, name: str, versions: list[ModelRecord]) -> Change | None:
+        return Change(lambda why: self.store.prune(name, keep_last=1, why=why), None) if len(versions) > 1 else None
+
     def _require(self, name: str, versions: list[ModelRecord]) -> Change:
         # What all models have.
         fields = self._choose.choice([(), ("token",)])
         return Change(lambda why: self.store.require(*fields, why=why), lambda _: [("required", None)])
 
-    def _work_in_run(self, verb: str) -> None:
+    def _work_in_run(self, verb: str, names: list[str]) -> None:
         """Enter a run, do a verb in it, or some, and leave it again."""
-        id, names = self._choose.choice(RUNS), self._choose.sample([*self._own, *SHARED], 2)
+        id = self._choose.choice(RUNS)
 
         def enter(why: str) -> None:
             self.run = self.store.run(id, why=why)
@@ -217,7 +243,7 @@ class Worker:
             return self.run.add(self._choose.choice(names), why=why)
 
         def store(why: str) -> ModelRecord:
-            return self.run.store(names[0], self._model(why), {"token": why}, overwrite=True, why=why)
+            return self.run.store(names[0], self._model(), {"token": why}, overwrite=True, why=why)
 
         inside = {
             "add": Change(add, None),
@@ -226,26 +252,15 @@ class Worker:
         }
         if not self._do("enter", Change(enter, lambda _: [("entered", None)])):
             return
-        for one in [verb] if verb in IN_RUN else self._choose.choices(IN_RUN, k=self._choose.randrange(3)):
-            self._do(one, inside[one], is_own=False)
-        with _raised():
+        for other in [verb] if verb in IN_RUN else self._choose.choices(IN_RUN, k=self._choose.randrange(3)):
+            self._do(other, inside[other], is_own=False)
+        # An end that cannot be recorded is logged.
+        with patch("views_runs.runs.log.warning", _raise):
             self._do("leave", Change(lambda why: self.run.__exit__(None, None, None), None))
 
 
-class _Raising(logging.Handler):
-    def emit(self, record: logging.LogRecord) -> None:
-        raise StorageError(record.getMessage())
-
-
-@contextmanager
-def _raised() -> Any:
-    """Raise what is logged: that is how leaving a run says that it failed."""
-    handler = _Raising()
-    logging.getLogger("views_runs").addHandler(handler)
-    try:
-        yield
-    finally:
-        logging.getLogger("views_runs").removeHandler(handler)
+def _raise(_: str, error: StorageError) -> None:
+    raise error
 
 
 class Told:
@@ -267,14 +282,14 @@ class Told:
         """Return the lines about verbs that are done, failed, or only begun."""
         return [line for line in self.lines.values() if line["is"] == state]
 
-    def troubles(self, store: Storage, unrecorded: Iterable[Unrecorded] = ()) -> list[str]:
+    def troubles(self, store: Storage) -> list[str]:
         """Return how the store differs from its events, and these from what was said; nothing, if all is well."""
         tables = Tables(store.path)
         recorded: defaultdict[str | None, list[Event]] = defaultdict(list)
         for event in tables.events:
             recorded[event.why].append(event)
         return [
-            *troubles(store, unrecorded),
+            *troubles(store),
             *(text for line in self.lines.values() for text in _differ(line, recorded[line["why"]])),
             *self._left(recorded[None]),
             *(f"{why} was never said: {recorded[why]}" for why in recorded.keys() - self.lines.keys() - {None}),
@@ -303,9 +318,9 @@ def _differ(line: dict[str, Any], recorded: list[Event]) -> list[str]:
     if line["is"] == "done" and line["events"] is not None:
         is_right = found == sorted(map(tuple, line["events"]))
     else:
-        # Nothing, or what belongs to the verb; a deletion is done version by version.
+        # Nothing, or what belongs to the verb.
         is_right = {action for action, _ in found} <= {VERBS[line["verb"]]}
-        is_right &= len(found) <= 1 or line["verb"] == "delete_all"
+        is_right &= len(found) <= 1 or line["verb"] in ONE_BY_ONE
     if line["is"] == "done" and line["place"]:
         is_right &= found == [("stored", line["place"][1])]
     if line["is"] == "failed" and line["error"].startswith(OVERTAKEN):

@@ -85,7 +85,7 @@ class Model:
 
 @dataclass
 class Run:
-    """A run."""
+    """A run; a version was trained in it if it was stored in it, whatever the metadata say."""
 
     #: By model: the version, its number at that time, and whether it was trained in this run.
     used: dict[int, tuple[int, int, bool]] = field(default_factory=dict)
@@ -97,12 +97,20 @@ class Run:
 
 
 class Replay:
-    """The state that the events lead to; `troubles` says which of them cannot have happened."""
+    """The state that the events lead to; `troubles` says which of them cannot have happened.
 
-    def __init__(self, events: Iterable[Event], unrecorded: Iterable[Unrecorded] = ()) -> None:
+    Args:
+        events: the events, the first one first.
+        unrecorded: the versions that there are no events for.
+        required: the fields that were required before there were events.
+    """
+
+    def __init__(
+        self, events: Iterable[Event], unrecorded: Iterable[Unrecorded] = (), required: Iterable[str] = ()
+    ) -> None:
         self.models: defaultdict[int, Model] = defaultdict(Model)
         self.runs: defaultdict[str, Run] = defaultdict(Run)
-        self.required: set[str] = set()
+        self.required = {*required}
         #: All versions that there ever were.
         self.versions: dict[int, Version] = {}
         self.events = list(events)
@@ -260,20 +268,21 @@ class Tables:
         """Return the id of the current version: the one that was restored last, unless a higher one came since."""
         numbers = {id: number for id, (other, number, _) in self.versions.items() if other == name}
         pointed, highest = self.restored.get(name, (None, 0))
-        return pointed if pointed in numbers and highest >= max(numbers.values()) else max(numbers, key=numbers.__getitem__)
+        is_valid = pointed in numbers and highest >= max(numbers.values())
+        return pointed if is_valid else max(numbers, key=numbers.__getitem__)
 
 
-def troubles(store: Storage, unrecorded: Iterable[Unrecorded] = ()) -> list[str]:
+def troubles(store: Storage, unrecorded: Iterable[Unrecorded] = (), required: Iterable[str] = ()) -> list[str]:
     """Return how a store differs from what its events say; nothing, if they agree.
 
     Args:
         store: the store, with nobody writing.
-        unrecorded: the versions that there are no events for.
+        unrecorded, required: as for `Replay`.
     """
     tables = Tables(store.path)
-    replay = Replay(tables.events, unrecorded)
+    replay = Replay(tables.events, unrecorded, required)
     expected, found = must_be(replay, tables), is_there(replay, tables)
-    differ = [f"{one}: {expected[one]} by the events, but {found[one]}" for one in expected if expected[one] != found[one]]
+    differ = [f"{one}: {must} by the events, but {found[one]}" for one, must in expected.items() if must != found[one]]
     return [*replay.troubles, *differ, *_impossible(replay, tables), *_seen_otherwise(store, tables)]
 
 
@@ -303,13 +312,16 @@ def must_be(replay: Replay, tables: Tables) -> dict[str, Any]:
 def is_there(replay: Replay, tables: Tables) -> dict[str, Any]:
     """Return the same according to the tables; of the metadata, only the fields that the events tell of."""
     metadata = {id: json.loads(text or "{}") for id, (_, _, text) in tables.versions.items()}
-    fields = {id: replay.versions[id].fields if id in replay.versions else {} for id in metadata}
+    told = {id: replay.versions[id].fields if id in replay.versions else {} for id in metadata}
     names = {name for name, *_ in tables.versions.values()}
     return {
         "versions": {id: (name, number) for id, (name, number, _) in tables.versions.items()},
         "current": {name: tables.current(name) for name in names},
         "aliases": tables.aliases,
-        "metadata": {id: {key: one[key] for key in fields[id] if one.get(key) is not None} for id, one in metadata.items()},
+        "metadata": {
+            id: {field: fields[field] for field in told[id] if fields.get(field) is not None}
+            for id, fields in metadata.items()
+        },
         "required": tables.required,
         "runs": {id: None if succeeded is None else bool(succeeded) for id, succeeded in tables.runs.items()},
         "used": {(*row[:4], bool(row[4])) for row in tables.run_models if row[2] is not None},
@@ -322,7 +334,7 @@ def _impossible(replay: Replay, tables: Tables) -> list[str]:
     names = {name: versions for name, versions, _ in tables.names.values() if name is not None}
     given = [f"{one} has more versions than were given" for one in _above(tables, names)]
     there = {name for name, *_ in tables.versions.values()}
-    pointing = [f"a version of {name} is current, but there is no such model" for name in tables.restored.keys() - there]
+    pointing = [f"{name} has a restored version, but no versions" for name in tables.restored.keys() - there]
     unused = [f"{row} is neither used nor expected" for row in tables.run_models if row[2] is None and not row[5]]
     inside = [
         f"more processes are in {run} than entered it"

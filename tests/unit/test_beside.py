@@ -1,6 +1,7 @@
 """A thread beside its caller: what goes wrong in either ends both, and nothing is left waiting."""
 
 import os
+import signal
 import threading
 import time
 import warnings
@@ -100,6 +101,28 @@ def test_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         beside.put(number)
     assert [beside.result() for _ in range(3)] == [1, 2, 3]
     beside.finish()
+    beside.end()
+
+
+def test_a_signal_handler_while_the_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it raises is not taken for a system without threads, and the thread is ended."""
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        signal.raise_signal(signal.SIGINT)
+
+    def ring(number: int, frame: Any) -> None:
+        raise RuntimeError("it takes too long")
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    before = signal.signal(signal.SIGINT, ring)
+    beside = Beside(abs, 1, "test")
+    try:
+        with pytest.raises(RuntimeError, match="it takes too long"):
+            beside.put(-1)
+    finally:
+        signal.signal(signal.SIGINT, before)
     beside.end()
 
 

@@ -34,7 +34,7 @@ from sklearn.preprocessing import StandardScaler
 from tests.support.budgets import budget
 from views_runs.pickles.opcodes import NAME_BYTES, Reader, TroubleKind, imported, read
 from views_runs.pickles.parts import PickleWriter
-from views_runs.pickles.recording import RecordingPickler, can_record
+from views_runs.pickles.recording import RecordingPickler
 
 
 class Outer:
@@ -281,19 +281,88 @@ def test_code(value: Any, has_code: bool) -> None:
     agree(value)
 
 
+def records_like_the_reader(value: Any) -> tuple[Any, ...]:
+    """Return the kinds of trouble that are recorded; these, and the imports, are those that are read."""
+    file = io.BytesIO()
+    pickler = RecordingPickler(file, 5)
+    pickler.dump(value)
+    recorded, reading = pickler.reading(0), read([file.getvalue()])
+    kinds = tuple(one.kind for one in recorded.troubles)
+    assert (recorded.imports, kinds) == (reading.imports, tuple(one.kind for one in reading.troubles))
+    return kinds
+
+
+class Registers:
+    """Registers a number for a name while it is pickled."""
+
+    def __reduce__(self) -> Any:
+        copyreg.add_extension(Outer.__module__, "Outer.Inner", 77)  # type: ignore[arg-type]
+        return list, ([Outer.Inner, len],)
+
+
 def test_extension_codes() -> None:
-    """Where the process has registered numbers for names, the bytes are read."""
-    value = [Outer.Inner, len]
-    copyreg.add_extension(Outer.__module__, "Outer.Inner", 77)  # type: ignore[arg-type]
+    """What the process has registered a number for is no import, but a trouble."""
+    value = Registers()
     try:
-        assert not can_record()
+        assert records_like_the_reader(value) == (TroubleKind.EXTENSION,)
         writer = PickleWriter(lambda part: None, Reader())
-        writer.dump(value)
+        writer.dump([Outer.Inner, len])
         environment = writer.finish().environment
     finally:
         copyreg.remove_extension(Outer.__module__, "Outer.Inner", 77)  # type: ignore[arg-type]
-    assert can_record()
-    assert '"extension code 77 ' in environment and '"builtins.len"' in environment
+    assert '"extension code 77"' in environment and '"builtins.len"' in environment
+
+
+class Text(str):
+    """Is pickled as an object, also where a name is meant."""
+
+
+class Elsewhere:
+    """Its module is an instance of a subclass of `str`."""
+
+
+Elsewhere.__module__ = Text(Elsewhere.__module__)
+
+
+class Fickle(type):
+    """Its classes have another name each time."""
+
+    names = ["Unsteady", "Steady"]
+
+    def __getattribute__(cls, name: str) -> Any:
+        if name == "__qualname__":
+            return Fickle.names[0] if Fickle.names.reverse() is None else ""
+        return type.__getattribute__(cls, name)
+
+
+class Unsteady(metaclass=Fickle):
+    """One of those."""
+
+
+Steady = Unsteady
+
+
+class Hidden:
+    """Hides the method that is asked first."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__reduce_ex__":
+            raise AttributeError(name)
+        return object.__getattribute__(self, name)
+
+    def __reduce__(self) -> str:
+        return Text("HIDDEN")
+
+
+HIDDEN = Hidden()
+
+
+def test_names_that_are_not_what_they_seem() -> None:
+    """What is recorded is what is written."""
+    assert records_like_the_reader(Elsewhere) == (TroubleKind.COMPUTED_NAME,)
+    for value in Unsteady, HIDDEN:
+        assert records_like_the_reader(value) == ()
+    assert pickle.loads(pickle.dumps(HIDDEN)) is HIDDEN
 
 
 def test_a_name_that_is_too_long() -> None:
@@ -302,13 +371,6 @@ def test_a_name_that_is_too_long() -> None:
     made = type(name, (), {"__module__": __name__})
     globals()[name] = made
     try:
-        file = io.BytesIO()
-        pickler = RecordingPickler(file, 5)
-        pickler.dump(made)
+        assert records_like_the_reader(made) == (TroubleKind.COMPUTED_NAME,)
     finally:
         del globals()[name]
-    recorded, reading = pickler.reading(0), read([file.getvalue()])
-    assert recorded.imports == reading.imports
-    assert [one.kind for one in recorded.troubles] == [one.kind for one in reading.troubles] == [
-        TroubleKind.COMPUTED_NAME
-    ]

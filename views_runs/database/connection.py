@@ -239,7 +239,8 @@ class Wait:
 
         try:
             refusal = locks.find_trouble(self._connection.path.parent, processes=1)
-        except OSError:
+        except OSError as error:
+            signals.let_through(error)
             # This cannot be determined: the folder may be read-only, or the share may not be responding.
             return
         if refusal:

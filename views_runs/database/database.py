@@ -214,29 +214,20 @@ def connect(
     try:
         if os.name == "nt":
             _wait_for_rollback(connection)
-        with connection.snapshot():
-            application = connection.value("PRAGMA application_id")
-            version = connection.value("PRAGMA user_version")
-            is_store = application == schema.APPLICATION_ID and 1 <= version <= schema.SCHEMA_VERSION
-            if not is_store:
-                schema.refuse_other(connection, application, version)
-            # This also has SQLite read the schema under the same lock; the settings would take another lock for it.
-            elif (found := (version, *connection.rows(schema.EVERYTHING))) not in schema.accepted:
-                schema.refuse_odd_tables(connection, version)
-                schema.accepted.add(found)
-        if not is_store and not create:
+        layout = _read_layout(connection)
+        if not layout and not create:
             raise NotAStoreError(
                 "the file is empty (0 bytes): an incomplete copy, or a store that was never finished",
                 "Restore it from a backup, or store a model to start a new store",
             )
         # Only now that the file is known to be a store: another program's file keeps its own journal mode.
         connection.script(SETTINGS)
-        if not is_store:
+        if not layout:
             if status is None:
                 share_with_group(path)
             schema.lay_out(connection)
             log.info("created a new store, %s", path)
-        connection.layout = version if is_store else schema.SCHEMA_VERSION
+        connection.layout = layout or schema.SCHEMA_VERSION
         if connection.layout < schema.SCHEMA_VERSION:
             _adapt(connection, change)
         if create:
@@ -245,6 +236,21 @@ def connect(
         connection.close()
         raise
     return connection
+
+
+def _read_layout(connection: Connection) -> int:
+    """Return the number of the file's layout, or 0 if the file is empty; refuse what is not a store."""
+    with connection.snapshot():
+        application = connection.value("PRAGMA application_id")
+        version = int(connection.value("PRAGMA user_version"))
+        if application != schema.APPLICATION_ID or not 1 <= version <= schema.SCHEMA_VERSION:
+            schema.refuse_other(connection, application, version)
+            return 0
+        # This also has SQLite read the schema under the same lock; the settings would take another lock for it.
+        if (found := (version, *connection.rows(schema.EVERYTHING))) not in schema.accepted:
+            schema.refuse_odd_tables(connection, version)
+            schema.accepted.add(found)
+        return version
 
 
 def _adapt(connection: Connection, change: bool) -> None:
@@ -308,7 +314,8 @@ def find_refusal(path: Path, allowed: bool = False, device: int = 0) -> UnsafeSh
         # Most computers have no such share, and this takes a tenth of the time that finding the mount takes.
         with open(filesystems.MOUNTS, "rb") as file:
             share = filesystems.find_smb(path) if filesystems.SMB_LINE.search(file.read()) else None
-    except OSError:
+    except OSError as error:
+        signals.let_through(error)
         return None
     if share is None or (allowed and not _refuses_locks(path.parent, share)):
         return None
@@ -327,7 +334,8 @@ def _refuses_locks(folder: Path, share: filesystems.Mount) -> bool:
 
     try:
         return "nobrl" not in share.options and locks.find_trouble(folder, processes=1) is not None
-    except OSError:
+    except OSError as error:
+        signals.let_through(error)
         # This cannot be determined.
         return False
 

@@ -14,6 +14,9 @@ from views_runs.records import Event
 #: The number of events in one read, during which nobody can commit.
 EVENTS_PER_READ = 1000
 
+#: The longest reason, in characters: the log of all that was done is read as a whole.
+MAX_WHY = 10_000
+
 ROW = ("id", "at", "by", "action", "model", "version", "number", "run", "changes", "why")
 
 #: The columns of an event for people. A model whose name another one was given goes by its last name, that of the other.
@@ -113,3 +116,6 @@ def check_why(why: str) -> None:
         str.encode(why)
     except (TypeError, UnicodeError) as error:
         raise StorageError(f"the reason for a change must be a string, not {why!r:.60}") from error
+    if len(why) > MAX_WHY:
+        trouble = f"the reason for a change has {len(why):,} characters, but the limit is {MAX_WHY:,}"
+        raise StorageError(trouble, "Shorten it, and put what is longer into the metadata or a file")

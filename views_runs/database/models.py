@@ -206,8 +206,11 @@ class Models:
         row = self.connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
-    def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
-        """Return a context manager for the verified pieces of a pickle; no lock is held between two of them."""
+    def pieces(self, row: Stored, group: int | None = None) -> AbstractContextManager[Iterator[memoryview]]:
+        """Return a context manager for the verified pieces of a pickle; no lock is held between two of them.
+
+        `group` is the number of parts that are verified together, as in `verified`.
+        """
         from views_runs.pickles.parts import StoredPart, verified, verified_whole
 
         if row.upload is None:
@@ -222,7 +225,7 @@ class Models:
         parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
         for digest, rowid in listed:
             parts.append(StoredPart(digest, partial(read, "model_parts", "data", rowid)))
-        return closing(verified(parts, row.size, row.sha256, explain))
+        return closing(verified(parts, row.size, row.sha256, explain, group))
 
     def _explain(self, row: Stored, error: StorageError) -> StorageError:
         """Return the error to raise if a part cannot be read or does not match its digest."""

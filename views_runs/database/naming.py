@@ -72,6 +72,8 @@ def rename(models: Models, old: str, new: str) -> ModelRecord:
     connection = models.connection
     with connection.transaction():
         record = models.record(Reference(old))
+        if old != record.name:
+            raise names.refuse_one_version()
         if old == new:
             return record
         if "@" in new:

@@ -14,6 +14,7 @@ from views_runs.database.models import Models
 from views_runs.database.selection import Wanted, readable, refuse_mistakes, select
 from views_runs.exceptions import QueryError
 from views_runs.metadata import to_jsonable
+from views_runs.names import MAX_INTEGER
 from views_runs.query import Question, parse_age, parse_field
 from views_runs.records import Disposition, ModelRecord
 
@@ -98,7 +99,7 @@ def plan(models: Models, wanted: Wanted, rule: Rule) -> Plan:
             for id in models.search_ids(question):
                 kept[id].append(f"meets {condition}")
         if rule.keep_runs is not None:
-            for (id,) in models.connection.rows(runs.USED_BY_LAST, (rule.keep_runs,)):
+            for (id,) in models.connection.rows(runs.USED_BY_LAST, (min(rule.keep_runs, MAX_INTEGER),)):
                 kept[id].append("a recent run used it")
     _count(kept, records, rule, field)
     return Plan(records, {id: ", ".join(kept[id]) for id in records}, rule)

@@ -289,6 +289,8 @@ def stand_in(connection: Connection, change: bool) -> None:
     connection.script(_STAND_INS if change else _STAND_INS + _NAMES)
     if not connection.value("SELECT 1 FROM main.sqlite_schema WHERE name = 'required_fields'"):
         connection.script(_NO_REQUIRED_FIELDS)
+    # Otherwise, an alias could be written to a temporary table, and the change be acknowledged.
+    connection.script("PRAGMA query_only = ON")
 
 
 def upgrade(connection: Connection) -> None:
@@ -327,14 +329,13 @@ def _refuse_taken_names(connection: Connection) -> None:
 
 
 def refuse_other(connection: Connection, application: int, version: int) -> None:
-    """Refuse a file that is neither empty nor a store with this layout; call this in a snapshot."""
+    """Refuse a file that is no store with a known layout, unless it is empty; call this in a snapshot."""
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
         raise NotAStoreError(
             f"the file has layout {version}, but this version of views_runs supports layout {SCHEMA_VERSION}",
             "A newer version created it: upgrade views_runs; nothing was changed",
         )
-    is_store = application == APPLICATION_ID and 1 <= version <= SCHEMA_VERSION
-    if not is_store and not (application == version == 0 and _is_empty(connection)):
+    if application or version or not _is_empty(connection):
         raise explain_foreign()
 
 

@@ -34,7 +34,7 @@ PAUSE = 0.012
 UNDISTURBED = 0.1
 
 #: The maximum number of parts to keep in memory and write in one transaction.
-MOST_PARTS = 12
+MOST_PARTS = 11
 
 #: KiB of SQLite's cache of pages, enough for these parts: if it were full, SQLite would write pages, and keep readers
 #: out, long before the commit. With 2 MB, storing took a sixth longer.

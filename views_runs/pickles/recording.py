@@ -7,6 +7,8 @@ from typing import Any
 
 from views_runs.pickles.opcodes import NAME_BYTES, Import, Reading, Trouble, TroubleKind
 
+_MISSING: Any = object()
+
 #: Types that are pickled as a call of `type`, and not by their names.
 _UNNAMED = frozenset({NoneType, EllipsisType, NotImplementedType})
 
@@ -32,40 +34,41 @@ class RecordingPickler(pickle.Pickler):
         """Record a class or a function; of anything else, return the reduction. Called for all but plain data."""
         kind = type(value)
         if kind is FunctionType or kind is type:
-            if value not in _UNNAMED:
-                self._record(value, getattr(value, "__qualname__", None))
-            return NotImplemented
+            return NotImplemented if value in _UNNAMED else self._record(value)
         reduce = copyreg.dispatch_table.get(kind)
         if reduce is not None:
             reduced = reduce(value)
         elif issubclass(kind, type):
-            self._record(value, getattr(value, "__qualname__", None))
-            return NotImplemented
+            return self._record(value)
+        elif (reduce := getattr(value, "__reduce_ex__", _MISSING)) is _MISSING:
+            # Its class hides the method.
+            reduced = value.__reduce__()
         else:
-            reduced = value.__reduce_ex__(self._protocol)
-        if isinstance(reduced, str):
-            self._record(value, reduced)
-        return reduced
+            reduced = reduce(self._protocol)
+        return self._record(value, reduced) if isinstance(reduced, str) else reduced
 
     def reading(self, size: int) -> Reading:
         """Return the record of a pickle of this many bytes."""
         found, troubles = frozenset(self._imports), tuple(sorted(self._troubles))
         return Reading(found, found, troubles, self._protocol, size, is_whole=True)
 
-    def _record(self, value: Any, name: Any) -> None:
+    def _record(self, value: Any, name: Any = None) -> Any:
+        """Record an import, and return its name for the pickler, which would ask for it again."""
+        name = getattr(value, "__qualname__", None) if name is None else name
         name = getattr(value, "__name__", None) if name is None else name
-        module = pickle.whichmodule(value, name)  # type: ignore[attr-defined]
-        if _is_short(module) and _is_short(name):
+        if not isinstance(name, str):
+            return NotImplemented
+        # An instance of a subclass would be pickled as an object, which cannot be loaded as a name.
+        name, module = str.__str__(name), pickle.whichmodule(value, name)  # type: ignore[attr-defined]
+        if code := copyreg._extension_registry.get((module, name)):  # type: ignore[attr-defined]
+            self._troubles.add(Trouble(f"{TroubleKind.EXTENSION.value} {code}"))
+        elif _is_short(module) and _is_short(name):
             self._imports.add(Import(module, name))
         else:
             self._troubles.add(Trouble(TroubleKind.COMPUTED_NAME.value))
+        return name
 
 
 def _is_short(text: Any) -> bool:
-    """Return whether a reader of the bytes would keep the text."""
-    return isinstance(text, str) and len(text.encode("utf-8", "surrogatepass")) <= NAME_BYTES
-
-
-def can_record() -> bool:
-    """Return whether this process writes all imports by their names, and none as a number that stands for one."""
-    return not copyreg._extension_registry  # type: ignore[attr-defined]
+    """Return whether a reader of the bytes would find the text, and keep it."""
+    return type(text) is str and len(text.encode("utf-8", "surrogatepass")) <= NAME_BYTES

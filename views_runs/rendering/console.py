@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
+from views_runs.exceptions import StorageError
 from views_runs.metadata import KNOWN_FIELDS, MONTH, month_name, to_jsonable
 from views_runs.texts import printable, printable_lines
 
@@ -59,7 +60,12 @@ def write(text: str, err: bool = False, **style: Any) -> None:
 def _echo(text: str, err: bool = False) -> None:
     """Write text as it is; styles show only on a terminal that has them."""
     is_plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    click.echo(text, file=stream(err), color=False if is_plain else None)
+    try:
+        click.echo(text, file=stream(err), color=False if is_plain else None)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(f"the output cannot be written: {error.strerror}") from error
 
 
 def draw(drawing: "RenderableType", err: bool = False, wrap: bool = True) -> None:
@@ -107,6 +113,9 @@ def show_error(message: str) -> None:
 
 def confirm(question: str) -> None:
     """Ask a question, and abort the command unless the answer is yes."""
+    if sys.stdin is None:
+        # The shell closed it, as with <&-.
+        raise StorageError("there is no input to read the answer from", "Give --yes if the answer is yes")
     click.confirm(printable_lines(question), abort=True, err=True)
 
 

@@ -701,7 +701,8 @@ def show_verified(verified: values.Verified) -> None:
     """Print a line for each damaged version, and say how many are intact."""
     found = verified.found
     show_lines(printable(f"{damage.name}:{damage.version}  {damage.trouble}") for damage in found.damaged)
-    intact = f"{found.versions - len(found.damaged):,} of " if found.damaged else ""
+    damaged = [one for one in found.damaged if one.version or not one.name.startswith("(the table ")]
+    intact = f"{found.versions - len(damaged):,} of " if found.damaged else ""
     verb = "is" if found.versions == 1 else "are"
     show_message(f"{intact}{versions(found.versions)} in {verified.store} {verb} intact; {size(found.size)} read.")
 
