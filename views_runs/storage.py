@@ -1192,7 +1192,9 @@ class Storage:
         """
         reference = Reference.of(name, version)
         with self._open("download", reference) as database:
-            return _write_pickle(database, reference, file)
+            record = database.models.record(reference)
+            _write_pickle(database, record.reference, file)
+            return record
 
     def download(
         self,
@@ -1527,15 +1529,14 @@ def _download(database: Database, reference: Reference, target: Path, overwrite:
         _write_pickle(database, reference, stream)
 
 
-def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> ModelRecord:
-    record = database.models.record(reference)
-    with database.models.pieces(database.models.row(record.reference)) as pieces:
+def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> None:
+    # As for `fetch`, without the record: the tables of aliases and of what is current may be damaged.
+    with database.models.pieces(database.models.row(reference)) as pieces:
         for piece in pieces:
             while piece:
                 # An unbuffered file may write fewer bytes than it is given.
                 written = file.write(piece)
                 piece = piece[len(piece) if written is None else written :]
-    return record
 
 
 class _Counter:
