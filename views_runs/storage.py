@@ -1001,7 +1001,7 @@ class Storage:
         with self._open("restore", reference, change=True, why=why) as database:
             reference = database.models.resolve(reference)
             if reference.version is None:
-                advice = "Give one, as in restore('forest:2'); `views-runs model list --all-versions` shows them"
+                advice = "Give one, as in 'forest:2'; `views-runs model history` shows them"
                 raise InvalidNameError("no version was given", advice)
             return naming.restore(database.models, reference)
 
@@ -1115,9 +1115,9 @@ class Storage:
             if not database.exists:
                 return []
             if name is not None:
-                database.models.refuse_unknown(name)
+                database.models.refuse_unknown(names.check_name(name))
             start = None if since is None else find_start(since)
-            return [*database.models.events.search(name, start, by and (by if "@" in by else f"{by}@*"), limit)]
+            return [*database.models.events.search(name, start, by, limit)]
 
     def history(self, name: str) -> "list[Lifetime]":
         """Return all versions that a model ever had, highest first, including deleted ones.
@@ -1133,7 +1133,7 @@ class Storage:
         >>> [(one.version, one.is_deleted) for one in store.history("forest")]
         [(2, False), (1, True)]
         """
-        with self._open("show the history of", Reference(name)) as database:
+        with self._open("show the history of", Reference(names.check_name(name))) as database:
             database.models.refuse_unknown(name)
             return history.of_model(database.models, name)
 
