@@ -69,7 +69,7 @@ def test_delete_after_restore(three: Storage, deleted: int, left: int) -> None:
 
 def test_restore_bad_input(three: Storage) -> None:
     """A version is needed, and it must exist."""
-    with pytest.raises(InvalidNameError, match="no version was given. Give one, as in restore"):
+    with pytest.raises(InvalidNameError, match="no version was given. Give one, as in 'forest:2'"):
         three.restore("forest")
     three.delete("forest:2")
     with pytest.raises(ModelNotFoundError, match="no version 2; its versions are 3, 1"):
@@ -231,6 +231,8 @@ def test_rename_bad_input(three: Storage) -> None:
         three.rename("forest", "tree")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed"):
         three.rename("forest:1", "x")
+    with pytest.raises(AliasNotFoundError, match="'forest' alone is its current version"):
+        three.fetch("forest@latest")
     three.alias("forest", "best")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed.*Give the name alone"):
         three.rename("forest@best", "x")
@@ -340,6 +342,33 @@ def test_the_events_agree_with_what_is_there(store: Storage) -> None:
         worker.step(verb)
     told = Told(lines)
     assert told.troubles(store) == [] and len(store.log()) > 40
+
+
+def test_a_version_that_was_deleted(three: Storage) -> None:
+    """The message says so."""
+    three.delete("forest:1")
+    with pytest.raises(ModelNotFoundError, match="has no version 1; its versions are 3, 2. It was deleted"):
+        three.restore("forest:1")
+    with pytest.raises(ModelNotFoundError, match="has no version 4; its versions are 3, 2$"):
+        three.restore("forest:4")
+
+
+def test_arguments_of_other_types(three: Storage) -> None:
+    """They are refused as errors of the store, whatever they are."""
+    for value in 5, b"x", ["a"], object():
+        for question in (
+            lambda: three.log(value),
+            lambda: three.history(value),
+            lambda: three.log(by=value),
+            lambda: three.log(since=value),
+            lambda: three.log(limit=str(value)),
+            lambda: three.prune(keep=value),
+            lambda: three.select(where=value),
+        ):
+            with pytest.raises(StorageError):
+                question()
+    with pytest.raises(QueryError, match="limit must be"):
+        three.log(limit=-1)
 
 
 def test_a_change_that_fails_has_no_event(three: Storage) -> None:

@@ -29,7 +29,7 @@ def list_runs(storage: "views_runs.Storage", quiet: bool) -> RunListing:
 
 @verb()
 @run_argument
-@click.option("--like", metavar="RUN", type=decode, help="Show what this run used and the other one lacks.")
+@click.option("--like", metavar="RUN", type=decode, help="Also show what this other run used and RUN did not.")
 @click.option("--group-by", metavar="FIELD", type=decode, help="Group by a field instead of the training period.")
 def show(storage: "views_runs.Storage", id: str, like: str | None = None, group_by: str | None = None) -> RunShown:
     """Show the models of a run: trained in it, reused from earlier runs, missing, or deleted since.

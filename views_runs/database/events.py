@@ -7,8 +7,9 @@ from typing import Any
 
 from views_runs.database import owners
 from views_runs.database.connection import Connection
-from views_runs.exceptions import StorageError, StoreDamagedError
+from views_runs.exceptions import QueryError, StorageError, StoreDamagedError
 from views_runs.names import MAX_INTEGER
+from views_runs.query import check_limit
 from views_runs.records import Event
 
 #: The number of events in one read, during which nobody can commit.
@@ -73,6 +74,10 @@ class Events:
         actions: tuple[str, ...] = (),
     ) -> Iterator[Event]:
         """Yield events, the last first: of the model with a name now, from a time on, and by users that match a glob."""
+        if by is not None and not isinstance(by, str):
+            raise QueryError(f"by must be a string, not {by!r:.60}")
+        check_limit(limit)
+        user = by if by is None or "@" in by else f"{by}@*"
         conditions = ["events.id < ?1"]
         parameters: list[Any] = [MAX_INTEGER]
         if name is not None:
@@ -82,7 +87,7 @@ class Events:
             conditions.append(f"events.model IN ({', '.join(map(str, numbers))})")
         if actions:
             conditions.append(f"events.action IN ({', '.join(map(repr, actions))})")
-        for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", by)):
+        for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", user)):
             if value is not None:
                 parameters.append(value)
                 conditions.append(f"{condition}{len(parameters)}")
