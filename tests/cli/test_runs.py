@@ -86,7 +86,7 @@ def test_check(runs: Storage, viewser: Viewser) -> None:
     assert viewser("run", "check", "2026-10").stdout.split() == "loads future:1 loads old:1 loads test:1".split()
     result = viewser("run", "check", "2026-11", exit_code=1)
     assert "will not load  [b]new[/b]  the run does not have it\n" in result.stdout
-    assert "will not load  lost:1      it was deleted since the run used it\n" in result.stdout
+    assert "will not load  lost:1      it was deleted after the run used it\n" in result.stdout
     verdicts = json.loads(viewser("run", "check", "2026-11", "--json", exit_code=1).stdout)
     assert {(one["name"], one["version"], one["verdict"]) for one in verdicts} == {
         ("future", 2, "loads"),
@@ -126,7 +126,7 @@ def test_log(runs: Storage, viewser: Viewser) -> None:
         "stored lost:1 in the run 2026-11",
         "stored future:2 in the run 2026-11",
         "reused test:1 in the run 2026-11",
-        "set that the run 2026-11 is to use 4 models",
+        "set the run 2026-11 to use 4 models",
         "entered the run 2026-11  (a month later)",
         "left the run 2026-10",
     ]

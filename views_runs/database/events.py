@@ -1,4 +1,4 @@
-"""The table ``events``: what was done to a store, by whom and why."""
+"""The table ``events``: what was changed in a store, by whom and why."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ MAX_WHY = 10_000
 
 ROW = ("id", "at", "by", "action", "model", "version", "number", "run", "changes", "why")
 
-#: The columns of an event for people. A model whose name another one was given goes by its last name, that of the other.
+#: The columns of an event. A deleted model whose name was given to another model has the name of that model.
 COLUMNS = """events.id, events.at, events.by, events.action, ifnull(own.name, other.name),
     ifnull((SELECT version FROM models INDEXED BY models_record WHERE id = events.version), events.number),
     events.run, events.changes, events.why"""
@@ -73,7 +73,7 @@ class Events:
         limit: int | None = None,
         actions: tuple[str, ...] = (),
     ) -> Iterator[Event]:
-        """Yield events, the last first: of the model with a name now, from a time on, and by users that match a glob."""
+        """Yield events, the latest first: of the model with this name, since a time, by users that match a glob."""
         if by is not None and not isinstance(by, str):
             raise QueryError(f"by must be a string, not {by!r:.60}")
         check_limit(limit)
@@ -107,7 +107,8 @@ def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple
     """Yield the rows of the table up to an id, a few at a time."""
     first, last = 0, MAX_INTEGER if last is None else last
     while rows := connection.rows(
-        f"SELECT {', '.join(ROW)} FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?", (first, last, EVENTS_PER_READ)
+        f"SELECT {', '.join(ROW)} FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+        (first, last, EVENTS_PER_READ),
     ):
         yield rows
         if rows[-1][0] <= first:

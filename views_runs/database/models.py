@@ -101,7 +101,7 @@ class Models:
 
     @cached_property
     def events(self) -> Events:
-        """What was done to the store."""
+        """The log of the store."""
         return Events(self.connection, self._why, self.run)
 
     def resolve(self, reference: Reference) -> Reference:
@@ -304,7 +304,8 @@ class Models:
         self.refuse_incomplete(metadata)
         update = "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?"
         self.connection.change(update, (*columns, record.name, record.version))
-        changes = [(field, to_jsonable(old), to_jsonable(new)) for field, old, new in differences(record.metadata, metadata)]
+        found = differences(record.metadata, metadata)
+        changes = [(field, to_jsonable(old), to_jsonable(new)) for field, old, new in found]
         if changes:
             self.note("annotated", record, fields=changes)
         return replace(record, metadata=metadata)
@@ -352,7 +353,7 @@ class Models:
             self.events.add("required", before=before, after=[*dict.fromkeys(fields)])
 
     def delete(self, reference: Reference, force: bool = False) -> None:
-        """Delete the rows of a model, oldest version first, or of one version; with `force`, also those with aliases."""
+        """Delete the rows of a model, oldest version first, or of one version; with `force`, even if it has aliases."""
         select = "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
         reference = self.resolve(reference)
         found = self.connection.rows(select, reference)

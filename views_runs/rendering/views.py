@@ -393,7 +393,7 @@ def show_naming(naming: values.Naming) -> None:
     elif naming.action == "renamed":
         show_message(f"Renamed {there.rpartition(':')[0]} to {printable(record.name)}.")
         if before and record.version != before.version:
-            advice = "because models with this name had the numbers before it"
+            advice = "because deleted models of this name had the lower numbers"
             show_message(f"The current version, {before.version}, is now version {record.version}, {advice}.")
     elif naming.action == "unaliased":
         show_message(f"Removed the alias {naming.alias} from {here}.")
@@ -404,14 +404,14 @@ def show_naming(naming: values.Naming) -> None:
         show_message(f"{here} was already {what}." if is_same else f"{here} is now {what}{instead}.")
 
 
-#: What an event says, by its action; the braces are filled in from what changed. Other actions come from later versions.
+#: The text for each action of an event; braces are filled in from its changes. Newer releases may add other actions.
 ACTIONS = {
     "aliased": "gave {model} the alias {alias}",
     "annotated": "annotated {model}: {fields}",
     "deleted": "deleted {model}",
     "ended": "left the run {run}",
     "entered": "entered the run {run}",
-    "expected": "set that the run {run} is to use {models}",
+    "expected": "set the run {run} to use {models}",
     "failed": "left the run {run} with an error: {error}",
     "pruned": "pruned {model}",
     "renamed": "renamed {old} to {new}",
