@@ -113,7 +113,7 @@ def is_glob(name: str) -> bool:
 def suggest(name: str, names: list[str], what: str = "model") -> str:
     """Return advice for the name of a model or a run that does not exist, with similar names that do."""
     if not names:
-        return "The store is empty"
+        return f"The store has no {what}s"
     from difflib import get_close_matches
 
     folded = {other.casefold(): other for other in reversed(names)}

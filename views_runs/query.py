@@ -116,12 +116,17 @@ class Question(NamedTuple):
             pieces.append(HAS_ALIAS.format(bind(str(alias))))
             current = "TRUE"
         pieces.append(current if name is None else _match_name(str(name), current, bind))
-        if limit is not None and (not isinstance(limit, int) or limit < 0):
-            raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
+        check_limit(limit)
         key = None if sort is None else parse_field(sort, int(str(sort).startswith("-")))
         order = "" if key is None else build_order(key, str(sort).startswith("-"), bind)
         end = f"ORDER BY {order}models.id DESC LIMIT {bind(-1 if limit is None else min(limit, MAX_INTEGER))}"
         return cls(f"WHERE {join(pieces, 'AND')} {end}", tuple(bind), every.singles(), key)
+
+
+def check_limit(limit: object) -> None:
+    """Refuse what cannot be the maximum number of results."""
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise QueryError(f"limit must be 0, a positive integer or None, not {limit!r}")
 
 
 def _match_name(name: str, current: str, bind: Parameters) -> str:
@@ -168,6 +173,11 @@ def equal(name: str, value: Any) -> Condition:
     if value is None:
         return Condition(field, "lacks")
     return Condition(field, "=", take(field, value if isinstance(value, list) else [value]))
+
+
+def as_conditions(where: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one or several conditions as a tuple; what is no text is refused when it is parsed."""
+    return tuple(where) if isinstance(where, Iterable) and not isinstance(where, str) else (where,)
 
 
 def find_start(bound: datetime | date | str) -> str:
@@ -314,7 +324,8 @@ def _parse_time(text: str) -> date:
             return datetime.fromisoformat(text)
     except ValueError as error:
         raise ValueError(f"invalid date or time: {error}") from error
-    raise ValueError("expected a date or a time, as in 2026-11-23, 2026-11-23T08:00+01:00, 7d, 2w or yesterday")
+    expected = "expected a date or a time, as in 2026-11-23, 2026-11-23T08:00+01:00, 7d, 2w or yesterday"
+    raise ValueError(f"{expected}, not {text!r:.60}")
 
 
 class _Parser:

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from views_runs import names
+from views_runs import names, signals
 from views_runs.database import owners, runs
 from views_runs.exceptions import InvalidMetadataError, InvalidNameError, StorageError
 from views_runs.metadata import Metadata
@@ -19,6 +19,18 @@ from views_runs.storage import Storage
 T = TypeVar("T")
 
 log = logging.getLogger("views_runs")
+
+
+def _describe(error: BaseException) -> str:
+    """Return what went wrong in a run, in words that can be stored."""
+    try:
+        text = str(error)
+    except Exception as trouble:
+        signals.let_through(trouble)
+        # The exception is the user's own, and so is its text.
+        text = "(its text cannot be shown)"
+    # The name of a file that is not valid UTF-8 has surrogates.
+    return f"{type(error).__name__}: {text}"[:500].encode("utf-8", "backslashreplace").decode()
 
 
 class Run:
@@ -66,7 +78,7 @@ class Run:
             # In a forked child, the block is its parent's.
             return
         has_failed = error is not None and not (isinstance(error, SystemExit) and not error.code)
-        reason = f"{type(error).__name__}: {error}"[:500] if has_failed else None
+        reason = _describe(error) if error is not None and has_failed else None
         try:
             with self._store._open(f"leave the run {self.id!r}", change=True) as database:
                 runs.leave(database.models, self.id, owner, reason)

@@ -26,6 +26,7 @@ from views_runs.exceptions import (
     MetadataNotFoundError,
     ModelExistsError,
     ModelNotFoundError,
+    QueryError,
     StorageError,
     StoreDamagedError,
     UntrustedModelError,
@@ -418,7 +419,8 @@ class Storage:
         with self._open(f"check {wanted}", lenient=not models) as database:
             if not database.exists:
                 return []
-            chosen = selection.select(database.models, wanted)
+            with database.connection.snapshot():
+                chosen = selection.select(database.models, wanted)
             found = _keep_records([*chosen.records, *chosen.unreadable], on_damage)
             records = [_inspect(database, record) if record.imports is None else record for record in found]
         # Look up the installed distributions once, not for each model.
@@ -999,10 +1001,6 @@ class Storage:
         """
         reference = Reference.of(name, version)
         with self._open("restore", reference, change=True, why=why) as database:
-            reference = database.models.resolve(reference)
-            if reference.version is None:
-                advice = "Give one, as in restore('forest:2'); `views-runs model list --all-versions` shows them"
-                raise InvalidNameError("no version was given", advice)
             return naming.restore(database.models, reference)
 
     def alias(self, name: str, alias: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
@@ -1053,7 +1051,7 @@ class Storage:
         """
         reference = Reference.of(name)
         with self._open(f"remove the alias {alias!r} from", reference, change=True, why=why) as database:
-            return naming.remove_alias(database.models, reference.name, alias)
+            return naming.remove_alias(database.models, reference, alias)
 
     def rename(self, name: str, new: str, *, why: str | None = None) -> ModelRecord:
         """Rename a model, with all its versions, aliases and history, and return the record of its current version.
@@ -1114,10 +1112,9 @@ class Storage:
         with self._open("read the log", lenient=name is None) as database:
             if not database.exists:
                 return []
-            if name is not None:
-                database.models.refuse_unknown(name)
+            name = None if name is None else database.models.known_name(name)
             start = None if since is None else find_start(since)
-            return [*database.models.events.search(name, start, by and (by if "@" in by else f"{by}@*"), limit)]
+            return [*database.models.events.search(name, start, by, limit)]
 
     def history(self, name: str) -> "list[Lifetime]":
         """Return all versions that a model ever had, highest first, including deleted ones.
@@ -1133,9 +1130,8 @@ class Storage:
         >>> [(one.version, one.is_deleted) for one in store.history("forest")]
         [(2, False), (1, True)]
         """
-        with self._open("show the history of", Reference(name)) as database:
-            database.models.refuse_unknown(name)
-            return history.of_model(database.models, name)
+        with self._open("show the history of", Reference(names.check_name(name))) as database:
+            return history.of_model(database.models, database.models.known_name(name))
 
     def run(self, id: str, *, why: str | None = None) -> "Run":
         """Return a run: the set of versions that it trained or reused, at most one of each model.
@@ -1192,7 +1188,9 @@ class Storage:
         """
         reference = Reference.of(name, version)
         with self._open("download", reference) as database:
-            return _write_pickle(database, reference, file)
+            record = database.models.record(reference)
+            _write_pickle(database, record.reference, file)
+            return record
 
     def download(
         self,
@@ -1527,15 +1525,14 @@ def _download(database: Database, reference: Reference, target: Path, overwrite:
         _write_pickle(database, reference, stream)
 
 
-def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> ModelRecord:
-    record = database.models.record(reference)
-    with database.models.pieces(database.models.row(record.reference)) as pieces:
+def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> None:
+    # As for `fetch`, without the record: the tables of aliases and of what is current may be damaged.
+    with database.models.pieces(database.models.row(reference)) as pieces:
         for piece in pieces:
             while piece:
                 # An unbuffered file may write fewer bytes than it is given.
                 written = file.write(piece)
                 piece = piece[len(piece) if written is None else written :]
-    return record
 
 
 class _Counter:

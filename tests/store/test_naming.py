@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.recorded import OFTEN, VERBS, Told, Worker
 from views_runs import Storage
+from views_runs.database.connection import Connection
+from views_runs.database.events import Events
 from views_runs.database.models import Models
 from views_runs.exceptions import (
     AliasNotFoundError,
@@ -18,8 +20,11 @@ from views_runs.exceptions import (
     ModelExistsError,
     ModelInUseError,
     ModelNotFoundError,
+    QueryError,
     StorageError,
+    StoreBusyError,
 )
+from views_runs.records import Reference
 
 
 @pytest.fixture
@@ -64,7 +69,7 @@ def test_delete_after_restore(three: Storage, deleted: int, left: int) -> None:
 
 def test_restore_bad_input(three: Storage) -> None:
     """A version is needed, and it must exist."""
-    with pytest.raises(InvalidNameError, match="no version was given. Give one, as in restore"):
+    with pytest.raises(InvalidNameError, match="no version was given. Give one, as in 'forest:2'"):
         three.restore("forest")
     three.delete("forest:2")
     with pytest.raises(ModelNotFoundError, match="no version 2; its versions are 3, 1"):
@@ -88,6 +93,26 @@ def test_aliases(three: Storage) -> None:
     assert three.unalias("forest", "production").aliases == ()
     with pytest.raises(AliasNotFoundError, match="no alias 'production'. It has 'a'"):
         three.fetch("forest@production")
+
+
+@pytest.mark.parametrize("look", ["fetch", "inspect", "check", "select", "fetch_metadata"])
+def test_an_alias_that_is_moved_meanwhile(three: Storage, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
+    """Nobody is told that a version does not exist that they did not ask for."""
+    three.alias("forest", "production", 1)
+    other, resolve, failures = Storage(three.path, timeout=0), Models.resolve, []
+
+    def overtaken(self: Models, reference: Reference) -> Reference:
+        found = resolve(self, reference)
+        if reference.name == "forest@production" and not failures:
+            monkeypatch.undo()
+            try:
+                other.delete("forest:1", force=True)
+            except StoreBusyError as error:
+                failures.append(error)
+        return found
+
+    monkeypatch.setattr(Models, "resolve", overtaken)
+    assert getattr(three, look)("forest@production") and failures
 
 
 def test_find_by_alias(three: Storage) -> None:
@@ -208,6 +233,8 @@ def test_rename_bad_input(three: Storage) -> None:
         three.rename("forest", "tree")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed"):
         three.rename("forest:1", "x")
+    with pytest.raises(AliasNotFoundError, match="'forest' alone is its current version"):
+        three.fetch("forest@latest")
     three.alias("forest", "best")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed.*Give the name alone"):
         three.rename("forest@best", "x")
@@ -319,6 +346,33 @@ def test_the_events_agree_with_what_is_there(store: Storage) -> None:
     assert told.troubles(store) == [] and len(store.log()) > 40
 
 
+def test_a_version_that_was_deleted(three: Storage) -> None:
+    """The message says so."""
+    three.delete("forest:1")
+    with pytest.raises(ModelNotFoundError, match="has no version 1; its versions are 3, 2. It was deleted"):
+        three.restore("forest:1")
+    with pytest.raises(ModelNotFoundError, match="has no version 4; its versions are 3, 2$"):
+        three.restore("forest:4")
+
+
+def test_arguments_of_other_types(three: Storage) -> None:
+    """They are refused as errors of the store, whatever they are."""
+    for value in 5, b"x", ["a"], object():
+        for question in (
+            lambda: three.log(value),
+            lambda: three.history(value),
+            lambda: three.log(by=value),
+            lambda: three.log(since=value),
+            lambda: three.log(limit=str(value)),
+            lambda: three.prune(keep=value),
+            lambda: three.select(where=value),
+        ):
+            with pytest.raises(StorageError):
+                question()
+    with pytest.raises(QueryError, match="limit must be"):
+        three.log(limit=-1)
+
+
 def test_a_change_that_fails_has_no_event(three: Storage) -> None:
     """The event is written in the same transaction."""
     before = three.log()
@@ -353,9 +407,13 @@ def test_many_events(store: Storage, sql: sqlite3.Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    "column, value", [("at", "x"), ("at", "0001-01-01"), ("changes", "{"), ("changes", "[" * 5000)]
+    "column, value",
+    [
+        *(("at", "x"), ("at", "0001-01-01"), ("changes", "{"), ("changes", "[" * 5000), ("changes", "[1]")),
+        *((column, b"\xff") for column in ("by", "action", "run", "why")),
+    ],
 )
-def test_an_event_that_cannot_be_read(three: Storage, sql: sqlite3.Connection, column: str, value: str) -> None:
+def test_an_event_that_cannot_be_read(three: Storage, sql: sqlite3.Connection, column: str, value: str | bytes) -> None:
     """The message names it; the models can still be used."""
     sql.execute(f"UPDATE events SET {column} = ? WHERE id = 2", (value,))
     with pytest.raises(StorageError, match="the event 2 cannot be read"):
@@ -374,6 +432,71 @@ def test_history(three: Storage) -> None:
     assert [one.is_deleted for one in three.history("forest")] == [True] * 3
     with pytest.raises(ModelNotFoundError):
         three.history("nobody")
+
+
+def test_a_damaged_version_that_was_deleted(
+    three: Storage, sql: sqlite3.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It does not hide the history of the others."""
+    sql.execute("UPDATE models SET size = 'many' WHERE version = 2")
+    three.delete("forest:2")
+    assert [one.version for one in three.history("forest")] == [3, 1]
+    assert "skipping a deleted version, 2" in caplog.text
+
+
+def test_events_of_one_model_are_not_sorted_again(three: Storage, sql: sqlite3.Connection) -> None:
+    """A model annotated a hundred thousand times took 20 seconds: each read of a thousand events sorted all of them."""
+    asked: list[str] = []
+    sql.set_trace_callback(asked.append)
+    with Connection(three.path, 1) as connection:
+        connection.rows = lambda statement, given=(): sql.execute(statement, given).fetchall()  # type: ignore[method-assign]
+        assert len([*Events(connection).search("forest")]) == 3
+    sql.set_trace_callback(None)
+    plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]
+    assert any("events_model" in step for step in plan) and not any("ORDER BY" in step for step in plan)
+
+
+@pytest.mark.parametrize("name", [None, 5, b"x", "", "forest:2"])
+def test_names_without_a_history(three: Storage, name: Any) -> None:
+    """What is no name is refused as everywhere; so is a version, as a history is of a model."""
+    for look in (three.history, lambda name: three.log(name) if name is not None else three.history(name)):
+        with pytest.raises(StorageError):
+            look(name)
+
+
+@pytest.mark.parametrize("options", [{"limit": -1}, {"limit": "3"}, {"by": 5}, {"since": 5}])
+def test_log_bad_input(three: Storage, options: dict[str, Any]) -> None:
+    """It is refused as by `find`."""
+    with pytest.raises(QueryError):
+        three.log(**options)
+
+
+def test_a_history_by_an_alias(three: Storage) -> None:
+    """An alias stands for the model, as wherever a name is taken."""
+    three.alias("forest", "production", 1)
+    assert three.history("forest@production") == three.history("forest")
+    assert three.log("forest@production") == three.log("forest")
+    with pytest.raises(AliasNotFoundError):
+        three.log("forest@nobody")
+
+
+def test_unalias_by_an_alias_or_a_version(three: Storage) -> None:
+    """A version is not quietly ignored."""
+    three.alias("forest", "production", 1)
+    with pytest.raises(InvalidNameError, match="from a model, not from one version"):
+        three.unalias("forest:2", "production")
+    assert three.unalias("forest@production", "production").version == 1
+
+
+def test_a_reason_that_is_no_text_is_refused_first(three: Storage) -> None:
+    """Pickling may have taken hours when it would be written."""
+
+    class Slow:
+        def __reduce__(self) -> str:
+            raise AssertionError("it was pickled")
+
+    with pytest.raises(StorageError, match="cannot store 'slow': .*the reason for a change must be a string"):
+        three.store("slow", Slow(), why="\ud800")
 
 
 def test_a_copy_has_everything(three: Storage, tmp_path: Path) -> None:

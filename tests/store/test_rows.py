@@ -10,6 +10,7 @@ from click.testing import Result
 
 from tests.support.stores import NOTHING, behind_the_index, leftovers
 from views_runs import Damage, Storage, StorageError
+from views_runs.exceptions import RunNotFoundError
 
 #: A column, a value in SQL that its type does not exclude, and what is said of it.
 ODD = {
@@ -84,6 +85,28 @@ def test_odd_rows_of_the_other_tables(others: Storage, sql: sqlite3.Connection) 
         others.store("newer", 1)
     assert len(others.list()) == 4 and others.doctor()
     others.delete("first")
+
+
+def test_odd_rows_of_runs(others: Storage, sql: sqlite3.Connection) -> None:
+    """Bytes are neither the id of a run nor a time."""
+    with others.run("2026-11") as run:
+        run.add("first")
+    sql.execute("INSERT INTO run_processes VALUES ('2026-11', '{}', x'00')")
+    assert others.runs()[0].state == "running"
+    sql.execute("UPDATE run_models SET version = 1000, number = x'00'")
+    assert run.models()[0].version == 0
+    sql.execute("UPDATE runs SET id = x'ff'")
+    with pytest.raises(RunNotFoundError):
+        others.run("2026-12").models()
+    with pytest.raises(StorageError, match="the run b'.xff' cannot be read"):
+        others.runs()
+
+
+@pytest.mark.parametrize("changes", ['{"fields": [5]}', '{"fields": [[1, 2]]}', '{"models": 5}'])
+def test_odd_changes(others: Storage, sql: sqlite3.Connection, viewser: Callable[..., Result], changes: str) -> None:
+    """What an event says without words for it."""
+    sql.execute("UPDATE events SET action = 'annotated', changes = ? WHERE id = 1", (changes,))
+    assert "annotated first:1" in viewser("model", "log").stdout
 
 
 @pytest.mark.parametrize("condemned", [0, 1])

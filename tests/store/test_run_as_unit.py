@@ -280,6 +280,28 @@ def test_how_the_block_ends(store: Storage, error: BaseException, state: str, re
     assert [event.why for event in store.log()] == [None, None, "monthly"]
 
 
+class Untold(Exception):
+    """An exception that cannot say what happened."""
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+
+@pytest.mark.parametrize("error, reason", [(OSError("\udcff"), "OSError: \\udcff"), (Untold(), "Untold: (its text")])
+def test_an_error_that_cannot_be_stored(store: Storage, error: Exception, reason: str) -> None:
+    """A file name that is not valid UTF-8, and an exception of the user: the end is recorded all the same."""
+    with pytest.raises(type(error)), store.run("2026-11"):
+        raise error
+    assert store.runs()[0].state == "failed"
+    assert store.log(limit=1)[0].changes["error"].startswith(reason)
+
+
+def test_an_alias_is_not_expected(store: Storage) -> None:
+    """No new model can get such a name."""
+    with pytest.raises(InvalidNameError, match="NAME@ALIAS refers to a version"):
+        store.run("2026-11").expect(["forest@production"])
+
+
 def test_entered_again(store: Storage) -> None:
     """The same run, later or within itself, is one run, and the last end counts."""
     with pytest.raises(ZeroDivisionError), store.run("r") as run:

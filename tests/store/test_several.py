@@ -330,6 +330,13 @@ def test_no(models: Storage) -> None:
     assert models.exists("ridge")
 
 
+def test_what_is_left_cannot_be_read(models: Storage, sql: sqlite3.Connection) -> None:
+    """The deletion is no failure, and says which version is current now."""
+    sql.execute("UPDATE models SET size = 'many' WHERE name = 'forest' AND version = 2")
+    found = models.delete_many("forest:3")
+    assert names(found.deleted) == "forest:3" and found.current == {"forest": 2}
+
+
 def test_json_of_a_disposition(models: Storage) -> None:
     """What is returned is a value."""
     (one,) = models.delete_many("ridge", dry_run=True).versions

@@ -15,7 +15,8 @@ import pytest
 
 from tests.support.replay import Unrecorded, troubles
 from views_runs import Storage
-from views_runs.database import database, schema
+from views_runs.database import database, schema, verification
+from views_runs.database.connection import Connection
 from views_runs.exceptions import StorageError, StoreReadOnlyError
 
 LAYOUTS = sorted((Path(__file__).parent / "layouts").glob("*.db.gz"))
@@ -109,6 +110,21 @@ def test_a_copy_has_the_same_layout(each: Storage, tmp_path: Path) -> None:
     assert layout(copy) == 1 and each.path.read_bytes() == before
     assert sorted(copy.list(all_versions=True)) == NAMES and copy.verify().damaged == ()
     assert copy.store("gone", 3, {"author": "jo"}).version == 3 and layout(copy) == schema.SCHEMA_VERSION
+
+
+def test_upgraded_while_it_is_copied(old: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy with the earlier layout would lack the alias that was acknowledged."""
+    select = verification.select_models
+
+    def upgrade(connection: Connection) -> verification.Selection:
+        old.alias("tree", "production")
+        return select(connection)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(verification, "select_models", upgrade)
+        with pytest.raises(StorageError, match="was upgraded while"):
+            old.backup(tmp_path / "copy.db")
+    assert Storage(old.backup(tmp_path / "copy.db").path).inspect("tree").aliases == ("production",)
 
 
 def test_a_file_that_may_only_be_read(old: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,7 @@ def test_new_names_have_no_version() -> None:
         ("FOREST", ["forest", "Forest"], "Did you mean 'forest'?"),
         ("forest", ["forest_1", "forest_2"], "Did you mean 'forest_2' or 'forest_1'?"),
         ("forest", ["x"], "Run `views-runs model list` to see the existing models"),
-        ("forest", [], "The store is empty"),
+        ("forest", [], "The store has no models"),
     ],
 )
 def test_suggestions(name: str, names: list[str], advice: str) -> None:

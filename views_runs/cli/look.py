@@ -65,6 +65,11 @@ def has_usable_name(record: "views_runs.ModelRecord", unreadable: "list[views_ru
         return False
 
 
+def shorten(text: str, most: int = 300) -> str:
+    """Return the beginning of a text that would hide the rest of a message."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: dict[str, Any]) -> str:
     """Return the message to show when there is nothing to list."""
     if options.get("limit") == 0:
@@ -76,7 +81,7 @@ def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: 
     shown = [f"{key} {' or '.join(map(str, several))}" for key, several in values.items()]
     shown.extend(where)
     if has_file and shown:
-        start = f"No model in {storage.path} meets these conditions: {', '.join(shown)}."
+        start = f"No model in {storage.path} meets these conditions: {shorten(', '.join(shown))}."
         return f"{start} `views-runs model list` lists all models."
     start = f"No models yet in {storage.path}. Store one from Python:"
     if not has_file:
@@ -159,7 +164,7 @@ def log(storage: "views_runs.Storage", **options: Any) -> Log:
       views-runs model log my-model
       views-runs model log --since 2026-11-01 --by ines
     """
-    return Log(storage.log(**options))
+    return Log(storage.log(**options), "No events found." if options else "Nothing was recorded.")
 
 
 @verb(opens=False)

@@ -144,6 +144,9 @@ def _copy_tables(
     """Copy the small tables; return the rows of the models, the damaged ones, and the last event, from one snapshot."""
     tables = _WHOLE[source.layout]
     with source.snapshot():
+        if source.value("PRAGMA user_version") != source.layout:
+            # What it has by now would be missing in a copy with the earlier layout.
+            raise StorageError("the file was upgraded while its models were counted", "Try again")
         whole = {table: source.rows(f"SELECT {columns} FROM {table}") for table, columns in tables.items()}
         models, damaged = _read_rows(source, selection)
         last_event = source.value("SELECT ifnull(max(id), 0) FROM events")

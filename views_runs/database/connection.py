@@ -375,7 +375,13 @@ class Connection:
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
-        """Execute the block in a read transaction; keep it short, because nobody can commit in the meantime."""
+        """Execute the block in a read transaction; keep it short, because nobody can commit in the meantime.
+
+        In a transaction, it is a part of that one.
+        """
+        if self._sqlite.in_transaction:
+            yield
+            return
         with self._locked("BEGIN", POLL):
             yield
 

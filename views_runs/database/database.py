@@ -88,7 +88,7 @@ class Database:
         self._change = create or change
         self._lenient = lenient
         self._is_default = is_default
-        self._why = None if why is None else check_why(why)
+        self._why = why
         self._run = run
         self._allow_unsafe_share = allow_unsafe_share
         #: Whether the file existed, and whether it was non-empty, when the block was entered.
@@ -99,6 +99,8 @@ class Database:
 
     def __enter__(self) -> "Database":
         try:
+            if self._why is not None:
+                check_why(self._why)
             status = get_status(self.path)
             self.exists = status is not None
             self.has_content = status is not None and status.st_size > 0

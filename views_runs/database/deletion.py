@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from views_runs.conditions import CURRENT
 from views_runs.database.database import Database
 from views_runs.database.models import Models
 from views_runs.database.selection import Wanted, readable, select
@@ -49,10 +50,9 @@ def plan(models: Models, wanted: Wanted, promote_older: bool, force: bool) -> Pl
 
 def _find_left(models: Models, name: str, records: Mapping[int, ModelRecord]) -> int | None:
     """Return the version that is current once these are deleted."""
-    others = [one for one in models.connection.rows("SELECT id, version FROM models WHERE name = ?", (name,))]
-    left = [version for id, version in others if id not in records]
-    current = models.record(Reference(name)).version
-    return current if current in left else max(left, default=None)
+    versions = models.connection.rows(f"SELECT id, {CURRENT}, version FROM models WHERE name = ?", (name,))
+    _, left = max(((is_current, version) for id, is_current, version in versions if id not in records), default=(0, None))
+    return left
 
 
 def _refuse_aliased(records: Iterable[ModelRecord]) -> None:
@@ -91,8 +91,7 @@ def carry_out(database: Database, made: Plan, force: bool) -> Deletion:
     models = database.models
     versions = delete_each(database, made.records, keep)
     names = dict.fromkeys(one.record.name for one in versions if one.deleted)
-    found = {name: models.find(Reference(name)) for name in names}
-    return Deletion(tuple(versions), {name: one.version if one else None for name, one in found.items()})
+    return Deletion(tuple(versions), {name: _find_left(models, name, {}) for name in names})
 
 
 def delete_each(

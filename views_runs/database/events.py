@@ -7,8 +7,9 @@ from typing import Any
 
 from views_runs.database import owners
 from views_runs.database.connection import Connection
-from views_runs.exceptions import StorageError, StoreDamagedError
+from views_runs.exceptions import QueryError, StorageError, StoreDamagedError
 from views_runs.names import MAX_INTEGER
+from views_runs.query import check_limit
 from views_runs.records import Event
 
 #: The number of events in one read, during which nobody can commit.
@@ -65,13 +66,28 @@ class Events:
         )
 
     def search(
-        self, name: str | None = None, since: str | None = None, by: str | None = None, limit: int | None = None
+        self,
+        name: str | None = None,
+        since: str | None = None,
+        by: str | None = None,
+        limit: int | None = None,
+        actions: tuple[str, ...] = (),
     ) -> Iterator[Event]:
         """Yield events, the latest first: of the model with this name, since a time, by users that match a glob."""
-        conditions, parameters = ["events.id < ?2"], [name, MAX_INTEGER]
+        if by is not None and not isinstance(by, str):
+            raise QueryError(f"by must be a string, not {by!r:.60}")
+        check_limit(limit)
+        user = by if by is None or "@" in by else f"{by}@*"
+        conditions = ["events.id < ?1"]
+        parameters: list[Any] = [MAX_INTEGER]
         if name is not None:
-            conditions.append(f"events.model IN ({_NUMBERS})")
-        for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", by)):
+            # Numbers, not a subquery: for a single one, as nearly always, SQLite reads the index backwards, and would
+            # otherwise sort all events of the model again for each read. In layout 1, no model has a number.
+            numbers = [number for (number,) in self._connection.rows(_NUMBERS, (name,)) if number is not None]
+            conditions.append(f"events.model IN ({', '.join(map(str, numbers))})")
+        if actions:
+            conditions.append(f"events.action IN ({', '.join(map(repr, actions))})")
+        for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", user)):
             if value is not None:
                 parameters.append(value)
                 conditions.append(f"{condition}{len(parameters)}")
@@ -84,7 +100,7 @@ class Events:
             if len(rows) < count:
                 return
             left -= count
-            parameters[1] = rows[-1][0]
+            parameters[0] = rows[-1][0]
 
 
 def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple[Any, ...]]]:
@@ -100,11 +116,12 @@ def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple
         first = rows[-1][0]
 
 
-def check_why(why: object) -> str:
-    """Check the reason for an operation."""
-    if not isinstance(why, str):
-        raise StorageError(f"the reason for a change must be a string, not {why!r:.60}")
+def check_why(why: str) -> None:
+    """Check the reason for a change, before anything is done: pickling may take hours."""
+    try:
+        str.encode(why)
+    except (TypeError, UnicodeError) as error:
+        raise StorageError(f"the reason for a change must be a string, not {why!r:.60}") from error
     if len(why) > MAX_WHY:
         trouble = f"the reason for a change has {len(why):,} characters, but the limit is {MAX_WHY:,}"
         raise StorageError(trouble, "Shorten it, and put what is longer into the metadata or a file")
-    return why

@@ -117,13 +117,19 @@ class Models:
             raise self.no_alias(name, alias)
         return Reference(name, version)
 
+    def _row(self, select: str, reference: Reference) -> tuple[Reference, tuple[Any, ...] | None]:
+        """Return the version that is meant, without an alias, and its first row."""
+        # In a snapshot, because the alias may be moved, and the version that had it deleted. Others need none.
+        with self.connection.snapshot() if "@" in str(reference.name) else nullcontext():
+            reference = self.resolve(reference)
+            return reference, self.connection.row(select, reference)
+
     def find(self, reference: Reference) -> ModelRecord | None:
         """Return the record of a version, by default the current one, or None if it does not exist."""
         try:
-            reference = self.resolve(reference)
+            reference, row = self._row(FIND, reference)
         except ModelNotFoundError:
             return None
-        row = self.connection.row(FIND, reference)
         return None if row is None else self._read_found(reference.name, row)
 
     def _read_found(self, name: str, row: tuple[Any, ...]) -> ModelRecord:
@@ -185,10 +191,8 @@ class Models:
 
     def row(self, reference: Reference) -> Stored:
         """Return what is needed to read a model's pickle."""
-        reference = self.resolve(reference)
         found = f"{FOUND} CROSS JOIN models NOT INDEXED ON id = found_id"
-        select = f"SELECT {_STORED}, found_version, {LISTED} FROM {found}"
-        row = self.connection.row(select, reference)
+        reference, row = self._row(f"SELECT {_STORED}, found_version, {LISTED} FROM {found}", reference)
         if row is None:
             raise self.not_found(reference)
         *columns, version, listed = row
@@ -371,12 +375,16 @@ class Models:
         elif self.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
             raise self.not_found(Reference(reference.name))
 
-    def refuse_unknown(self, name: str) -> None:
-        """Raise an error if no model has or had a name."""
+    def known_name(self, name: str) -> str:
+        """Return the name of a model that exists or was deleted; ``NAME@ALIAS`` is one with an alias."""
         known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL AND versions"
         known += " UNION ALL SELECT 1 FROM models WHERE name = ?1"
-        if not self.connection.value(known, (name,)):
-            raise self.not_found(Reference(name))
+        if self.connection.value(known, (names.check_name(name),)):
+            return name
+        reference = self.resolve(Reference(name))
+        if reference.version is None:
+            raise self.not_found(reference)
+        return reference.name
 
     def _refuse_aliased(self, reference: Reference, outcome: str = "nothing was deleted") -> None:
         aliases = self.connection.rows(
@@ -413,7 +421,8 @@ class Models:
         if versions and reference.version is not None:
             return ModelNotFoundError(
                 f"the model {reference.name!r} has no version {reference.version}; "
-                f"its {'only version is' if len(versions) == 1 else 'versions are'} {', '.join(versions)}"
+                f"its {'only version is' if len(versions) == 1 else 'versions are'} {', '.join(versions)}",
+                self._explain_deletion(reference),
             )
         select = f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?"
         others = [name for (name,) in self.connection.rows(select, (MAX_GUESSES,)) if isinstance(name, str)]
@@ -435,6 +444,11 @@ class Models:
             return f"{other!r} alone is its current version"
         return ""
 
+    def _explain_deletion(self, reference: Reference) -> str:
+        """Return advice for a version that does not exist, if the model once had it."""
+        had = self.connection.value("SELECT 1 FROM names WHERE name = ? AND versions >= ?", reference)
+        return "It was deleted; see `views-runs model history`" if had and reference.version else ""
+
     def no_alias(self, name: str, alias: str) -> StorageError:
         """Return the error for an alias that a model does not have."""
         select = "SELECT alias FROM aliases JOIN names ON names.id = aliases.model WHERE name = ? ORDER BY alias"
@@ -442,6 +456,8 @@ class Models:
         if not self.connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
             return self.not_found(Reference(name))
         has = f"It has {', '.join(map(repr, aliases))}" if aliases else "Set one with `views-runs model alias`"
+        if alias.casefold() in names.NO_ALIASES:
+            has = f"{name!r} alone is its current version"
         return AliasNotFoundError(f"the model {name!r} has no alias {alias!r}", has)
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:

@@ -2,7 +2,7 @@
 
 from views_runs import names
 from views_runs.database.models import ALIASED, Models
-from views_runs.exceptions import ModelExistsError
+from views_runs.exceptions import InvalidNameError, ModelExistsError
 from views_runs.records import ModelRecord, Reference
 from views_runs.texts import printable
 
@@ -11,6 +11,10 @@ def restore(models: Models, reference: Reference) -> ModelRecord:
     """Make a version current, and return its record."""
     connection = models.connection
     with connection.transaction():
+        reference = models.resolve(reference)
+        if reference.version is None:
+            advice = "Give one, as in 'forest:2'; `views-runs model history` shows them"
+            raise InvalidNameError("no version was given", advice)
         record = models.record(reference)
         before = models.record(Reference(record.name))
         if record.current:
@@ -41,10 +45,13 @@ def set_alias(models: Models, reference: Reference, alias: str) -> ModelRecord:
         return models.record(record.reference)
 
 
-def remove_alias(models: Models, name: str, alias: str) -> ModelRecord:
+def remove_alias(models: Models, reference: Reference, alias: str) -> ModelRecord:
     """Remove an alias; return the record of the version that had it."""
+    if reference.version is not None:
+        raise InvalidNameError("an alias is removed from a model, not from one version", "Give the name alone")
     connection = models.connection
     with connection.transaction():
+        name, _ = models.resolve(reference)
         version = _find_alias(models, name, alias)
         if version is None:
             raise models.no_alias(name, alias)

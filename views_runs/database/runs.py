@@ -114,7 +114,7 @@ def _forget_ended(connection: "Connection", run: str) -> None:
 
 def _has_ended(owner: str, entered_at: str) -> bool:
     # The clocks of two computers are compared, which is good enough for what is only shown.
-    return owners.has_ended(owner) or entered_at < _now(-MAX_INSIDE)
+    return owners.has_ended(owner) or str(entered_at) < _now(-MAX_INSIDE)
 
 
 def _now(later: timedelta = timedelta()) -> str:
@@ -148,6 +148,9 @@ def expect(models: "Models", expected: list[str]) -> None:
     connection, run = models.connection, models.run or ""
     with connection.transaction():
         before = connection.rows("SELECT model FROM run_models WHERE run = ? AND expected", (run,))
+        for name in expected:
+            if "@" in name and not connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
+                raise names.refuse_at_sign(name)
         # A number, although there may be no such model yet: it stays if the model is renamed.
         wanted = {models.number(name)[0] for name in expected}
         if wanted == {model for (model,) in before}:
@@ -181,7 +184,8 @@ def version_in(models: "Models", run: str, reference: Reference) -> int:
 
 def models_of(models: "Models", run: str) -> list[RunModel | Damage]:
     """Return the models of a run by name, including those that have been deleted or are missing."""
-    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, number, trained, expected
+    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, CAST(number AS INTEGER),
+            trained, expected
         FROM run_models LEFT JOIN models AS found INDEXED BY models_record ON found.id = run_models.version
         WHERE run = ?"""
     with models.connection.snapshot():
@@ -207,7 +211,8 @@ def refuse_unknown(models: "Models", run: str) -> None:
     if models.connection.value(f"SELECT 1 FROM ({STARTED}) WHERE run = ?", (run,)):
         return
     known = models.connection.rows(f"SELECT run FROM ({STARTED}) ORDER BY started_at DESC LIMIT 5000")
-    raise RunNotFoundError(f"there is no run {run!r}", names.suggest(run, [one for (one,) in known], "run"))
+    others = [one for (one,) in known if isinstance(one, str)]
+    raise RunNotFoundError(f"there is no run {run!r}", names.suggest(run, others, "run"))
 
 
 def find(models: "Models", run: str | None = None) -> list[RunRecord]:
