@@ -175,7 +175,7 @@ def test_a_narrow_terminal(runs: Storage) -> None:
 def test_nothing_is_lacking(runs: Storage, viewser: Viewser) -> None:
     """It is said: silence could mean that nothing was compared."""
     said = viewser("run", "show", "2026-10", "--like", "2026-10").stderr
-    assert said == "The run lacks nothing that 2026-10 used.\n"
+    assert said == "This run has all models that 2026-10 used.\n"
     assert viewser("run", "show", "2026-11", "--like", "2026-10").stderr == ""
 
 
