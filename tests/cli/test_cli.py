@@ -100,7 +100,7 @@ def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
         ("metadata.version,run_id,run", "metadata.version  run_id  run", "two                       "),
         ("run", "run", ""),
         ('"a, b"', None, "invalid field"),
-        ("name,,mse", None, "a column has no name. Give names, as in --columns"),
+        ("name,,mse", None, "a column has no name. Give names, as in name,mse"),
         ("+", None, "a column has no name"),
     ],
 )

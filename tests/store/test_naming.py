@@ -449,7 +449,8 @@ def test_events_of_one_model_are_not_sorted_again(three: Storage, sql: sqlite3.C
     asked: list[str] = []
     sql.set_trace_callback(asked.append)
     with Connection(three.path, 1) as connection:
-        connection.rows = lambda statement, given=(): sql.execute(statement, given).fetchall()  # type: ignore[method-assign]
+        execute = lambda statement, given=(): sql.execute(statement, given).fetchall()  # noqa: E731
+        connection.rows = execute  # type: ignore[method-assign]
         assert len([*Events(connection).search("forest")]) == 3
     sql.set_trace_callback(None)
     plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]

@@ -51,7 +51,8 @@ def plan(models: Models, wanted: Wanted, promote_older: bool, force: bool) -> Pl
 def _find_left(models: Models, name: str, records: Mapping[int, ModelRecord]) -> int | None:
     """Return the version that is current once these are deleted."""
     versions = models.connection.rows(f"SELECT id, {CURRENT}, version FROM models WHERE name = ?", (name,))
-    _, left = max(((is_current, version) for id, is_current, version in versions if id not in records), default=(0, None))
+    remaining = [(is_current, version) for id, is_current, version in versions if id not in records]
+    _, left = max(remaining, default=(0, None))
     return left
 
 

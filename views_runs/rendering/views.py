@@ -202,7 +202,7 @@ def choose_columns(columns: str) -> tuple[Columns, Columns]:
         return COLUMNS, {}
     names = [name.strip().removeprefix("+") for name in columns.split(",")]
     if not all(names):
-        raise QueryError("a column has no name", columns, advice="Give names, as in --columns name,mse or --columns +mse")
+        raise QueryError("a column has no name", columns, advice="Give names, as in name,mse or +mse")
     asked = {printable(name): COLUMNS.get(name) or partial(value_cell, parse_field(name)) for name in names}
     return (COLUMNS if columns.startswith("+") else {}), asked
 
@@ -714,7 +714,8 @@ def show_run(shown: values.RunShown) -> None:
         console.write(title, bold=True)
         show_lines(f"  {line}" for line in lines)
     by = shown.group_by
-    if by and by not in COLUMNS and not any(value_cell(parse_field(by), one.record) for one in shown.models if one.record):
+    records = [one.record for one in shown.models if one.record]
+    if by and by not in COLUMNS and not any(value_cell(parse_field(by), record) for record in records):
         show_message(f"No model of this run has a field {printable(by)!r}.")
     if shown.like is not None and not shown.lacking:
         show_message(f"This run has all models that {printable(shown.like)} used.")
