@@ -144,8 +144,8 @@ def test_the_caret_on_a_terminal(store: Storage) -> None:
     assert len(text) <= 80 and text[pointer.index("^") :] == "soon"
 
 
-def test_what_was_asked_in_vain(store: Storage) -> None:
-    """Values of options are shown, whatever their type."""
+def test_message_when_nothing_is_found(store: Storage) -> None:
+    """It shows the values of all options, whatever their type."""
     store.store("m", 1)
     said = look.explain_empty(store, ["a or b"], {"author": ["x", "y"], "step": [1, 3], "number": 5})
     assert "meets these conditions: author x or y, step 1 or 3, number 5, a or b." in said

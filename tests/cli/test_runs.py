@@ -1,4 +1,4 @@
-"""The verbs of ``viewser run``."""
+"""The commands of ``views-runs run``."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def test_log(runs: Storage, viewser: Viewser) -> None:
     ]
 
 
-def test_a_run_that_nobody_knows(runs: Storage, viewser: Viewser) -> None:
+def test_unknown_run(runs: Storage, viewser: Viewser) -> None:
     """Each verb says so, with similar ids."""
     for verb in ("show", "check"):
         assert "there is no run '2026-12'. Did you mean" in viewser("run", verb, "2026-12", exit_code=1).stderr

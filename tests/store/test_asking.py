@@ -1,4 +1,4 @@
-"""Conditions as expressions: where values end, mistakes that are pointed at, and those that are only told."""
+"""Conditions as expressions: where values end, mistakes that are errors, and mistakes that are only reported."""
 
 import re
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def models(store: Storage) -> Storage:
     ],
 )
 def test_expressions(models: Storage, condition: str, names: str | None) -> None:
-    """not binds most, then and, then or; a condition on a field that a model lacks does not hold for it."""
+    """not binds most tightly, then and, then or; a condition on a missing field is not met."""
     if names is None:
         with pytest.raises(QueryError):
             models.list(condition)
@@ -168,7 +168,7 @@ def test_long_expressions(models: Storage) -> None:
 
 
 def test_values_outside_of_conditions() -> None:
-    """What --set is given ends at the end, and understands the same words."""
+    """A value of --set ends at the end of the text, and may be one of the same words."""
     assert parse_value("note", "f(x) and b, or c") == "f(x) and b, or c"
     assert [parse_value("note", text) for text in ("True", "None", "null", "'None'")] == [True, None, None, "None"]
     assert parse_value("author", "None") == "None"
@@ -220,7 +220,7 @@ def test_fields_of_several_values(models: Storage, monkeypatch: pytest.MonkeyPat
 def test_what_is_probably_mistaken(
     models: Storage, caplog: pytest.LogCaptureFixture, condition: str, complaint: str | None
 ) -> None:
-    """A field that no model has, and a comparison that no value has the type for, are told when nothing is found."""
+    """If nothing is found, fields that no model has and comparisons with a type that no value has are reported."""
     assert models.list(condition) == []
     assert [message[: len(complaint)] if complaint else message for message in caplog.messages[:1]] == (
         [complaint] if complaint else []
