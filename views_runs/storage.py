@@ -851,12 +851,13 @@ class Storage:
         1
         >>> store.delete("forest")
         """
+        # Rarely needed, so imported here, as in `delete_many` and `prune`: it would delay the start of `list`.
+        from views_runs.database import deletion
+
         reference = Reference.of(name, version)
         with self._open("delete", reference, change=True, why=why) as database:
-            reference = database.models.resolve(reference)
             database.progress = progress
-            database.delete(reference, force)
-            return database.models.find(Reference(reference.name))
+            return deletion.delete(database, reference, force)
 
     def delete_many(
         self,
@@ -899,7 +900,6 @@ class Storage:
         >>> [str(record.reference) for record in found.deleted], found.current
         (['forest:2', 'forest:1'], {'forest': 3})
         """
-        # Rarely needed, so imported here, as in `prune`: they would delay the start of `list`.
         from views_runs.database import deletion
 
         wanted = selection.Wanted.of(names, **options)

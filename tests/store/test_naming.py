@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.recorded import OFTEN, VERBS, Told, Worker
 from views_runs import Storage
+from views_runs.database import deletion
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
 from views_runs.database.models import Models
@@ -172,7 +173,7 @@ def test_names_with_an_at_sign(store: Storage, sql: sqlite3.Connection) -> None:
 def test_delete_refuses_aliased(three: Storage) -> None:
     """Before anything is deleted."""
     three.alias("forest", "production", 3)
-    with pytest.raises(ModelInUseError, match="version 3 has the alias production"):
+    with pytest.raises(ModelInUseError, match="forest:3 has the alias production"):
         three.delete("forest")
     with pytest.raises(ModelInUseError):
         three.delete("forest:3")
@@ -187,7 +188,7 @@ def test_delete_refuses_aliased(three: Storage) -> None:
     ("meanwhile", "error", "left"),
     [
         (lambda other: other.rename("forest", "tree"), "no model 'forest'. It was renamed to 'tree'", [1, 2, 3]),
-        (lambda other: other.alias("forest", "draft", 2), "version 2 has the alias draft.*this version was kept", [2, 3]),
+        (lambda other: other.alias("forest", "draft", 2), "forest:2 has the alias draft.*this version was kept", [2, 3]),
         (lambda other: other.delete("forest", 2), "", []),
     ],
 )
@@ -195,14 +196,14 @@ def test_overtaken_while_deleting(
     three: Storage, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Storage], object], error: str, left: list[int]
 ) -> None:
     """What others did meanwhile counts: each version is looked at again in the transaction that deletes it."""
-    check = Models._refuse_aliased
+    check = deletion._refuse_aliased
 
-    def overtaken(self: Models, *arguments: Any) -> None:
-        check(self, *arguments)
+    def overtaken(*arguments: Any) -> None:
+        check(*arguments)
         monkeypatch.undo()
         meanwhile(Storage(three.path))
 
-    monkeypatch.setattr(Models, "_refuse_aliased", overtaken)
+    monkeypatch.setattr(deletion, "_refuse_aliased", overtaken)
     with pytest.raises(StorageError, match=error) if error else nullcontext():
         three.delete("forest")
     assert sorted(record.version for record in three.find(all_versions=True)) == left

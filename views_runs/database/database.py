@@ -166,11 +166,6 @@ class Database:
         if self._lenient and not self._is_default:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
-    def delete(self, reference: Reference, force: bool = False) -> None:
-        """Delete a model with all its versions, or one version, and return the space to the disk."""
-        self.models.delete(reference, force)
-        self.clear(str(reference))
-
     def clear(self, deleted: str) -> None:
         """Return the space of what was deleted to the disk; a failure is logged.
 
