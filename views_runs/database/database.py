@@ -22,6 +22,7 @@ from views_runs.exceptions import (
     NotAStoreError,
     StorageError,
     StoreAccessError,
+    StoreFullError,
     StoreNotFoundError,
     StoreReadOnlyError,
     UnsafeShareError,
@@ -252,13 +253,26 @@ def _adapt(connection: Connection, change: bool) -> None:
     """Upgrade a file with an earlier layout, or let the connection read it as if it were upgraded."""
     if change:
         try:
-            schema.upgrade(connection)
+            _upgrade(connection)
             connection.layout = schema.SCHEMA_VERSION
             return
         except StoreReadOnlyError:
             # What needs no change can still be done, such as fetching a model that need not be trained.
             pass
     schema.stand_in(connection, change)
+
+
+def _upgrade(connection: Connection) -> None:
+    """Upgrade a file, on a full disk with the space that is reserved for the journal: a delete must still work."""
+    try:
+        schema.upgrade(connection)
+    except StoreFullError:
+        connection.script("PRAGMA journal_size_limit = 0")
+        # At its end, SQLite cuts the journal, which nobody else may do.
+        with connection.transaction():
+            connection.change(f"PRAGMA user_version = {connection.value('PRAGMA user_version')}")
+        schema.upgrade(connection)
+        connection.script(f"PRAGMA journal_size_limit = {JOURNAL_SIZE}")
 
 
 @cache
