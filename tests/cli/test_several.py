@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from views_runs import Storage
+from views_runs import ModelRecord, Storage
 
 Viewser = Callable[..., Result]
 
@@ -163,6 +163,21 @@ def test_inspect_and_annotate_several(models: Storage, viewser: Viewser) -> None
     said = viewser("model", "annotate", "fo*", "ridge", "--author", "me", "--why", "moved").stderr
     assert said.splitlines() == ["ridge:1:", "author (none) -> me", "forest:3:", "author ines -> me"]
     assert models.log("ridge")[0].why == "moved"
+
+
+def test_deleted_while_several_are_inspected(
+    models: Storage, viewser: Viewser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are shown."""
+    select = Storage.select
+
+    def overtaken(self: Storage, *given: str, **options: Any) -> list[ModelRecord]:
+        found = select(self, *given, **options)
+        models.delete("ridge")
+        return found
+
+    monkeypatch.setattr(Storage, "select", overtaken)
+    assert versions(viewser("model", "inspect", "ridge", "forest", "--json")) == [("forest", 3)]
 
 
 def test_prune_shows_why(models: Storage, viewser: Viewser) -> None:
