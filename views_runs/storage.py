@@ -1056,7 +1056,8 @@ class Storage:
     def rename(self, name: str, new: str, *, why: str | None = None) -> ModelRecord:
         """Rename a model, with all its versions, aliases and history, and return the record of its current version.
 
-        If an earlier model with the new name was deleted, the version numbers continue after its.
+        If an earlier model with the new name was deleted, its version numbers are not given again: they are continued,
+        unless those of this model are higher.
 
         Args:
             name: the model's name.
