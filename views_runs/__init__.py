@@ -89,8 +89,14 @@ __all__ = [
 #: Modules that are imported when they are first asked for.
 _MODULES = ("metadata", "names", "operations", "query", "records", "run", "run_result", "storage", "validation")
 
-#: Where public names are that `storage` does not have.
-_HOMES = {"Run": "runs", "RunModel": "records", "Verdict": "pickles.loadability", "ViewsRun": "run", "month": "metadata"}
+#: The modules of public names that are not in `storage`.
+_HOMES = {
+    "Run": "runs",
+    "RunModel": "records",
+    "Verdict": "pickles.loadability",
+    "ViewsRun": "run",
+    "month": "metadata",
+}
 
 #: What 1.x published too. Not in `__all__`: `from views_runs import *` has to work without the extra.
 _OF_THE_EXTRA = {"DataPartitioner": "views_partitioning.data_partitioner", "StepshiftedModels": "stepshift.views"}

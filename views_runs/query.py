@@ -175,6 +175,11 @@ def equal(name: str, value: Any) -> Condition:
     return Condition(field, "=", take(field, value if isinstance(value, list) else [value]))
 
 
+def as_conditions(where: str | Iterable[str]) -> tuple[str, ...]:
+    """Return one or several conditions as a tuple; what is no text is refused when it is parsed."""
+    return tuple(where) if isinstance(where, Iterable) and not isinstance(where, str) else (where,)
+
+
 def find_start(bound: datetime | date | str) -> str:
     """Return the first moment of a date or time, as the store records times."""
     (moment,) = take(STORED_AT, [bound])
@@ -319,7 +324,8 @@ def _parse_time(text: str) -> date:
             return datetime.fromisoformat(text)
     except ValueError as error:
         raise ValueError(f"invalid date or time: {error}") from error
-    raise ValueError("expected a date or a time, as in 2026-11-23, 2026-11-23T08:00+01:00, 7d, 2w or yesterday")
+    expected = "expected a date or a time, as in 2026-11-23, 2026-11-23T08:00+01:00, 7d, 2w or yesterday"
+    raise ValueError(f"{expected}, not {text!r:.60}")
 
 
 class _Parser:

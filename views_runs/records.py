@@ -31,7 +31,7 @@ MOST_IMPORTS = 300
 #: The maximum number of characters recorded for a pickle; once parsed, JSON can take thirty times as much memory.
 MOST_RECORDED = 2**21
 
-#: The maximum number of characters of what is recorded that is kept in memory, once parsed, for models of the same kind.
+#: The maximum size, in characters, of the JSON in the column ``environment`` whose parsed value is kept in memory.
 SHORT = 20_000
 
 

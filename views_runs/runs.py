@@ -1,4 +1,4 @@
-"""`Run`, which `Storage.run` returns: a set of versions, trained in it or reused by it."""
+"""`Run`, which `Storage.run` returns: the set of versions that a production run trained or reused."""
 
 import logging
 import os
@@ -34,9 +34,9 @@ def _describe(error: BaseException) -> str:
 
 
 class Run:
-    """A run of a store: a set of versions, trained in it or reused by it, at most one of each model.
+    """A run: the set of versions that it trained or reused, at most one of each model.
 
-    Nothing is kept open. A run can be passed to other processes, such as those of joblib, which need not enter it.
+    The file is not kept open. A run can be passed to other processes, such as those of joblib, which need not enter it.
 
     >>> store = Storage("models.db")
     >>> with store.run("2026-10") as run:
@@ -83,7 +83,7 @@ class Run:
             with self._store._open(f"leave the run {self.id!r}", change=True) as database:
                 runs.leave(database.models, self.id, owner, reason)
         except StorageError as trouble:
-            # The models are stored; an error from here would hide the one that ended the block.
+            # The models are stored. An error raised here would hide the one that ended the block.
             log.warning("%s", trouble)
         finally:
             owners.active_tokens.pop(token, None)
@@ -93,7 +93,7 @@ class Run:
     ) -> ModelRecord:
         """Store a model that was trained in this run, and return its record.
 
-        The metadata gets the field ``run_id``. If the run already has a version of the model, the new one replaces it
+        Its metadata gets the field ``run_id``. If the run already has a version of the model, the new one replaces it
         in the run.
 
         Raises:
@@ -124,7 +124,8 @@ class Run:
     ) -> Obtained[T]:
         """Fetch the stored model if its metadata matches; otherwise train a new one in this run, and store it.
 
-        Either way, the run has used the version. A new one gets the metadata field ``run_id``, which is not compared.
+        Either way, the version is added to the run. A new version gets the metadata field ``run_id``, which is not
+        compared.
 
         Args:
             name, train, needed, recorded, retrain: as for `Storage.obtain`.
@@ -151,7 +152,7 @@ class Run:
         return Metadata({field: one for field, one in (fields | {"run_id": self.id}).items() if field not in wanted})
 
     def add(self, name: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
-        """Record that this run uses a stored version, and return the version's record.
+        """Add a stored version to this run, and return its record.
 
         Args:
             name: the model's name, ``NAME:VERSION`` or ``NAME@ALIAS``.
@@ -183,7 +184,7 @@ class Run:
             options: ``trusted`` and ``sha256``, as for `Storage.fetch`.
 
         Raises:
-            ModelNotFoundError: the run did not use the model, or the version was deleted since.
+            ModelNotFoundError: the run did not use the model, or the version has been deleted.
             RunNotFoundError: there is no such run.
             StorageError: as for `Storage.fetch`.
 
@@ -200,7 +201,7 @@ class Run:
         return self._store.fetch(*used, **options)
 
     def inspect(self) -> RunRecord:
-        """Return what is known about this run: when, who, how many models, and whether it is complete.
+        """Return what is known about this run: when it ran, who started it, how many models it has, its state.
 
         Raises:
             RunNotFoundError: there is no such run.
@@ -240,10 +241,10 @@ class Run:
         return [one for one in found if isinstance(one, RunModel)]
 
     def expect(self, models: Iterable[str], *, why: str | None = None) -> None:
-        """Set the models that this run is to use; it is complete when it has all of them.
+        """Set the models that this run should use; it is complete when it has all of them.
 
-        The list is kept in the file, and replaces an earlier one. If it is empty, it is not known which models the run
-        is to use, and the run is never called complete.
+        The list is kept in the file, and replaces an earlier one. Without a list, or with an empty one, the run is
+        never complete.
 
         Raises:
             InvalidNameError: a name is not valid.
@@ -255,7 +256,7 @@ class Run:
         >>> before, run.inspect().complete
         (False, True)
         """
-        with self._store._open(f"say what the run {self.id!r:.80} is to use", create=True, why=why) as database:
+        with self._store._open(f"set the models of the run {self.id!r:.80}", create=True, why=why) as database:
             if isinstance(models, str):
                 raise InvalidNameError(f"expect takes a list of names, not {models!r:.60}", f"Give [{models!r:.60}]")
             expected = [*dict.fromkeys(map(names.check_new_name, models))]
@@ -264,14 +265,14 @@ class Run:
             runs.expect(database.models, expected)
 
     def missing(self, like: str | None = None) -> list[str]:
-        """Return the names of the models that this run lacks, in alphabetical order.
+        """Return the names of the expected models that this run does not have, in alphabetical order.
 
         Args:
-            like: the id of another run: compare with the models that it used, instead of those that are expected.
+            like: the id of another run, whose models are expected instead.
 
         Raises:
             RunNotFoundError: there is no such run.
-            StorageError: without `like`, if nothing is expected.
+            StorageError: no models are expected, and ``like`` was not given.
 
         >>> store = Storage("models.db")
         >>> with store.run("2026-10") as run:
@@ -295,7 +296,7 @@ class Run:
     def check(self) -> list[tuple[ModelRecord, Verdict]]:
         """Return the records of this run's models, each with a verdict on whether it will load on this machine.
 
-        Nothing is loaded. Models that were deleted since, or are missing, are not in the list; see `models`.
+        Nothing is loaded. Models that have been deleted or are missing are not in the list; see `models`.
 
         Raises:
             RunNotFoundError: there is no such run.

@@ -33,7 +33,7 @@ from views_runs.exceptions import (
     UploadError,
 )
 from views_runs.metadata import Metadata, ModelMetadata, is_equivalent, missing_fields, unmet_fields
-from views_runs.query import Question, check_limit, find_start
+from views_runs.query import Question, find_start
 from views_runs.records import (
     Backup,
     Damage,
@@ -1113,12 +1113,9 @@ class Storage:
         with self._open("read the log", lenient=name is None) as database:
             if not database.exists:
                 return []
-            check_limit(limit)
-            if by is not None and not isinstance(by, str):
-                raise QueryError(f"by must be a glob that user@host matches, not {by!r:.60}")
             name = None if name is None else database.models.known_name(name)
             start = None if since is None else find_start(since)
-            return [*database.models.events.search(name, start, by and (by if "@" in by else f"{by}@*"), limit)]
+            return [*database.models.events.search(name, start, by, limit)]
 
     def history(self, name: str) -> "list[Lifetime]":
         """Return all versions that a model ever had, highest first, including deleted ones.
@@ -1192,7 +1189,9 @@ class Storage:
         """
         reference = Reference.of(name, version)
         with self._open("download", reference) as database:
-            return _write_pickle(database, reference, file)
+            record = database.models.record(reference)
+            _write_pickle(database, record.reference, file)
+            return record
 
     def download(
         self,
@@ -1527,15 +1526,14 @@ def _download(database: Database, reference: Reference, target: Path, overwrite:
         _write_pickle(database, reference, stream)
 
 
-def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> ModelRecord:
-    record = database.models.record(reference)
-    with database.models.pieces(database.models.row(record.reference)) as pieces:
+def _write_pickle(database: Database, reference: Reference, file: BinaryIO) -> None:
+    # As for `fetch`, without the record: the tables of aliases and of what is current may be damaged.
+    with database.models.pieces(database.models.row(reference)) as pieces:
         for piece in pieces:
             while piece:
                 # An unbuffered file may write fewer bytes than it is given.
                 written = file.write(piece)
                 piece = piece[len(piece) if written is None else written :]
-    return record
 
 
 class _Counter:

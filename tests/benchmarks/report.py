@@ -15,13 +15,14 @@ from rich.table import Table
 
 from tests.benchmarks.processes import Run
 
-NOTES = """A number with a unit is a time. One without is a multiple: of the first row of its table for an object, of
-the column "alone", and otherwise of the nearest row above that begins with "bare", "import" or "an empty file".
-Deleting is a multiple of storing. Each number is a median of {repeats} runs, and ± half the range between their
-quartiles. Each run was a fresh process; what is compared took turns, and a ratio is that of a turn. CPU is the same
-for seconds of the processor, which say more where others use the machine. MiB is memory above the object's own, when
-storing and when fetching; disk is the bytes there for each byte of the pickle. A store with a star does not fsync: a
-model that it acknowledged can be lost."""
+NOTES = """A number with a unit is a time. A number without a unit is a ratio: in the tables of an object, to the first
+row; in a table with a column "alone", to that column; otherwise, to the nearest row above that begins with "bare",
+"import" or "an empty file". The time to delete is relative to the time to store. Each number is the median of
+{repeats} repetitions, ± half the interquartile range. Each repetition is a new process. The alternatives take turns,
+and a ratio compares two measurements of the same turn. CPU is the same for CPU time, which is more reliable on a busy
+machine. MiB is the memory used beyond that of the object, when storing and when fetching. disk is the number of bytes
+on disk for each byte of the pickle. A store marked with a star does not fsync: a model that it acknowledged can be
+lost."""
 
 #: Where the guide's page has what `write_page` writes.
 HEADING = "Figures\n-------\n"

@@ -242,3 +242,13 @@ def test_conditions_that_no_model_meets(store: Storage, viewser: Viewser) -> Non
     store.store("m", 1)
     said = viewser("model", "list", "x*", "--author", "a", "--author", "b", "-w", "train_nd > 3").stderr
     assert f"No model in {store.path} meets these conditions: author a or b, name x*, train_nd > 3. `views" in said
+
+
+def test_messages_that_say_what_happened(store: Storage, viewser: Viewser) -> None:
+    """A rename that changes nothing, a search that finds nothing, and options that are not understood."""
+    store.store("m", 1, {"mse": 2.5})
+    assert viewser("model", "rename", "m", "m").stderr == "m already has this name.\n"
+    assert viewser("model", "log", "--since", "2099-01-01").stderr == "No events found.\n"
+    said = viewser("model", "list", "--since", "7x", exit_code=1).stderr
+    assert said.endswith("7d, 2w or yesterday, not '7x'\n")
+    assert len(viewser("model", "list", "-w", f"note = '{'x' * 10_000}'").stderr) < 600

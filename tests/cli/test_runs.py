@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+from tests.support.lines import environment, on_a_terminal, viewser_command
 from views_runs import Storage
 from views_runs.cli import RUN_FAMILIES
 
@@ -54,7 +56,7 @@ def test_show(runs: Storage, viewser: Viewser) -> None:
         ["training period 121-553", "  future:2  trained"],
         ["deleted since", "  lost:1"],
         ["missing", "  [b]new[/b]"],
-        ["not used, but by 2026-10", "  old"],
+        ["used by 2026-10 and not by this run", "  old"],
     ]
     about, *groups = viewser("run", "show", "2026-11", "--group-by", "outcome").stdout.strip().split("\n\n")
     assert [group.splitlines()[0] for group in groups[:2]] == ["outcome (none)", "outcome ged_sb"]
@@ -84,7 +86,7 @@ def test_check(runs: Storage, viewser: Viewser) -> None:
     assert viewser("run", "check", "2026-10").stdout.split() == "loads future:1 loads old:1 loads test:1".split()
     result = viewser("run", "check", "2026-11", exit_code=1)
     assert "will not load  [b]new[/b]  the run does not have it\n" in result.stdout
-    assert "will not load  lost:1      it was deleted since the run used it\n" in result.stdout
+    assert "will not load  lost:1      it was deleted after the run used it\n" in result.stdout
     verdicts = json.loads(viewser("run", "check", "2026-11", "--json", exit_code=1).stdout)
     assert {(one["name"], one["version"], one["verdict"]) for one in verdicts} == {
         ("future", 2, "loads"),
@@ -124,7 +126,7 @@ def test_log(runs: Storage, viewser: Viewser) -> None:
         "stored lost:1 in the run 2026-11",
         "stored future:2 in the run 2026-11",
         "reused test:1 in the run 2026-11",
-        "set that the run 2026-11 is to use 4 models",
+        "set the run 2026-11 to use 4 models",
         "entered the run 2026-11  (a month later)",
         "left the run 2026-10",
     ]
@@ -158,3 +160,27 @@ def test_ids_are_text(store: Storage, viewser: Viewser) -> None:
 def test_help(viewser: Viewser, verb: str) -> None:
     """Each verb explains itself with an example."""
     assert f"views-runs run {verb}" in viewser("run", verb, "--help").stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_narrow_terminal(runs: Storage) -> None:
+    """A date, a state and a number are in one piece."""
+    variables = {**environment(runs), "COLUMNS": "60", "LINES": "50", "NO_COLOR": "1"}
+    shown = on_a_terminal(viewser_command("run", "list"), variables).splitlines()
+    assert shown[0].split() == ["run", "began", "state", "complete"] and max(map(len, shown)) <= 70
+    assert re.fullmatch(r"2026-11  \d{4}-\d\d-\d\d \d\d:\d\d\S+  failed     no, 2 of 4 missing", shown[2])
+    assert shown[4] == "Some columns are hidden; use a wider terminal or --json."
+
+
+def test_nothing_is_lacking(runs: Storage, viewser: Viewser) -> None:
+    """It is said: silence could mean that nothing was compared."""
+    said = viewser("run", "show", "2026-10", "--like", "2026-10").stderr
+    assert said == "The run lacks nothing that 2026-10 used.\n"
+    assert viewser("run", "show", "2026-11", "--like", "2026-10").stderr == ""
+
+
+def test_group_by_a_field_that_no_model_has(runs: Storage, viewser: Viewser) -> None:
+    """The groups are shown, and a line says what is wrong."""
+    result = viewser("run", "show", "2026-10", "--group-by", "outcom")
+    assert "outcom (none)" in result.stdout and result.stderr == "No model of this run has a field 'outcom'.\n"
+    assert viewser("run", "show", "2026-10", "--group-by", "outcome").stderr == ""

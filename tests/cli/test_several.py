@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from tests.support.lines import environment, on_a_terminal, viewser_command
 from views_runs import ModelRecord, Storage
 
 Viewser = Callable[..., Result]
@@ -219,3 +220,21 @@ def test_a_deletion_that_keeps_something(models: Storage, viewser: Viewser, monk
     models.unalias("forest", "best")
     said = viewser("model", "delete", "forest:1", exit_code=1).stderr
     assert "Did not delete forest, version 1: it has since got the alias best." in said
+
+
+def test_what_becomes_current_is_said_if_something_does(models: Storage, viewser: Viewser) -> None:
+    """Not if the current version is still the one that it was."""
+    assert "current version" not in viewser("model", "delete", "forest:1", "--yes").stderr
+    assert "The current version of forest is now 2." in viewser("model", "delete", "forest:3", "--yes").stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("columns, is_folded", [(60, True), (200, False)])
+def test_reasons_on_a_narrow_terminal(models: Storage, columns: int, is_folded: bool) -> None:
+    """They have lines of their own, where the terminal would break the lines of the table anywhere."""
+    line = viewser_command("model", "prune", "forest", "--keep-last", "1", "-n")
+    shown = on_a_terminal(line, {**environment(models), "COLUMNS": str(columns), "LINES": "30"}).splitlines()
+    assert ("  no rule keeps it" in shown) == is_folded
+    assert ("  current, among the last 1" in shown) == is_folded
+    assert max(map(len, shown)) <= columns
+    assert shown[0].endswith("why") != is_folded

@@ -33,7 +33,8 @@ def work(store: Storage, seed: int, outlet: int) -> None:
                     elif action == "add":
                         done = f"{run.id} {run.add(name).reference}"
                     else:
-                        record = run.obtain(name, lambda: "x" * choose.choice([10, 1_200_000]), {"n": number % 2}).record
+                        size = choose.choice([10, 1_200_000])
+                        record = run.obtain(name, lambda: "x" * size, {"n": number % 2}).record
                         done = f"{run.id} {record.reference}"
                 except ModelNotFoundError:
                     pass
@@ -68,7 +69,8 @@ def check(store: Storage, said: list[str]) -> None:
             SELECT max(id) FROM events WHERE run IS NOT NULL AND model IS NOT NULL GROUP BY run, model) ORDER BY 1, 2"""
         has = "SELECT run, model, version FROM run_models WHERE version IS NOT NULL ORDER BY 1, 2"
         assert sql.execute(last).fetchall() == sql.execute(has).fetchall()
-        assert sql.execute("SELECT DISTINCT run FROM run_models WHERE run NOT IN (SELECT id FROM runs)").fetchall() == []
+        unknown = "SELECT DISTINCT run FROM run_models WHERE run NOT IN (SELECT id FROM runs)"
+        assert sql.execute(unknown).fetchall() == []
         assert sql.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
     sql.close()
     assert "running" not in {run.state for run in store.runs()} or sys.platform != "linux"

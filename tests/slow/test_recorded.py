@@ -122,7 +122,8 @@ class Rig(Tracer):
         self._say: Callable[[str], object] = self.lines.append
         self.worker = Worker(Storage(self.path, timeout=1), "w", lambda line: self._say(line), shares=False)
         self.worker.sizes = (LARGE,)
-        for verb in [*["store"] * 7, "delete_all", "enter", "alias", "unalias", "alias", "restore", "annotate"]:
+        verbs = [*["store"] * 7, "delete_all", "enter", "alias", "unalias", "alias", *["restore", "store"] * 3]
+        for verb in [*verbs, "alias", "restore", "annotate"]:
             self.worker.step(verb)
         self.worker.sizes = (SMALL,)
         self.keep()

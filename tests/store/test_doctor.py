@@ -294,12 +294,12 @@ def test_stores_that_are_under_way_and_that_died(store: Storage) -> None:
     """A store under way is named with its start; a dead one is a warning until the next store clears it."""
     store.store("first", 1)
     process = start_storing(store)
-    assert re.search(rf"\(process {process.pid}\) .* since {TIME} UTC", found(store, "stores under way", "ok")[0])
+    assert re.search(rf"\(process {process.pid}\) .* since {TIME} UTC", found(store, "uploads in progress", "ok")[0])
     process.kill()
     process.communicate()
     assert re.search(rf"\(process {process.pid}\) .* since {TIME} UTC", found(store, "leftovers", "warning")[0])
     store.store("second", 2)
-    assert found(store, "leftovers", "ok") == ["none from interrupted stores -> "]
+    assert found(store, "leftovers", "ok") == ["none from interrupted uploads -> "]
 
 
 def test_a_disk_that_is_nearly_full(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

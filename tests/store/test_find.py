@@ -681,7 +681,7 @@ def test_a_model_without_a_type(models: Storage, tmp_path: Path) -> None:
 
 
 def test_finding_reads_no_pickles(models: Storage, sql: sqlite3.Connection) -> None:
-    """One index has all that conditions, orders and records need; it is the only one of `models` beside those of keys."""
+    """One index has all that conditions, orders and records need; `models` has no other index except for its keys."""
     sql.create_function("compare_time", 3, compare_time)
     sql.create_function("rank_large", 2, rank_large)
     named = "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'models' AND sql IS NOT NULL"

@@ -366,6 +366,8 @@ def test_small_tables_that_are_damaged(filled: Storage, sql: sqlite3.Connection,
     assert [one.name for one in found] == [f"(the table {table})"] and "Run REINDEX" in found[0].trouble
     if damaged != "restored":
         assert filled.verify("small").damaged == ()
+    # The advice is to download what can be read.
+    assert filled.download("small:1", "saved.pickle").exists()
 
 
 def test_ended_by_a_signal(filled: Storage, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_delete_after_restore(three: Storage, deleted: int, left: int) -> None:
 
 def test_restore_bad_input(three: Storage) -> None:
     """A version is needed, and it must exist."""
-    with pytest.raises(InvalidNameError, match="no version was given. Give one, as in restore"):
+    with pytest.raises(InvalidNameError, match="no version was given. Give one, as in 'forest:2'"):
         three.restore("forest")
     three.delete("forest:2")
     with pytest.raises(ModelNotFoundError, match="no version 2; its versions are 3, 1"):
@@ -132,7 +132,9 @@ def test_find_by_alias(three: Storage) -> None:
     assert three.list(name="tree@nobody") == three.list(alias="nobody") == []
 
 
-@pytest.mark.parametrize("alias", ["", "a b", "ä", "🙂", "a" * 65, "a" * 255, "12", "current", "Latest", "a@b", None, 3])
+@pytest.mark.parametrize(
+    "alias", ["", "a b", "ä", "🙂", "a" * 65, "a" * 255, "12", "current", "Latest", "a@b", None, 3]
+)
 def test_aliases_that_are_none(three: Storage, alias: str) -> None:
     """Nothing that could be taken for something else."""
     with pytest.raises(InvalidNameError, match="cannot be an alias. Use up to 64 letters"):
@@ -188,7 +190,7 @@ def test_delete_refuses_aliased(three: Storage) -> None:
     ("meanwhile", "error", "left"),
     [
         (lambda other: other.rename("forest", "tree"), "no model 'forest'. It was renamed to 'tree'", [1, 2, 3]),
-        (lambda other: other.alias("forest", "draft", 2), "forest:2 has the alias draft.*this version was kept", [2, 3]),
+        (lambda other: other.alias("forest", "draft", 2), "2 has the alias draft.*this version was kept", [2, 3]),
         (lambda other: other.delete("forest", 2), "", []),
     ],
 )
@@ -232,6 +234,8 @@ def test_rename_bad_input(three: Storage) -> None:
         three.rename("forest", "tree")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed"):
         three.rename("forest:1", "x")
+    with pytest.raises(AliasNotFoundError, match="'forest' alone is its current version"):
+        three.fetch("forest@latest")
     three.alias("forest", "best")
     with pytest.raises(InvalidNameError, match="a version cannot be renamed.*Give the name alone"):
         three.rename("forest@best", "x")
@@ -364,6 +368,33 @@ def test_the_events_agree_with_what_is_there(store: Storage) -> None:
     assert told.troubles(store) == [] and len(store.log()) > 40
 
 
+def test_a_version_that_was_deleted(three: Storage) -> None:
+    """The message says so."""
+    three.delete("forest:1")
+    with pytest.raises(ModelNotFoundError, match="has no version 1; its versions are 3, 2. It was deleted"):
+        three.restore("forest:1")
+    with pytest.raises(ModelNotFoundError, match="has no version 4; its versions are 3, 2$"):
+        three.restore("forest:4")
+
+
+def test_arguments_of_other_types(three: Storage) -> None:
+    """They are refused as errors of the store, whatever they are."""
+    for value in 5, b"x", ["a"], object():
+        for question in (
+            lambda: three.log(value),
+            lambda: three.history(value),
+            lambda: three.log(by=value),
+            lambda: three.log(since=value),
+            lambda: three.log(limit=str(value)),
+            lambda: three.prune(keep=value),
+            lambda: three.select(where=value),
+        ):
+            with pytest.raises(StorageError):
+                question()
+    with pytest.raises(QueryError, match="limit must be"):
+        three.log(limit=-1)
+
+
 def test_a_change_that_fails_has_no_event(three: Storage) -> None:
     """The event is written in the same transaction."""
     before = three.log()
@@ -383,7 +414,8 @@ def test_events_stay_in_order(store: Storage, sql: sqlite3.Connection) -> None:
     """A clock that goes backwards does not change it."""
     for number in range(3):
         store.store(f"m{number}", number)
-        sql.execute("UPDATE events SET at = ? WHERE id = ?", (f"20{30 - number}-01-01T00:00:00.000000+00:00", number + 1))
+        at = f"20{30 - number}-01-01T00:00:00.000000+00:00"
+        sql.execute("UPDATE events SET at = ? WHERE id = ?", (at, number + 1))
     assert [event.name for event in store.log()] == ["m2", "m1", "m0"]
 
 

@@ -297,12 +297,12 @@ def test_what_a_killed_store_left(store: Storage, monkeypatch: pytest.MonkeyPatc
         owner = {**json.loads(connection.value("SELECT owner FROM uploads")), "kernel": None, "start": None}
         connection.change("UPDATE uploads SET owner = ?", (json.dumps(owner),))
     store.store("second", 2)
-    [finding] = [one for one in store.doctor() if one.topic == "stores under way"]
+    [finding] = [one for one in store.doctor() if one.topic == "uploads in progress"]
     assert "unless it was killed: this cannot be determined on Windows and macOS" in finding.text
     assert f" no progress {uploads.STALE / 60:.0f} minutes after " in finding.text
     monkeypatch.setattr(uploads, "STALE", 0)
     store.store("third", 3)
-    assert Finding("leftovers", "ok", "none from interrupted stores") in store.doctor()
+    assert Finding("leftovers", "ok", "none from interrupted uploads") in store.doctor()
 
 
 def test_what_a_killed_backup_left(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_a_version_that_names_the_run(store: Storage) -> None:
 def test_expected_models(store: Storage) -> None:
     """Only a run that says what it expects is complete; the list is kept, and follows the names."""
     with store.run("r") as run:
-        with pytest.raises(StorageError, match="cannot compare the run 'r': .*not known which models .*expect"):
+        with pytest.raises(StorageError, match="cannot compare the run 'r': .*no models are expected .*expect"):
             run.missing()
         run.store("a", 1)
         assert run.inspect().complete is None
@@ -218,7 +218,7 @@ def test_deleted_while_in_a_run(store: Storage) -> None:
         store.delete("a")
         assert states(run) == {"a": (1, "deleted"), "b": (1, "trained")}
         assert run.inspect().complete is False and run.missing() == ["a"]
-        with pytest.raises(ModelNotFoundError, match="cannot fetch from the run 'r' 'a': .*version 1, which was"):
+        with pytest.raises(ModelNotFoundError, match="cannot fetch from the run 'r' 'a': .*version 1, which has been"):
             run.fetch("a")
         assert run.store("a", 2).version == 2
     assert states(run) == {"a": (2, "trained"), "b": (1, "trained")} and run.inspect().complete

@@ -224,7 +224,9 @@ class Worker:
         return Change(lambda why: self.store.delete_many(f"{name}*", why=why, **options), None)
 
     def _prune(self, name: str, versions: list[ModelRecord]) -> Change | None:
-        return Change(lambda why: self.store.prune(name, keep_last=1, why=why), None) if len(versions) > 1 else None
+        if all(record.current or record.aliases for record in versions[1:]):
+            return None
+        return Change(lambda why: self.store.prune(name, keep_last=1, why=why), None)
 
     def _require(self, name: str, versions: list[ModelRecord]) -> Change:
         # What all models have.

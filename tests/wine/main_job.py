@@ -147,7 +147,7 @@ def kill_some(store: Storage) -> None:
     print(f"{KILLS} killed: {len(acknowledged)} acknowledged, {found[0]} there; beside them {len(others)}, {found[1]}")
     assert (len(acknowledged), len(others)) == found and found[0] >= KILLS * 4 and found[1] == BESIDE
     assert store.verify().damaged == ()
-    left = [one.text for one in store.doctor() if one.topic == "stores under way"]
+    left = [one.text for one in store.doctor() if one.topic == "uploads in progress"]
     assert all("cannot be determined on Windows and macOS" in text for text in left), left
 
 

@@ -26,7 +26,7 @@ from views_runs.exceptions import QueryError
 from views_runs.rendering.values import Change, Deletion, Naming, Pruning, Several
 
 #: What a bar says while the space of deleted models is returned.
-RETURNING = "Returning space to the disk (Ctrl-C: later)"
+RETURNING = "Returning space to the disk (Ctrl-C to do this later)"
 
 
 def check_age(context: click.Context, parameter: click.Parameter, age: str | None) -> str | None:
@@ -59,9 +59,9 @@ def annotate(
 ) -> Change | Several:
     """Change some of the metadata of models and keep the rest.
 
-    Takes NAMEs, globs and --where; the other options set fields. Nothing is changed unless all models can be. A VALUE
-    that looks like a number, true or false, a date or a time is read as one. A VALUE that begins with [ or { is read as
-    JSON, and any other as text.
+    Takes NAMEs, globs and --where; the other options set fields. Nothing is changed unless all models can be changed.
+    A VALUE that looks like a number, true or false, a date or a time is read as one. A VALUE that begins with [ or { is
+    read as JSON, and any other as text.
 
     \b
     Examples:
@@ -92,8 +92,8 @@ def alias(
 ) -> Naming:
     """Give a version of a model another name, such as production.
 
-    NAME@ALIAS then means this version, whatever is stored later. VERSION defaults to the current one. If another
-    version has the alias, it is moved. A version with an alias is not deleted without --force.
+    NAME@ALIAS then means this version, even if new versions are stored. VERSION defaults to the current one. If
+    another version has the alias, the alias is moved. A version with an alias is not deleted without --force.
 
     \b
     Examples:
@@ -126,8 +126,8 @@ def unalias(storage: "views_runs.Storage", name: str, alias: str, why: str | Non
 def restore(storage: "views_runs.Storage", name: str, why: str | None = None) -> Naming:
     """Make an earlier version of a model current again.
 
-    Nothing is copied or deleted, and restoring the later version undoes it. The next model that is stored under this
-    name is current again.
+    Nothing is copied or deleted; to undo this, restore the later version. The next version that is stored becomes
+    current.
 
     \b
     Examples:
@@ -163,7 +163,7 @@ def find_aliased(records: "list[views_runs.ModelRecord]", alias: str) -> "views_
 
 @verb(params=condition_options(), fails=lambda deletion: any(one.changed for one in deletion.found.versions))
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
-@click.option("--promote-older", is_flag=True, help="A glob or a condition may make an older version current.")
+@click.option("--promote-older", is_flag=True, help="Let an older version become current.")
 @click.option("--force", is_flag=True, help="Also delete versions that have an alias.")
 @dry_run_option
 @why_option
@@ -205,10 +205,10 @@ def ask_to_delete(found: "views_runs.Deletion") -> None:
 @verb(params=[one for one in condition_options() if one.name != "all_versions"])
 @click.argument("names", metavar="[NAME]...", nargs=-1, type=MODEL_NAME)
 @click.option("--keep-last", metavar="N", type=click.IntRange(1), help="Keep the last N versions of each model.")
-@click.option("--keep-within", metavar="AGE", callback=check_age, help="Keep what was stored within 90d, 12w or 36h.")
-@click.option("--keep-runs", metavar="N", type=click.IntRange(1), help="Keep what the last N runs used.")
+@click.option("--keep-within", metavar="AGE", callback=check_age, help="Keep versions no older than 90d, 12w or 36h.")
+@click.option("--keep-runs", metavar="N", type=click.IntRange(1), help="Keep versions that the last N runs used.")
 @click.option("--keep", metavar="CONDITION", type=decode, multiple=True, help="Keep what meets this; repeatable.")
-@click.option("--group-by", metavar="FIELD", type=decode, help="Count for each value of FIELD, not for each model.")
+@click.option("--group-by", metavar="FIELD", type=decode, help="Apply --keep-last to each value of FIELD.")
 @dry_run_option
 @why_option
 @yes_option
@@ -218,8 +218,8 @@ def prune(
     """Delete the versions that no rule keeps.
 
     Give at least one --keep rule; a version is kept if any of them keeps it. Current versions, versions with an alias
-    and those that a complete run used are never deleted. NAMEs, globs and conditions narrow what is looked at and
-    counted.
+    and those that a complete run used are never deleted. With NAMEs, globs or conditions, only the versions that they
+    choose are considered and counted.
 
     \b
     Examples:

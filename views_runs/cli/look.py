@@ -17,7 +17,7 @@ from views_runs.rendering.values import Differences, History, Listing, Log, Seve
 @verb(name="list", params=condition_options(where_option("above")))
 @click.argument("name", metavar="[GLOB]", required=False, type=decode)
 @click.option("--sort", metavar="FIELD", type=decode, help="Sort by FIELD; -FIELD for descending order.")
-@click.option("--columns", metavar="NAMES", type=decode, help="The columns, as in name,outcome,mse; +mse adds one.")
+@click.option("--columns", metavar="NAMES", type=decode, help="Columns to show, as in name,outcome,mse; +mse adds one.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
 @click.option("-q", "--quiet", is_flag=True, help="Print names only, one per line; with --all-versions NAME:VERSION.")
 def list_models(
@@ -32,9 +32,9 @@ def list_models(
     lists; FIELD alone, for models that have it; or several of these with and, or, not and parentheses. A VALUE is a
     number, true or false, a date, a time, a month (for train_start and train_end) or text. Without quotes it ends at
     and, at or, and at a closing parenthesis: put text that has these in it, or looks like something else, in single
-    quotes. A dot leads into nested metadata. size, stored_at, stored_by, version, current, alias, run and type are
-    recorded by the store; metadata.size is your own field of that name. Put globs and conditions in double quotes,
-    which every shell knows. See also `views-runs model guide conditions`.
+    quotes. a.b is the field b in a. size, stored_at, stored_by, version, current, alias, run and type are
+    recorded by the store; metadata.size is a metadata field of that name. Put globs and conditions in double quotes,
+    which work in every shell. See also `views-runs model guide conditions`.
 
     \b
     Examples:
@@ -66,6 +66,11 @@ def has_usable_name(record: "views_runs.ModelRecord", unreadable: "list[views_ru
         return False
 
 
+def shorten(text: str, most: int = 300) -> str:
+    """Return the beginning of a text that would hide the rest of a message."""
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
 def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: dict[str, Any]) -> str:
     """Return the message to show when there is nothing to list."""
     if options.get("limit") == 0:
@@ -77,7 +82,7 @@ def explain_empty(storage: "views_runs.Storage", where: Sequence[str], options: 
     shown = [f"{key} {' or '.join(map(str, several))}" for key, several in values.items()]
     shown.extend(where)
     if has_file and shown:
-        start = f"No model in {storage.path} meets these conditions: {', '.join(shown)}."
+        start = f"No model in {storage.path} meets these conditions: {shorten(', '.join(shown))}."
         return f"{start} `views-runs model list` lists all models."
     start = f"No models yet in {storage.path}. Store one from Python:"
     if not has_file:
@@ -139,9 +144,9 @@ def diff(storage: "views_runs.Storage", name: str, everything: bool, other: str 
 @verb()
 @click.argument("name", type=decode)
 def history(storage: "views_runs.Storage", name: str) -> History:
-    """Show the versions that a model has or had.
+    """Show the versions of a model, including deleted ones.
 
-    Deleted versions are included. Between versions that exist, the changes in the metadata are shown.
+    For each version, this also shows how its metadata differs from that of the version before it that still exists.
 
     \b
     Example:
@@ -152,20 +157,20 @@ def history(storage: "views_runs.Storage", name: str) -> History:
 
 @verb()
 @click.argument("name", required=False, type=decode)
-@click.option("--since", metavar="TIME", type=decode, help="Only what was done at this time or later.")
-@click.option("--by", metavar="USER", type=decode, help="Only what USER or USER@HOST did; globs are allowed.")
-@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show the last N at most.")
+@click.option("--since", metavar="TIME", type=decode, help="Only changes made at this time or later.")
+@click.option("--by", metavar="USER", type=decode, help="Only changes by USER or USER@HOST; globs are allowed.")
+@click.option("--limit", metavar="N", type=click.IntRange(min=0), help="Show at most N changes.")
 def log(storage: "views_runs.Storage", **options: Any) -> Log:
-    """Show what was done to the store, by whom and why.
+    """Show what was changed in the store, by whom and why.
 
-    The last comes first. With NAME, show what was done to this model, also from before it was renamed.
+    The latest change comes first. With NAME, show the changes to this model, including those before it was renamed.
 
     \b
     Examples:
       views-runs model log my-model
       views-runs model log --since 2026-11-01 --by ines
     """
-    return Log(storage.log(**options))
+    return Log(storage.log(**options), "No events found." if options else "Nothing was recorded.")
 
 
 @verb(opens=False)

@@ -37,7 +37,7 @@ OLD_NAMES = {"author": ["-a"], "queryset_name": ["-q", "--queryset-name"], "trai
 
 yes_option = click.option("-y", "--yes", is_flag=True, help="Do not ask for confirmation.")
 
-why_option = click.option("--why", metavar="TEXT", type=decode, help="The reason, for `views-runs model log`.")
+why_option = click.option("--why", metavar="TEXT", type=decode, help="The reason, shown by `views-runs model log`.")
 
 dry_run_option = click.option("-n", "--dry-run", is_flag=True, help="Show what would be deleted, and delete nothing.")
 
@@ -73,21 +73,21 @@ def field_options(
 
 def where_option(explained: str = "`views-runs model list --help`") -> click.Option:
     """Return the option for conditions; its help says where they are `explained`."""
-    help = f"Only models that meet this, see {explained}; repeatable."
+    help = f"Only models that meet this (see {explained}); repeatable."
     return click.Option(["-w", "--where"], metavar="CONDITION", type=decode, multiple=True, help=help)
 
 
 def condition_options(where: click.Option | None = None) -> list[click.Parameter]:
     """Return the options of `list` that choose models."""
     time: dict[str, Any] = {"metavar": "TIME", "type": decode}
-    run = "Used in this run, current or not; repeatable."
-    since = "Stored since this time, as in 2026-11-01, 7d or yesterday."
+    run = "Only versions that this run used, current or not; repeatable."
+    since = "Stored at this time or later, as in 2026-11-01, 7d or yesterday."
     return [
         *field_options(TEXT, MONTH, multiple=True),
         where or where_option(),
         click.Option(["--run"], metavar="RUN", type=decode, multiple=True, help=run),
         click.Option(["--since"], help=since, **time),
-        click.Option(["--until"], help="Stored at this time or earlier; a date includes the day.", **time),
+        click.Option(["--until"], help="Stored at this time or earlier; a date includes the whole day.", **time),
         click.Option(["--all-versions"], is_flag=True, help="Include older versions."),
     ]
 

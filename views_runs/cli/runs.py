@@ -14,10 +14,10 @@ run_argument = click.argument("id", metavar="RUN", type=decode)
 @verb(name="list")
 @click.option("-q", "--quiet", is_flag=True, help="Print ids only, one per line.")
 def list_runs(storage: "views_runs.Storage", quiet: bool) -> RunListing:
-    """List the runs, the one that began last first.
+    """List the runs, the latest first.
 
     A run is complete if it has all models that it is expected to use, as set with run.expect in Python. Runs that were
-    never entered are listed if the metadata field run_id of a model names them.
+    never entered are listed too if they are in the metadata field run_id of a model.
 
     \b
     Examples:
@@ -29,13 +29,13 @@ def list_runs(storage: "views_runs.Storage", quiet: bool) -> RunListing:
 
 @verb()
 @run_argument
-@click.option("--like", metavar="RUN", type=decode, help="Show what this run used and the other one lacks.")
+@click.option("--like", metavar="RUN", type=decode, help="Also show models that only this other run used.")
 @click.option("--group-by", metavar="FIELD", type=decode, help="Group by a field instead of the training period.")
 def show(storage: "views_runs.Storage", id: str, like: str | None = None, group_by: str | None = None) -> RunShown:
-    """Show the models of a run: trained in it, reused from earlier runs, missing, or deleted since.
+    """Show the models of a run: trained, reused, deleted since, or missing.
 
-    Missing are the models that the run is expected to use, as set with run.expect in Python, and does not have; with
-    --like, also those that another run used.
+    A model is missing if the run is expected to use it, as set with run.expect in Python, and does not have it. With
+    --like, also shows the models that another run used and this one does not have.
 
     \b
     Examples:
@@ -56,7 +56,7 @@ def check(storage: "views_runs.Storage", id: str) -> Checks:
     """Check whether all models of a run will load on this machine.
 
     Compares what each model needs with what is installed here, without loading it. Exits with 1 if a model will not
-    load, was deleted since, or is missing.
+    load, has been deleted, or is missing.
 
     \b
     Example:
@@ -69,7 +69,7 @@ def check(storage: "views_runs.Storage", id: str) -> Checks:
         {"name": record.name, "version": record.version, **vars(found)} for record, found in run.check()
     ]
     for one in absent:
-        reason = "the run does not have it" if one.version is None else "it was deleted since the run used it"
+        reason = "the run does not have it" if one.version is None else "it was deleted after the run used it"
         checked.append(
             {"name": one.name, "version": one.version, "verdict": "will not load", "reasons": [reason], "fix": ""}
         )
@@ -83,8 +83,8 @@ def check(storage: "views_runs.Storage", id: str) -> Checks:
 def download(storage: "views_runs.Storage", id: str, folder: str, force: bool) -> Several:
     """Write the pickles of a run's models to files in DIR, without loading them.
 
-    These are the versions that the run used, current or not: the files of those that are not are named after the
-    version, too. Nothing is written if a file exists.
+    These are the versions that the run used, current or not. The file of a current version is NAME.pickle, that of
+    another version NAME_VERSION.pickle. Nothing is written if a file exists.
 
     \b
     Example:

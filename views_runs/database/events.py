@@ -1,4 +1,4 @@
-"""The table ``events``: what was done to a store, by whom and why."""
+"""The table ``events``: what was changed in a store, by whom and why."""
 
 import json
 from collections.abc import Iterator
@@ -7,8 +7,9 @@ from typing import Any
 
 from views_runs.database import owners
 from views_runs.database.connection import Connection
-from views_runs.exceptions import StorageError, StoreDamagedError
+from views_runs.exceptions import QueryError, StorageError, StoreDamagedError
 from views_runs.names import MAX_INTEGER
+from views_runs.query import check_limit
 from views_runs.records import Event
 
 #: The number of events in one read, during which nobody can commit.
@@ -19,7 +20,7 @@ MAX_WHY = 10_000
 
 ROW = ("id", "at", "by", "action", "model", "version", "number", "run", "changes", "why")
 
-#: The columns of an event for people. A model whose name another one was given goes by its last name, that of the other.
+#: The columns of an event. A deleted model whose name was given to another model has the name of that model.
 COLUMNS = """events.id, events.at, events.by, events.action, ifnull(own.name, other.name),
     ifnull((SELECT version FROM models INDEXED BY models_record WHERE id = events.version), events.number),
     events.run, events.changes, events.why"""
@@ -72,7 +73,11 @@ class Events:
         limit: int | None = None,
         actions: tuple[str, ...] = (),
     ) -> Iterator[Event]:
-        """Yield events, the last first: of the model with a name now, from a time on, and by users that match a glob."""
+        """Yield events, the latest first: of the model with this name, since a time, by users that match a glob."""
+        if by is not None and not isinstance(by, str):
+            raise QueryError(f"by must be a string, not {by!r:.60}")
+        check_limit(limit)
+        user = by if by is None or "@" in by else f"{by}@*"
         conditions = ["events.id < ?1"]
         parameters: list[Any] = [MAX_INTEGER]
         if name is not None:
@@ -82,7 +87,7 @@ class Events:
             conditions.append(f"events.model IN ({', '.join(map(str, numbers))})")
         if actions:
             conditions.append(f"events.action IN ({', '.join(map(repr, actions))})")
-        for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", by)):
+        for condition, value in (("events.at >= ?", since), ("events.by GLOB ?", user)):
             if value is not None:
                 parameters.append(value)
                 conditions.append(f"{condition}{len(parameters)}")
@@ -102,7 +107,8 @@ def walk(connection: Connection, last: int | None = None) -> Iterator[list[tuple
     """Yield the rows of the table up to an id, a few at a time."""
     first, last = 0, MAX_INTEGER if last is None else last
     while rows := connection.rows(
-        f"SELECT {', '.join(ROW)} FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?", (first, last, EVENTS_PER_READ)
+        f"SELECT {', '.join(ROW)} FROM events WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+        (first, last, EVENTS_PER_READ),
     ):
         yield rows
         if rows[-1][0] <= first:

@@ -100,7 +100,7 @@ class Models:
 
     @cached_property
     def events(self) -> Events:
-        """What was done to the store."""
+        """The log of the store."""
         return Events(self.connection, self._why, self.run)
 
     def resolve(self, reference: Reference) -> Reference:
@@ -303,7 +303,8 @@ class Models:
         self.refuse_incomplete(metadata)
         update = "UPDATE models SET metadata = ?, datetimes = ? WHERE name = ? AND version = ?"
         self.connection.change(update, (*columns, record.name, record.version))
-        changes = [(field, to_jsonable(old), to_jsonable(new)) for field, old, new in differences(record.metadata, metadata)]
+        found = differences(record.metadata, metadata)
+        changes = [(field, to_jsonable(old), to_jsonable(new)) for field, old, new in found]
         if changes:
             self.note("annotated", record, fields=changes)
         return replace(record, metadata=metadata)
@@ -386,7 +387,8 @@ class Models:
         if versions and reference.version is not None:
             return ModelNotFoundError(
                 f"the model {reference.name!r} has no version {reference.version}; "
-                f"its {'only version is' if len(versions) == 1 else 'versions are'} {', '.join(versions)}"
+                f"its {'only version is' if len(versions) == 1 else 'versions are'} {', '.join(versions)}",
+                self._explain_deletion(reference),
             )
         select = f"SELECT DISTINCT name FROM {TABLE} ORDER BY id DESC LIMIT ?"
         others = [name for (name,) in self.connection.rows(select, (MAX_GUESSES,)) if isinstance(name, str)]
@@ -408,6 +410,11 @@ class Models:
             return f"{other!r} alone is its current version"
         return ""
 
+    def _explain_deletion(self, reference: Reference) -> str:
+        """Return advice for a version that does not exist, if the model once had it."""
+        had = self.connection.value("SELECT 1 FROM names WHERE name = ? AND versions >= ?", reference)
+        return "It was deleted; see `views-runs model history`" if had and reference.version else ""
+
     def no_alias(self, name: str, alias: str) -> StorageError:
         """Return the error for an alias that a model does not have."""
         select = "SELECT alias FROM aliases JOIN names ON names.id = aliases.model WHERE name = ? ORDER BY alias"
@@ -415,6 +422,8 @@ class Models:
         if not self.connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
             return self.not_found(Reference(name))
         has = f"It has {', '.join(map(repr, aliases))}" if aliases else "Set one with `views-runs model alias`"
+        if alias.casefold() in names.NO_ALIASES:
+            has = f"{name!r} alone is its current version"
         return AliasNotFoundError(f"the model {name!r} has no alias {alias!r}", has)
 
     def _refuse_other(self, reference: Reference, name: str, version: int) -> None:

@@ -13,7 +13,7 @@ def restore(models: Models, reference: Reference) -> ModelRecord:
     with connection.transaction():
         reference = models.resolve(reference)
         if reference.version is None:
-            advice = "Give one, as in restore('forest:2'); `views-runs model list --all-versions` shows them"
+            advice = "Give one, as in 'forest:2'; `views-runs model history` shows them"
             raise InvalidNameError("no version was given", advice)
         record = models.record(reference)
         before = models.record(Reference(record.name))

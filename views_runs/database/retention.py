@@ -15,7 +15,7 @@ from views_runs.database.selection import Wanted, readable, refuse_mistakes, sel
 from views_runs.exceptions import QueryError
 from views_runs.metadata import to_jsonable
 from views_runs.names import MAX_INTEGER
-from views_runs.query import Question, parse_age, parse_field
+from views_runs.query import Question, as_conditions, parse_age, parse_field
 from views_runs.records import Disposition, ModelRecord
 
 
@@ -42,7 +42,7 @@ class Rule(NamedTuple):
             if count is not None and (type(count) is not int or count < 1):
                 raise QueryError(f"{name} must be a positive integer, not {count!r}")
         within = None if keep_within is None else parse_age(keep_within)
-        rule = cls(keep_last, within, keep_runs, (keep,) if isinstance(keep, str) else tuple(keep), group_by)
+        rule = cls(keep_last, within, keep_runs, as_conditions(keep), group_by)
         if not any(rule[:4]):
             raise QueryError(
                 "there is no rule for what to keep", advice="Give keep_last, keep_within, keep_runs or keep"

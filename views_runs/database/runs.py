@@ -1,4 +1,4 @@
-"""The tables of runs: which versions a run used, which models it is to use, and the processes that are in it."""
+"""The tables of runs: which versions each run used, which models it should use, and which processes are in it."""
 
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from views_runs.database.connection import Connection
     from views_runs.database.models import Models
 
-#: After this time, a process of another computer no longer counts as being in a run: it may have been killed.
+#: After this time, a process on another computer no longer counts as being in a run: it may have been killed.
 MAX_INSIDE = timedelta(days=7)
 
 _LIKE_THIS = "Use an id such as 2026-11"
@@ -37,15 +37,15 @@ _IS_THERE = f"""EXISTS (
     SELECT 1 FROM models WHERE models.name = {_NAME} AND EXISTS (SELECT 1 FROM {RUNS} WHERE value = run_models.run)
 )"""
 
-#: The runs for which all expected models were trained or reused, whatever was deleted since.
+#: The runs that trained or reused all expected models, even if some have been deleted since.
 COMPLETED = f"""SELECT run FROM run_models WHERE expected
     GROUP BY run HAVING NOT max(version IS NULL AND NOT {_IS_THERE})"""
 
 #: The versions (models.id) that these runs used.
 USED_BY_COMPLETE = f"SELECT version FROM ({USED}) WHERE run IN ({COMPLETED})"
 
-#: When each run began, by whom, and how it ended. Of a run that is known from metadata only: when its first model was
-#: stored, of those that still exist.
+#: When each run began, by whom, and how it ended. A run that is known from metadata only began when the first of its
+#: models that still exist was stored.
 STARTED = """SELECT id AS run, started_at, started_by, ended_at, succeeded FROM runs
     UNION ALL
     SELECT metadata ->> '$.run_id' AS own, min(stored_at), stored_by, NULL, NULL FROM models INDEXED BY models_record
@@ -144,7 +144,7 @@ def use(models: "Models", record: ModelRecord, is_new: bool = False) -> None:
 
 
 def expect(models: "Models", expected: list[str]) -> None:
-    """Replace the list of the models that the run of this operation is to use."""
+    """Replace the list of models that the run of this operation should use."""
     connection, run = models.connection, models.run or ""
     with connection.transaction():
         before = connection.rows("SELECT model FROM run_models WHERE run = ? AND expected", (run,))
@@ -176,7 +176,7 @@ def used_by(models: "Models", run: str, reference: Reference) -> Reference:
         raise ModelNotFoundError(f"the run {run!r} used version {found}", "Give the name alone")
     select = f"SELECT number FROM run_models WHERE run = ? AND version IS NOT NULL AND {_NAME} = ?"
     if number := models.connection.value(select, (run, reference.name)):
-        raise ModelNotFoundError(f"the run {run!r} used version {number}, which was deleted since")
+        raise ModelNotFoundError(f"the run {run!r} used version {number}, which has been deleted")
     if models.find(Reference(reference.name)) is None:
         raise models.not_found(Reference(reference.name))
     advice = "`views-runs run show` lists the models that it used"
@@ -184,9 +184,11 @@ def used_by(models: "Models", run: str, reference: Reference) -> Reference:
 
 
 def models_of(models: "Models", run: str) -> list[RunModel | Damage]:
-    """Return the models of a run by name, also those that were deleted since and those that it still lacks."""
-    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, CAST(number AS INTEGER), trained, expected
-        FROM run_models LEFT JOIN models AS found INDEXED BY models_record ON found.id = run_models.version WHERE run = ?"""
+    """Return the models of a run by name, including those that have been deleted or are missing."""
+    select = f"""SELECT {_NAME}, found.name, found.version, run_models.version, CAST(number AS INTEGER),
+            trained, expected
+        FROM run_models LEFT JOIN models AS found INDEXED BY models_record ON found.id = run_models.version
+        WHERE run = ?"""
     with models.connection.snapshot():
         refuse_unknown(models, run)
         rows = models.connection.rows(select, (run,))
@@ -242,9 +244,9 @@ def _state(have_ended: list[bool], succeeded: Any) -> str | None:
 
 
 def refuse_empty(expected: int) -> None:
-    """Raise an error if it is not known which models a run is to use."""
+    """Raise an error if no models are expected for a run."""
     if not expected:
         raise StorageError(
-            "it is not known which models this run is to use",
-            "Say so with run.expect([...]), or compare it with another run: run.missing(like='2026-10')",
+            "no models are expected for this run",
+            "Set them with run.expect([...]), or compare it with another run: run.missing(like='2026-10')",
         )

@@ -146,7 +146,7 @@ CREATE TABLE IF NOT EXISTS run_processes (
     PRIMARY KEY (run, owner)
 ) WITHOUT ROWID;
 
--- The models of runs: those that a run used, and those that it is to use.
+-- The models of runs: those that a run used, and those that it should use.
 
 CREATE TABLE IF NOT EXISTS run_models (
     run TEXT NOT NULL,                     -- runs.id

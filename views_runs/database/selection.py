@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from views_runs import names
 from views_runs.database.models import Models
 from views_runs.exceptions import ModelNotFoundError, QueryError, StorageError, StoreDamagedError
-from views_runs.query import Question
+from views_runs.query import Question, as_conditions
 from views_runs.records import Damage, ModelRecord, Reference
 
 log = logging.getLogger("views_runs")
@@ -51,8 +51,7 @@ class Wanted(NamedTuple):
         **fields: Any,
     ) -> "Wanted":
         """Take the arguments of `Storage.select`."""
-        conditions = (where,) if isinstance(where, str) else tuple(where)
-        return cls(tuple(names), conditions, fields, alias, run, since, until, all_versions)
+        return cls(tuple(names), as_conditions(where), fields, alias, run, since, until, all_versions)
 
     @property
     def has_conditions(self) -> bool:

@@ -90,7 +90,7 @@ def check_database(path: Path) -> Iterator[Finding]:
     models = f"{format_count(names, 'model')}, {format_count(versions, 'version')}"
     text = f"layout {layout}, {format_size(size * page)}; {models}, {format_size(pickles)} of pickles"
     is_old = layout < schema.SCHEMA_VERSION
-    advice = "Make a copy first, with `views-runs model backup`: earlier versions of views_runs cannot read a new layout"
+    advice = "Make a copy first, with `views-runs model backup`: earlier releases cannot read the new layout"
     text += f"; the next change upgrades it to layout {schema.SCHEMA_VERSION}" if is_old else ""
     yield Finding("file", "warning" if is_old else "ok", text, advice if is_old else "")
     text = f"{format_size(free * page)} of the file is free and will be used for new models"
@@ -98,12 +98,12 @@ def check_database(path: Path) -> Iterator[Finding]:
     advice = "Deleting any model (`views-runs model delete`) returns it to the disk" if is_much else ""
     yield Finding("free pages", "warning" if is_much else "ok", text, advice)
     for writer in alive:
-        yield Finding("stores under way", "ok", writer)
+        yield Finding("uploads in progress", "ok", writer)
     if dead:
-        text = f"leftover parts of deleted models or interrupted stores: {'; '.join(dead)}"
+        text = f"leftover parts of deleted models or interrupted uploads: {'; '.join(dead)}"
         yield Finding("leftovers", "warning", text, "The next store or delete on that computer removes them")
     else:
-        yield Finding("leftovers", "ok", "none from interrupted stores")
+        yield Finding("leftovers", "ok", "none from interrupted uploads")
 
 
 def check_backups(path: Path) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Pickle an object, and record what the pickle imports as it is written; to read it from the bytes takes much longer."""
+"""Pickle an object, and record what the pickle imports meanwhile; reading this from the bytes takes much longer."""
 
 import copyreg
 import pickle

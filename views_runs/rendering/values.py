@@ -67,7 +67,7 @@ class Naming(NamedTuple):
 
 
 #: What was done to a store; the versions that a model has or had.
-Log = NamedTuple("Log", [("events", "list[Event]")])
+Log = NamedTuple("Log", [("events", "list[Event]"), ("if_empty", str)])
 History = NamedTuple("History", [("versions", "list[Lifetime]"), ("name", str)])
 
 #: Whether models will load on this machine, with the fields of a `Verdict` in each; and rows that could not be read.

@@ -10,12 +10,13 @@ from contextlib import suppress
 from datetime import date, datetime
 from functools import partial, singledispatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.cells import cell_len, chop_cells
 from rich.filesize import decimal as size
 
 from views_runs.conditions import Field
+from views_runs.exceptions import QueryError
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TIME, KnownField, differences, missing_fields
 from views_runs.query import parse_field
 from views_runs.records import Backup, Damage, Deletion, Disposition, Event, Lifetime, ModelRecord, RunRecord
@@ -169,8 +170,8 @@ def show_listing(listing: values.Listing) -> None:
         if "alias" not in asked and not any(cells.get("alias", ())):
             cells.pop("alias", None)
         is_terminal = console.stream().isatty()
-        room = _measure_terminal() if is_terminal else console.UNLIMITED
-        widths = fit({title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}, room, asked)
+        room = _measure_terminal(console.stream())
+        widths = fit(measure(cells), room, asked)
         console.write(table_line(widths, widths), bold=True)
         show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
         for title in asked:
@@ -182,8 +183,10 @@ def show_listing(listing: values.Listing) -> None:
             show_message("Some columns are hidden; use a wider terminal, `views-runs model inspect NAME` or --json.")
 
 
-def _measure_terminal() -> int:
+def _measure_terminal(file: TextIO) -> int:
     """Return the width of the terminal; what shutil imports for archives would delay a list that needs no width."""
+    if not file.isatty():
+        return console.UNLIMITED
     from shutil import get_terminal_size
 
     return get_terminal_size().columns
@@ -198,6 +201,8 @@ def choose_columns(columns: str) -> tuple[Columns, Columns]:
     if not columns:
         return COLUMNS, {}
     names = [name.strip().removeprefix("+") for name in columns.split(",")]
+    if not all(names):
+        raise QueryError("a column has no name", columns, advice="Give names, as in --columns name,mse or --columns +mse")
     asked = {printable(name): COLUMNS.get(name) or partial(value_cell, parse_field(name)) for name in names}
     return (COLUMNS if columns.startswith("+") else {}), asked
 
@@ -228,12 +233,22 @@ def fit(widths: Mapping[str, int], room: int, asked: Container[str] = ()) -> dic
         kept["name"] = min(widths["name"], NAME_WIDTH)
     dispensable = [title for title in widths if title != "name" and title not in asked]
     dispensable.sort(key=lambda title: KEPT.index(title) if title in KEPT else len(KEPT))
-    while dispensable and sum(kept.values()) + GAP * (len(kept) - 1) > room:
+    while dispensable and span(kept) > room:
         del kept[dispensable.pop()]
     if not is_folded:
         return kept
-    others = sum(kept.values()) - kept["name"] + GAP * (len(kept) - 1)
+    others = span(kept) - kept["name"]
     return {**kept, "name": max(1, min(widths["name"], room - others))}
+
+
+def measure(cells: Mapping[str, Sequence[str]]) -> dict[str, int]:
+    """Return the widths of columns, by title."""
+    return {title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}
+
+
+def span(widths: Mapping[str, int]) -> int:
+    """Return the width of a table."""
+    return sum(widths.values()) + GAP * (len(widths) - 1)
 
 
 def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
@@ -244,7 +259,7 @@ def table_line(row: Iterable[str], widths: Mapping[str, int]) -> str:
     padded = []
     for cell, (title, width) in zip([first, *others], widths.items()):
         space = " " * (width - cell_len(cell))
-        padded.append(space + cell if title in ("version", "size") else cell + space)
+        padded.append(space + cell if title in ("version", "size", "models") else cell + space)
     return "\n".join([(" " * GAP).join(padded).rstrip(), *more])
 
 
@@ -373,10 +388,12 @@ def show_naming(naming: values.Naming) -> None:
     """Say what a version is called now."""
     record, before = naming.record, naming.before
     here, there = printable(str(record.reference)), printable(str(before.reference)) if before else ""
-    if naming.action == "renamed":
+    if naming.action == "renamed" and here == there:
+        show_message(f"{printable(record.name)} already has this name.")
+    elif naming.action == "renamed":
         show_message(f"Renamed {there.rpartition(':')[0]} to {printable(record.name)}.")
         if before and record.version != before.version:
-            advice = "because models with this name had the numbers before it"
+            advice = "because deleted models of this name had the lower numbers"
             show_message(f"The current version, {before.version}, is now version {record.version}, {advice}.")
     elif naming.action == "unaliased":
         show_message(f"Removed the alias {naming.alias} from {here}.")
@@ -387,14 +404,14 @@ def show_naming(naming: values.Naming) -> None:
         show_message(f"{here} was already {what}." if is_same else f"{here} is now {what}{instead}.")
 
 
-#: What an event says, by its action; the braces are filled in from what changed. Other actions come from later versions.
+#: The text for each action of an event; braces are filled in from its changes. Newer releases may add other actions.
 ACTIONS = {
     "aliased": "gave {model} the alias {alias}",
     "annotated": "annotated {model}: {fields}",
     "deleted": "deleted {model}",
     "ended": "left the run {run}",
     "entered": "entered the run {run}",
-    "expected": "set that the run {run} is to use {models}",
+    "expected": "set the run {run} to use {models}",
     "failed": "left the run {run} with an error: {error}",
     "pruned": "pruned {model}",
     "renamed": "renamed {old} to {new}",
@@ -411,7 +428,7 @@ ACTIONS = {
 def show_log(log: values.Log) -> None:
     """Print a line for each event."""
     if not log.events:
-        show_message("Nothing was recorded.")
+        show_message(log.if_empty)
     show_lines(f"{local_time(event.at)}  {printable(event.by)}  {describe(event)}" for event in log.events)
 
 
@@ -488,10 +505,17 @@ PRUNED_COLUMNS: dict[str, Callable[[Any], str]] = {
 
 
 def show_table(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any], err: bool = False) -> None:
-    """Print a table; nothing of it is hidden."""
+    """Print a table; nothing of it is hidden. On a narrow terminal, the reasons have lines of their own."""
     cells = {title: [cell(row) for row in rows] for title, cell in columns.items()}
-    widths = {title: max(map(cell_len, [title, *texts])) for title, texts in cells.items()}
+    widths, room = measure(cells), _measure_terminal(console.stream(err))
+    moved: list[list[str]] = []
+    for title in ("why", "stored"):
+        if title in widths and span(widths) > room:
+            moved.insert(0, cells.pop(title))
+            del widths[title]
     lines = [table_line(row, widths) for row in zip(*cells.values())]
+    for number, notes in enumerate(zip(*moved)):
+        lines[number] += f"\n{' ' * GAP}{(' ' * GAP).join(notes)}"
     console.write("\n".join([table_line(widths, widths), *lines]), err=err)
 
 
@@ -512,8 +536,9 @@ def show_deletion(deletion: values.Deletion) -> None:
         show_deletion_plan(deletion.found, err=False)
         return
     show_deleted(deletion.found.versions)
+    promoted = {one.name for one in deletion.records if one.current}
     for name, version in deletion.found.current.items():
-        if version is not None:
+        if name in promoted and version is not None:
             show_message(f"The current version of {printable(name)} is now {version}.")
 
 
@@ -635,21 +660,21 @@ def show_states(rows: Iterable[tuple[str, str, Sequence[str]]]) -> None:
 @show_text.register
 def show_runs(listing: values.RunListing) -> None:
     """Print a table of runs."""
-    from rich.table import Table
-
     if listing.quiet:
         console.show_names([run.id for run in listing.records])
         return
     if not listing.records:
         show_message(listing.if_empty)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
-    for title in ("run", "began", "by", "state", "models", "size", "complete"):
-        table.add_column(title, overflow="fold", justify="right" if title in ("models", "size") else "left")
-    for run in listing.records:
-        cells = [run.id, local_time(run.started_at), run.started_by, run.state or "", str(run.models), size(run.size)]
-        table.add_row(*map(printable, cells), completeness(run))
-    console.draw(table, wrap=False)
+    cells = {title: [cell(run) for run in listing.records] for title, cell in RUN_COLUMNS.items()}
+    widths, room = measure(cells), _measure_terminal(console.stream())
+    for title in ("by", "size", "models"):
+        if span(widths) > room:
+            del widths[title]
+    console.write(table_line(widths, widths), bold=True)
+    show_lines(table_line(row, widths) for row in zip(*(cells[title] for title in widths)))
+    if len(widths) < len(cells):
+        show_message("Some columns are hidden; use a wider terminal or --json.")
 
 
 def completeness(run: RunRecord) -> str:
@@ -657,6 +682,17 @@ def completeness(run: RunRecord) -> str:
     if run.complete is None:
         return ""
     return "yes" if run.complete else f"no, {run.missing} of {run.expected} missing"
+
+
+RUN_COLUMNS: dict[str, Callable[[RunRecord], str]] = {
+    "run": lambda run: printable(run.id),
+    "began": lambda run: local_time(run.started_at),
+    "by": lambda run: printable(run.started_by),
+    "state": lambda run: run.state or "",
+    "models": lambda run: str(run.models),
+    "size": lambda run: size(run.size),
+    "complete": completeness,
+}
 
 
 @show_text.register
@@ -677,6 +713,11 @@ def show_run(shown: values.RunShown) -> None:
         console.write("")
         console.write(title, bold=True)
         show_lines(f"  {line}" for line in lines)
+    by = shown.group_by
+    if by and by not in COLUMNS and not any(value_cell(parse_field(by), one.record) for one in shown.models if one.record):
+        show_message(f"No model of this run has a field {printable(by)!r}.")
+    if shown.like is not None and not shown.lacking:
+        show_message(f"The run lacks nothing that {printable(shown.like)} used.")
 
 
 def run_groups(shown: values.RunShown) -> dict[str, list[str]]:
@@ -692,7 +733,7 @@ def run_groups(shown: values.RunShown) -> dict[str, list[str]]:
     groups = dict(sorted(groups.items()))
     groups["deleted since"] = [printable(f"{one.name}:{one.version}") for one in shown.models if one.state == "deleted"]
     groups["missing"] = [printable(one.name) for one in shown.models if one.state == "missing"]
-    groups[f"not used, but by {printable(shown.like or '')}"] = [*map(printable, shown.lacking)]
+    groups[f"used by {printable(shown.like or '')} and not by this run"] = [*map(printable, shown.lacking)]
     return {title: lines for title, lines in groups.items() if lines}
 
 
