@@ -745,8 +745,12 @@ class Storage:
             with database.connection.snapshot():
                 records = selection.readable(selection.select(database.models, wanted, strict=True))
                 for record in records:
-                    _, changed = _change_metadata(database, record, fields, unset)
-                    database.models.refuse_incomplete(changed)
+                    try:
+                        _, changed = _change_metadata(database, record, fields, unset)
+                        database.models.refuse_incomplete(changed)
+                    except InvalidMetadataError as error:
+                        # Which of them it is about.
+                        raise error.locate(f"annotate {str(record.reference)!r}" if len(records) > 1 else "")
             return [(record, _annotate(database, record.reference, fields, unset)) for record in records]
 
     def require(self, *fields: str, why: str | None = None) -> None:

@@ -238,3 +238,15 @@ def test_reasons_on_a_narrow_terminal(models: Storage, columns: int, is_folded: 
     assert ("  current, among the last 1" in shown) == is_folded
     assert max(map(len, shown)) <= columns
     assert shown[0].endswith("why") != is_folded
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_long_name_on_a_narrow_terminal(store: Storage) -> None:
+    """What is to be deleted is in a table, without columns in which nothing is, and without broken lines."""
+    name = "fatalities_" * 5
+    for number in range(2):
+        store.store(name, number, {"run_id": "2026-11"}, overwrite=True)
+    variables = {**environment(store), "COLUMNS": "82", "LINES": "30", "NO_COLOR": "1"}
+    shown = on_a_terminal(viewser_command("model", "delete", name, "-n"), variables).splitlines()
+    assert shown[0].split() == ["name", "version", "run", "size"] and max(map(len, shown)) <= 82
+    assert shown[1].split() == [name, "2", "2026-11", "5", "bytes"] and shown[2] == f"  {store.find()[0].stored_by}"
