@@ -1,4 +1,4 @@
-"""Two monthly runs: each trains what the runs before it did not, and reuses the rest.
+"""Two monthly runs: each trains what earlier runs did not, and reuses the rest.
 
 Run it with ``python examples/production_run.py [STORE]``. The first run trains every model for every partition. In the
 second, the panel, and with it the future partition, ends a month later: only the models of that partition are trained
@@ -22,10 +22,10 @@ from sklearn.preprocessing import StandardScaler
 
 from views_runs import ModelMetadata, Run, Storage
 
-#: The runs, and the last month that each knows.
+#: The runs, and the last month of the data of each.
 RUNS = {"2025-12": LAST_MONTH - 1, "2026-01": LAST_MONTH}
 
-#: The last month that a model may learn from, by partition; None is the last one that the run knows.
+#: The last month of the training data, by partition; None is the last month of the run's data.
 PARTITIONS = {"calibration": 396, "test": 444, "future": None}
 
 #: The models that are not trained yet, by their short names.
@@ -40,7 +40,7 @@ NAMES = {f"fatalities_sb_{model}_{partition}": (model, partition) for model, par
 
 
 def main() -> None:
-    """Produce each run that is not complete, and sum up what the last one predicts."""
+    """Produce each run that is not complete, and summarise the predictions of the last one."""
     # The store logs which models it fetches, and which are trained and why.
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     store = Storage(store_path())
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def produce(run: Run, panel: pd.DataFrame, last_month: int) -> None:
-    """Fetch each model if it was trained as wanted, in whichever run; otherwise train and store it.
+    """Fetch each model if any run has trained it with the wanted metadata; otherwise train and store it.
 
     One that was trained otherwise, on last month's data for instance, stays as an older version.
     """
@@ -65,12 +65,12 @@ def produce(run: Run, panel: pd.DataFrame, last_month: int) -> None:
         def train(model: str = model, months: tuple[int, int] = months) -> Any:
             return clone(MODELS[model]).fit(*training_data(panel, *months))
 
-        # The run adds its id.
+        # The run adds the field run_id.
         run.fetch_or_train(name, train, wanted_metadata(*months), recorded={"author": getpass.getuser()})
 
 
 def last_training_month(name: str, last_month: int) -> int:
-    """Return the last month that a model learns from in a run that knows the months up to another."""
+    """Return the last month of a model's training data, in a run whose data ends with `last_month`."""
     return PARTITIONS[NAMES[name][1]] or last_month
 
 

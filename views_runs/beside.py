@@ -1,8 +1,8 @@
-"""A thread beside the caller's, for work that mostly needs no interpreter: hashing, and writing to files.
+"""A worker thread for work that mostly releases the GIL: hashing, and writing to files.
 
-The caller hands on one item after the other. The queue between the two threads is bounded, an exception in either ends
-both, and the thread ends before the caller goes on to anything else. Signal handlers run in the main thread alone:
-nothing is raised in the middle of what a thread does, unless it waits and its work is unwanted.
+The caller hands over one item after the other. The queue between the two threads is bounded, an exception in either
+ends both, and the worker ends before the caller continues with anything else. Signal handlers run in the main thread
+only, so no exception interrupts the worker, except while it waits after its work has become unwanted.
 """
 
 import os
@@ -18,25 +18,25 @@ from views_runs.exceptions import StorageError
 T = TypeVar("T")
 R = TypeVar("R")
 
-#: Seconds after which a wait is begun again: on Windows, Ctrl-C does not end one.
+#: Seconds after which a wait is restarted: on Windows, Ctrl-C does not interrupt it.
 TICK = 0.1
 
 _END: Any = object()
 
 
 class Unwanted(BaseException):
-    """Raised in a thread when nobody needs its work any more."""
+    """Raised in a worker thread when its work is no longer needed."""
 
 
 class Beside(Generic[T, R]):
-    """Calls a function with one item after the other, in a thread that starts with the first; at last, `end` it.
+    """Calls a function with one item after the other, in a thread that starts with the first; call `end` when done.
 
-    Where no thread can be started, such as while the interpreter ends, `put` calls the function itself.
+    If no thread can be started, for example while the interpreter exits, `put` calls the function itself.
 
     Args:
         function: called with each item, in order.
-        most: how many items may wait or be in work.
-        name: what the thread is called.
+        most: how many items may be waiting or being processed.
+        name: the name of the thread.
 
     >>> beside = Beside(abs, 2, "example")
     >>> for number in -1, -2, -3:
@@ -57,14 +57,14 @@ class Beside(Generic[T, R]):
         self._has_ended = False
         self._items: SimpleQueue[T] = SimpleQueue()
         self._results: SimpleQueue[R] = SimpleQueue()
-        #: What may still be added to the queue.
+        #: Has an entry for each item that may still be added.
         self._room: SimpleQueue[Any] = SimpleQueue()
         for _ in range(most):
             self._room.put(None)
         self._error: BaseException | None = None
 
     def put(self, item: T) -> None:
-        """Hand on an item as soon as there is room; raise what the function raised for an earlier one."""
+        """Hand over an item as soon as there is room; raise what the function raised for an earlier one."""
         self._refuse_fork()
         if not self._is_begun:
             self._is_begun = True
@@ -81,7 +81,7 @@ class Beside(Generic[T, R]):
         return self._take(self._results)
 
     def finish(self) -> None:
-        """Wait until the function was called with every item; raise what it raised."""
+        """Wait until the function has been called with every item; raise what it raised."""
         self._refuse_fork()
         if self._thread is not None:
             self._items.put(_END)
@@ -89,14 +89,14 @@ class Beside(Generic[T, R]):
             self._raise_error()
 
     def end(self) -> None:
-        """End the thread wherever it is, and wait for that; a process that was forked meanwhile does not have it."""
+        """End the thread, whatever it is doing, and wait for its end; a process forked meanwhile does not have it."""
         if os.getpid() == self._process:
             # Also to a thread whose start was interrupted.
             self._items.put(_END)
             if self._thread is not None:
                 self._thread.is_unwanted = True
                 self._wait()
-        # Its traceback refers to what the thread had in memory, and to this.
+        # Its traceback refers to the memory of the thread, and to this object.
         self._error = None
 
     def _start(self) -> None:
@@ -104,7 +104,7 @@ class Beside(Generic[T, R]):
         try:
             thread.start()
         except RuntimeError as error:
-            # What a handler raised is no refusal.
+            # An exception of a signal handler is raised again; the thread runs then.
             signals.let_through(error)
         else:
             self._thread = thread
@@ -148,11 +148,11 @@ class Beside(Generic[T, R]):
 
     def _refuse_fork(self) -> None:
         if os.getpid() != self._process:
-            raise StorageError("this process was forked in the middle of it", "Do it in the parent process")
+            raise StorageError("this process was forked during the operation", "Repeat it in the parent process")
 
 
 class _Thread(threading.Thread):
-    """A daemon: if signal handlers interrupt the wait for its end again and again, it does not keep the process."""
+    """A daemon: it does not keep the process alive if signal handlers keep interrupting the wait for its end."""
 
     def __init__(self, work: Callable[[], None], name: str) -> None:
         super().__init__(target=work, name=f"views_runs-{name}", daemon=True)
@@ -160,11 +160,11 @@ class _Thread(threading.Thread):
 
 
 def is_unwanted() -> bool:
-    """Return whether nobody needs the work of the current thread any more."""
+    """Return whether the work of the current thread is no longer needed."""
     return getattr(threading.current_thread(), "is_unwanted", False)
 
 
 def check() -> None:
-    """Raise an exception in a thread whose work is unwanted; whatever waits calls this before it goes on."""
+    """Raise an exception in a thread whose work is unwanted; code that waits calls this before it continues."""
     if is_unwanted():
         raise Unwanted

@@ -100,7 +100,7 @@ class AliasNotFoundError(ModelNotFoundError):
 
 
 class ModelInUseError(StorageError):
-    """A version has an alias, or another one would become current, and this was not asked for; nothing was deleted."""
+    """A version to delete has an alias, or another would become current, without permission; nothing was deleted."""
 
 
 class RunNotFoundError(StorageError, KeyError):

@@ -12,13 +12,13 @@ from views_runs import signals
 #: Where Linux lists the mounted file systems.
 MOUNTS = "/proc/self/mountinfo"
 
-#: Where macOS mounts the part of its own disk that can be written to.
+#: Where macOS mounts the writable part of the system disk.
 MAC_DATA = "/System/Volumes/Data"
 
 #: What Windows calls a network drive, and how many characters it writes of a name.
 DRIVE_REMOTE, MAX_PATH = 4, 260
 
-#: File systems of disks that are carried from one computer to another.
+#: File systems of removable disks.
 PORTABLE = {"exfat", "fat", "fat32", "msdos", "vfat"}
 
 #: File systems that only one computer can see.
@@ -117,7 +117,7 @@ class Mount(NamedTuple):
             return None
         source, point, about = found.groups()
         kind, *options = about.split(", ")
-        # Of the system's disk, this is the part that can be written to; all of it is seen below /.
+        # This is the writable part of the system disk, which is visible below /.
         return cls(kind, source, "/" if point == MAC_DATA else point, tuple(options))
 
 
@@ -178,7 +178,7 @@ def is_share(path: Path) -> bool:
     """Return whether a path of Windows is on a share, by its server's name or as a network drive."""
     import ctypes
 
-    # Windows waits long for a server that is not there, so it is not asked about shares that are named.
+    # Windows waits long for a server that does not exist, so it is not asked about UNC paths.
     drive = path.absolute().anchor
     kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
     return is_unc(drive) or kernel.GetDriveTypeW(drive) == DRIVE_REMOTE

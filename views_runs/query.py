@@ -1,4 +1,4 @@
-"""Questions as they are asked: read conditions and their values from text or Python. `conditions` has their SQL.
+"""Parse conditions and their values, which are text or Python objects. `conditions` has their SQL.
 
 The grammar, which ``guide/conditions.rst`` explains::
 
@@ -38,10 +38,10 @@ from views_runs.exceptions import QueryError, StorageError
 from views_runs.metadata import KNOWN_FIELDS, MONTH, TEXT, TIME, Kind, explain_month, month, round_trip
 from views_runs.names import MAX_INTEGER
 
-#: The operators that are signs; ``in`` and ``has`` are words.
+#: The operators that are symbols; ``in`` and ``has`` are words.
 OPERATORS = ("!=", "<=", ">=", "=", "<", ">", "~")
 
-#: How many parentheses and ``not`` may be inside one another: the parser calls itself, and so does that of SQLite.
+#: How deep parentheses and ``not`` can be nested: the parser is recursive, and so is that of SQLite.
 MAX_NESTED = 20
 
 UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
@@ -82,7 +82,7 @@ class Question(NamedTuple):
 
     sql: str
     parameters: tuple[Any, ...]
-    #: The conditions in it that are on one field, and the field to sort by: they can be mistaken.
+    #: The conditions on single fields, and the field to sort by: these are checked for mistakes.
     conditions: Sequence[Condition] = ()
     sort: Field | None = None
 
@@ -470,7 +470,7 @@ class _Parser:
         if isinstance(value, bool) and operator not in ("=", "!=", "has"):
             self.fail("true and false have no order", start)
         if value is None and operator not in ("=", "!="):
-            self.fail("None can only be equal, or not equal", start)
+            self.fail("None can only be compared with = or !=", start)
         return value
 
     def read(self, field: Field, text: str, is_quoted: bool, start: int) -> Any:
@@ -518,7 +518,7 @@ class _Parser:
     def fail(self, trouble: str, place: int | None = None) -> NoReturn:
         place = self.place if place is None else place
         if self.cut:
-            trouble += f"; a value without quotes ends at {self.cut!r}: quote it if this belongs to it"
+            trouble += f"; a value without quotes ends at {self.cut!r}: quote the value if this is part of it"
         # A line that a terminal folds would move the pointer: if the text is long, show the part around the place.
         start = max(0, place - 40)
         shown = "".join(one if one.isprintable() else "?" for one in self.text[start : place + 36])

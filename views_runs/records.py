@@ -342,11 +342,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that was done to a store."""
+    """A change to a store, as recorded in its log."""
 
-    #: Its number; a later event has a higher one, whatever the clocks said.
+    #: Its number; a later event has a higher one, even if clocks were wrong.
     id: int
-    #: When: an aware datetime in UTC, by the clock of the computer that did it.
+    #: When: an aware datetime in UTC, by the clock of the computer that made the change.
     at: datetime
     #: Who, as ``user@host``.
     by: str
@@ -356,7 +356,7 @@ class Event:
     name: str | None
     #: The version; None if it concerns all versions.
     version: int | None
-    #: The run, if it is about one.
+    #: The run, if it concerns one.
     run: str | None
     #: What changed, depending on the action.
     changes: Mapping[str, Any]
@@ -392,15 +392,16 @@ class RunRecord:
     #: When a process last left it; None if none has.
     ended_at: datetime | None
     #: ``running`` (a process is in it), ``succeeded`` or ``failed`` (as the last process left it), or ``interrupted``
-    #: (a process was killed in it); None if it was never entered, or if this is a copy, made when a process was in it.
+    #: (a process was killed in it). None if it was never entered, or if the file is a backup that was made while the
+    #: first process was in it.
     state: str | None
     #: The number of versions that it used and that still exist, and the total size of their pickles in bytes.
     models: int
     size: int
-    #: The number of models that it is expected to use; 0 if that is not known. How many of these are not there.
+    #: The number of models that it is expected to use, 0 if there is no list, and the number of these that are missing.
     expected: int
     missing: int
-    #: Whether all expected models are there; None if that is not known.
+    #: Whether none of the expected models is missing; None if there is no list of them.
     complete: bool | None
 
     @classmethod
@@ -430,13 +431,13 @@ class RunModel:
     name: str
     #: The version that the run used; of a deleted one, the number that it had. None if it is missing.
     version: int | None
-    #: ``trained`` (in the run), ``reused`` (by it), ``deleted`` (since), or ``missing`` (expected, and not there).
+    #: ``trained`` (in the run), ``reused`` (by it), ``deleted`` (since then), or ``missing`` (expected, but not used).
     state: str
     #: Whether the run is expected to use the model.
     expected: bool
     #: The run that trained it, according to its metadata; None if that is not known.
     trained_in: str | None = None
-    #: The version's record; None if there is none.
+    #: The version's record; None if it is deleted or missing.
     record: ModelRecord | None = None
 
     @classmethod
@@ -449,7 +450,7 @@ class RunModel:
 
 @dataclass(frozen=True)
 class Lifetime:
-    """A version that a model has or had, in `Storage.history`."""
+    """A version of a model, possibly deleted, in `Storage.history`."""
 
     #: The version number; of a deleted version, the number that it had.
     version: int
@@ -457,9 +458,9 @@ class Lifetime:
     stored_at: datetime
     stored_by: str
     size: int
-    #: Its record; None if it was deleted.
+    #: Its record; None if it has been deleted.
     record: ModelRecord | None
-    #: What differs in its metadata from the version before it that still exists: field, old and new value.
+    #: How its metadata differs from that of the previous version that still exists: field, old value, new value.
     changes: tuple[tuple[str, Any, Any], ...] = ()
     #: The deletion; None if it exists.
     deletion: Event | None = None
@@ -474,13 +475,13 @@ class Lifetime:
 class Disposition:
     """What happened to a version in `Storage.delete_many` or `Storage.prune`, or would happen."""
 
-    #: Its record, from before.
+    #: Its record from before.
     record: ModelRecord
     #: Whether it was deleted, or would be.
     deleted: bool
     #: Why it was deleted or kept.
     reason: str
-    #: Whether it was to be deleted, and was kept because it has changed since.
+    #: Whether it was kept only because it has changed since it was chosen.
     changed: bool = False
 
 
@@ -488,7 +489,7 @@ class Disposition:
 class Deletion:
     """The result of `Storage.delete_many`."""
 
-    #: The versions that were chosen. One that has changed since is kept.
+    #: The versions that were chosen, including those that were kept because they have changed since.
     versions: tuple[Disposition, ...]
     #: For each model with a deleted version, the version that is now current; None if none is left.
     current: Mapping[str, int | None]

@@ -72,8 +72,8 @@ log.addFilter(escape_record)
 class Storage:
     """A store of trained models in one SQLite file.
 
-    Wherever a name is expected, ``NAME:VERSION`` refers to one version. Any number of processes, threads and computers
-    can use the same file at once: each operation opens the file and closes it again.
+    Wherever a name is expected, ``NAME:VERSION`` and ``NAME@ALIAS`` refer to one version. Any number of processes,
+    threads and computers can use the same file at once: each operation opens the file and closes it again.
 
     If the file does not exist yet but its folder does, the store is treated as empty, and a warning with the path is
     logged. A missing folder is an error: the share may not be mounted.
@@ -124,7 +124,7 @@ class Storage:
         self._allows_unsafe_share = allow_unsafe_share or _is_asked_for("VIEWS_RUNS_ALLOW_UNSAFE_SHARE")
         self._is_default = given is None
         self._must_exist = must_exist and not self._is_default
-        #: The run that all operations are part of.
+        #: The run that all operations belong to.
         self._run: str | None = None
         self._decided_by = Decided.GIVEN if path is not None else Decided.ENVIRONMENT if given else Decided.DEFAULT
 
@@ -452,7 +452,7 @@ class Storage:
             name: a glob, where ``*`` matches any characters, ``?`` any one character, and ``[...]`` one of a set;
                 ``GLOB@ALIAS`` finds the versions of these models that have an alias.
             alias: an alias that the versions must have, whether they are current or not.
-            run: the id of a run, or several: the versions must have been used in it, current or not.
+            run: the id of a run, or several: versions that it used, current or not.
             since, until: bounds on when the model was stored, in local time unless they have an offset; a date means
                 the whole day, ``7d`` means seven days ago (``h``, ``d`` and ``w``), and there are ``yesterday`` and
                 ``today``.
@@ -512,7 +512,7 @@ class Storage:
         """Return the records of the versions that names, globs and conditions choose, each once, those of names first.
 
         A name alone chooses the current version. A glob, or anything together with conditions, chooses what `find`
-        returns for it. A name that exists is not taken for a glob.
+        returns for it. The name of a model is never read as a glob.
 
         Args:
             names: names, ``NAME:VERSION``, ``NAME@ALIAS`` and globs; defaults to all models.
@@ -876,15 +876,15 @@ class Storage:
     ) -> Deletion:
         """Delete the versions that names, globs and conditions choose; a name alone means all versions of the model.
 
-        A version is kept, and reported, if it has got an alias or become current since it was chosen.
+        A version is kept, and reported, if it got an alias or became current after it was chosen.
 
         Args:
             names: as for `select`.
-            promote_older: let a glob or condition delete the current version of a model, but not all of them; another
-                version becomes current.
+            promote_older: let a glob or condition delete the current version of a model even if other versions remain;
+                one of these then becomes current.
             force: also delete versions that have an alias.
             dry_run: delete nothing.
-            confirm: called with what is about to be deleted, while the file is not open; if it raises an exception,
+            confirm: called with the planned `Deletion`, while the file is not open; if it raises an exception,
                 nothing is deleted.
             why: the reason, for `log`.
             progress: as for `delete`.
@@ -933,25 +933,25 @@ class Storage:
     ) -> "list[Disposition]":
         """Delete the versions that no rule keeps.
 
-        At least one rule is needed; a version is kept if any of them keeps it. Never deleted are current versions,
-        versions with an alias, and those that a complete run used, whatever was done since pruning began.
+        At least one rule is needed; a version is kept if any of them keeps it. Current versions, versions with an
+        alias, and those that a complete run used are never deleted, even if they became so after pruning began.
 
         Args:
-            names: as for `select`; defaults to all models. All their versions are looked at.
+            names: as for `select`; defaults to all models. All their versions are considered.
             keep_last: keep this many versions of each model: those stored last.
-            keep_within: keep what was stored within this time: ``90d``, ``12w``, ``36h`` or a timedelta.
-            keep_runs: keep what this many runs used: those that began last.
-            keep: keep what meets this condition, or any of several.
-            group_by: a field; count the versions for `keep_last` for each value of it rather than for each model.
+            keep_within: keep versions no older than this: ``90d``, ``12w``, ``36h`` or a timedelta.
+            keep_runs: keep the versions that this many runs used: those that began last.
+            keep: keep the versions that meet this condition, or any of several.
+            group_by: a field; `keep_last` then applies to each of its values rather than to each model.
             dry_run: delete nothing.
-            confirm: called with what is about to be done, while the file is not open; if it raises an exception,
+            confirm: called with the list that would be returned, while the file is not open; if it raises an exception,
                 nothing is deleted.
             why: the reason, for `log`.
             progress: as for `delete`.
-            options: the conditions of `select`: look only at versions that meet them.
+            options: the conditions of `select`: consider only versions that meet them.
 
         Returns:
-            What was, or would be, done with each version, and why.
+            For each version considered, whether it was or would be deleted, and why.
 
         Raises:
             ModelNotFoundError: as for `select`; nothing was deleted.
@@ -984,7 +984,7 @@ class Storage:
     def restore(self, name: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
         """Make an earlier version of a model current again, and return its record.
 
-        Nothing is copied. The next model that is stored under this name is a new version, and is then current.
+        Nothing is copied. The next version that is stored becomes current.
 
         Args:
             name: ``NAME:VERSION`` or ``NAME@ALIAS``, or the model's name.
@@ -1010,8 +1010,8 @@ class Storage:
     def alias(self, name: str, alias: str, version: int | None = None, *, why: str | None = None) -> ModelRecord:
         """Give a version of a model another name, such as ``production``, and return its record.
 
-        ``NAME@ALIAS`` then refers to this version wherever a name is expected, until the alias is given to another
-        version. A version with an alias is not deleted by mistake.
+        ``NAME@ALIAS`` then refers to this version wherever a name is expected, until the alias is moved to another
+        version. A version with an alias is deleted only with ``force=True``.
 
         Args:
             name: the model's name.
@@ -1060,8 +1060,8 @@ class Storage:
     def rename(self, name: str, new: str, *, why: str | None = None) -> ModelRecord:
         """Rename a model, with all its versions, aliases and history, and return the record of its current version.
 
-        If an earlier model with the new name was deleted, its version numbers are not given again: they are continued,
-        unless those of this model are higher.
+        If a deleted model had the new name, its version numbers are not given again: the versions are renumbered to follow
+        them, unless their numbers are higher already.
 
         Args:
             name: the model's name.
@@ -1095,14 +1095,14 @@ class Storage:
         by: str | None = None,
         limit: int | None = None,
     ) -> "list[Event]":
-        """Return what was done to the store, or to one model, most recent first.
+        """Return the changes to the store, or to one model, most recent first.
 
-        What happened before the file had layout 2 was not recorded.
+        Changes from before the file had layout 2 are not recorded.
 
         Args:
             name: a model's name; events from before it was renamed are included.
             since: the earliest time, as for `find`.
-            by: a glob that ``user@host`` must match; a name without @ is a user's.
+            by: a glob that ``user@host`` must match; without an @, a glob for the user alone.
             limit: the maximum number of events.
 
         Raises:
@@ -1139,11 +1139,11 @@ class Storage:
             return history.of_model(database.models, database.models.known_name(name))
 
     def run(self, id: str, *, why: str | None = None) -> "Run":
-        """Return a run: a set of versions, trained in it or reused by it, at most one of each model.
+        """Return a run: the set of versions that it trained or reused, at most one of each model.
 
         Used as a context manager, it records when the run began and how it ended. Several processes and computers can
-        be in the same run at once, and it can be entered again later. Without a context manager, it gives access to a
-        run, also to an earlier one that is known only from the metadata field ``run_id`` of its models.
+        be in the same run at once, and it can be entered again later. Without ``with``, it gives access to a run, even
+        to one that is known only from the metadata field ``run_id`` of its models.
 
         Args:
             id: the run's id, as in ``2026-11``.
@@ -1163,9 +1163,9 @@ class Storage:
         return Run(self, id, why)
 
     def runs(self) -> "list[RunRecord]":
-        """Return the records of all runs, the one that began last first.
+        """Return the records of all runs, latest first.
 
-        Runs that were never entered are included if the metadata field ``run_id`` of a model names them.
+        Runs that were never entered are included if they are in the metadata field ``run_id`` of a model.
 
         >>> store = Storage("models.db")
         >>> record = store.store("forest", [1, 2, 3], {"run_id": "2026-10"})

@@ -1,1 +1,1 @@
-"""How long things take, here and in other stores; run by hand with ``python -m tests.benchmarks``."""
+"""Benchmarks of this package and of other stores; run by hand with ``python -m tests.benchmarks``."""

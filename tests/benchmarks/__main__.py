@@ -1,9 +1,10 @@
-"""How long things take, here and in other stores.
+"""Benchmarks of this package and of other stores.
 
     python -m tests.benchmarks [--scale 0.1] [--repeats 3] [--figures ...] [--objects ...] [--stores ...]
 
-It needs the extra ``bench`` (what is not installed is left out), Linux or macOS, and at scale 1 an hour or two, 8 GB of
-memory and 20 GB in the folder, which is on the disk that is measured. Interrupted, it shows what it has.
+It needs Linux or macOS and the extra ``bench``; packages that are not installed are left out. At scale 1, it takes
+several hours, 8 GB of memory, and 20 GB in the folder, which must be on the disk to measure. If you interrupt it, it
+shows the results so far.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def parse() -> argparse.Namespace:
     add("--folder", type=Path, help="where to put the stores; default: a temporary folder")
     add("--json", type=Path, metavar="FILE", help="also write every run to this file")
     add("--rst", type=Path, metavar="FILE", help="also replace the figures in this page of the guide")
-    add("--plot", type=Path, metavar="FILE", help="also draw a picture")
+    add("--plot", type=Path, metavar="FILE", help="also draw a chart")
     add("--read", type=Path, metavar="FILE", help="measure nothing, and show what --json wrote")
     for action in parser._actions:
         if action.choices:

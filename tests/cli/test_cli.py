@@ -100,7 +100,7 @@ def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
         ("metadata.version,run_id,run", "metadata.version  run_id  run", "two                       "),
         ("run", "run", ""),
         ('"a, b"', None, "invalid field"),
-        ("name,,mse", None, "a column has no name. Give names, as in --columns"),
+        ("name,,mse", None, "a column has no name. Give names, as in name,mse"),
         ("+", None, "a column has no name"),
     ],
 )
@@ -144,8 +144,8 @@ def test_the_caret_on_a_terminal(store: Storage) -> None:
     assert len(text) <= 80 and text[pointer.index("^") :] == "soon"
 
 
-def test_what_was_asked_in_vain(store: Storage) -> None:
-    """Values of options are shown, whatever their type."""
+def test_message_when_nothing_is_found(store: Storage) -> None:
+    """It shows the values of all options, whatever their type."""
     store.store("m", 1)
     said = look.explain_empty(store, ["a or b"], {"author": ["x", "y"], "step": [1, 3], "number": 5})
     assert "meets these conditions: author x or y, step 1 or 3, number 5, a or b." in said

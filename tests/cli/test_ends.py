@@ -248,7 +248,7 @@ def test_messages_that_say_what_happened(store: Storage, viewser: Viewser) -> No
     """A rename that changes nothing, a search that finds nothing, and options that are not understood."""
     store.store("m", 1, {"mse": 2.5})
     assert viewser("model", "rename", "m", "m").stderr == "m already has this name.\n"
-    assert viewser("model", "log", "--since", "2099-01-01").stderr == "No events found.\n"
+    assert viewser("model", "log", "--since", "2099-01-01").stderr == "No changes found.\n"
     said = viewser("model", "list", "--since", "7x", exit_code=1).stderr
     assert said.endswith("7d, 2w or yesterday, not '7x'\n")
     assert len(viewser("model", "list", "-w", f"note = '{'x' * 10_000}'").stderr) < 600

@@ -1,4 +1,4 @@
-"""The verbs of ``viewser run``."""
+"""The commands of ``views-runs run``."""
 
 import json
 import os
@@ -132,7 +132,7 @@ def test_log(runs: Storage, viewser: Viewser) -> None:
     ]
 
 
-def test_a_run_that_nobody_knows(runs: Storage, viewser: Viewser) -> None:
+def test_unknown_run(runs: Storage, viewser: Viewser) -> None:
     """Each verb says so, with similar ids."""
     for verb in ("show", "check"):
         assert "there is no run '2026-12'. Did you mean" in viewser("run", verb, "2026-12", exit_code=1).stderr
@@ -175,7 +175,7 @@ def test_a_narrow_terminal(runs: Storage) -> None:
 def test_nothing_is_lacking(runs: Storage, viewser: Viewser) -> None:
     """It is said: silence could mean that nothing was compared."""
     said = viewser("run", "show", "2026-10", "--like", "2026-10").stderr
-    assert said == "The run lacks nothing that 2026-10 used.\n"
+    assert said == "This run has all models that 2026-10 used.\n"
     assert viewser("run", "show", "2026-11", "--like", "2026-10").stderr == ""
 
 

@@ -216,10 +216,10 @@ def test_a_deletion_that_keeps_something(models: Storage, viewser: Viewser, monk
 
     monkeypatch.setattr(console, "confirm", give_alias)
     said = viewser("model", "prune", "forest", "--keep-last", "2").stderr
-    assert "Did not delete forest, version 1: since then: has the alias best." in said
+    assert "Did not delete forest, version 1: it is protected now (has the alias best)." in said
     models.unalias("forest", "best")
     said = viewser("model", "delete", "forest:1", exit_code=1).stderr
-    assert "Did not delete forest, version 1: it has since got the alias best." in said
+    assert "Did not delete forest, version 1: it now has the alias best." in said
 
 
 def test_what_becomes_current_is_said_if_something_does(models: Storage, viewser: Viewser) -> None:

@@ -65,7 +65,7 @@ def test_index_names_each_page() -> None:
 
 
 def test_every_command_is_shown() -> None:
-    """Each command of `views-runs model` and of `views-runs run` is shown at work."""
+    """The guide has an example of each command of `views-runs model` and of `views-runs run`."""
     context = click.Context(main)
     lines = [text for page in PAGES.values() for _, text, _ in commands(page)]
     for name in "model", "run":

@@ -1,4 +1,4 @@
-"""Whatever becomes of the one who changes a store, its events agree with what is there.
+"""However a process that changes a store ends, the events agree with the contents of the store.
 
 Workers are killed in every verb, several of them on one file; and each system call of a verb fails once.
 """

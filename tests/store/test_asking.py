@@ -1,4 +1,4 @@
-"""Conditions as expressions: where values end, mistakes that are pointed at, and those that are only told."""
+"""Conditions as expressions: where values end, mistakes that are errors, and mistakes that are only reported."""
 
 import re
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def models(store: Storage) -> Storage:
     ],
 )
 def test_expressions(models: Storage, condition: str, names: str | None) -> None:
-    """not binds most, then and, then or; a condition on a field that a model lacks does not hold for it."""
+    """not binds most tightly, then and, then or; a condition on a missing field is not met."""
     if names is None:
         with pytest.raises(QueryError):
             models.list(condition)
@@ -100,7 +100,7 @@ def test_several_conditions_are_joined_with_and(models: Storage) -> None:
 @pytest.mark.parametrize(
     "condition, place, said",
     [
-        ("note = salt and pepper too", 23, "ends at 'and': quote it"),
+        ("note = salt and pepper too", 23, "ends at 'and': quote the value"),
         ("note = f(x)", 10, "there is no ( for this ); a value without quotes ends at ')'"),
         ("note = a or", 11, None),
         ("a = 1 and ", 10, "expected the name of a field"),
@@ -116,8 +116,8 @@ def test_several_conditions_are_joined_with_and(models: Storage) -> None:
         ("a in (1 and 2)", 8, "expected , or )"),
         ("a not in (1)", 2, "put not before the field"),
         ("name has x", 5, "has is for lists, and name is not a list"),
-        ("a has None", 6, "None can only be equal"),
-        ("a < None", 4, "None can only be equal"),
+        ("a has None", 6, "None can only be compared with = or !="),
+        ("a < None", 4, "None can only be compared with = or !="),
         ("a AND b", 2, "expected one of"),
         ("f(x) = 1", 1, "expected one of"),
         ("!(a = 1)", 1, "expected the name of a field"),
@@ -168,7 +168,7 @@ def test_long_expressions(models: Storage) -> None:
 
 
 def test_values_outside_of_conditions() -> None:
-    """What --set is given ends at the end, and understands the same words."""
+    """A value of --set ends at the end of the text, and may be one of the same words."""
     assert parse_value("note", "f(x) and b, or c") == "f(x) and b, or c"
     assert [parse_value("note", text) for text in ("True", "None", "null", "'None'")] == [True, None, None, "None"]
     assert parse_value("author", "None") == "None"
@@ -207,12 +207,12 @@ def test_fields_of_several_values(models: Storage, monkeypatch: pytest.MonkeyPat
         ("ok = false", None),
         ("stage = 3", "stage is text in every model, but 3 is a number"),
         ("stage ~ x*", None),
-        ("steps = 3", "steps is a list in every model; 'steps has 3' asks for a member"),
+        ("steps = 3", "steps is a list in every model; use 'steps has 3' to find a member"),
         ("tags = x", None),
         ("steps has soon", "each member of steps is numeric in every model, but 'soon' is text"),
         ("auc has 3", "auc is numeric in every model, but 'has' is for lists"),
-        ("stage = prod and pepper", "no model has a field 'pepper'; quote the value before it if 'and pepper' belongs"),
-        ("stage = a AND b = c", "'a AND b = c' was taken for one value; write 'and' in small letters to join"),
+        ("stage = prod and pepper", "no model has a field 'pepper'; quote the value before it if 'and pepper' is part"),
+        ("stage = a AND b = c", "'a AND b = c' was read as one value; write 'and' in lower case to join"),
         ("!train_end and stage = x", None),
         ("name = nobody and version > 7", None),
     ],
@@ -220,7 +220,7 @@ def test_fields_of_several_values(models: Storage, monkeypatch: pytest.MonkeyPat
 def test_what_is_probably_mistaken(
     models: Storage, caplog: pytest.LogCaptureFixture, condition: str, complaint: str | None
 ) -> None:
-    """A field that no model has, and a comparison that no value has the type for, are told when nothing is found."""
+    """If nothing is found, fields that no model has and comparisons with a type that no value has are reported."""
     assert models.list(condition) == []
     assert [message[: len(complaint)] if complaint else message for message in caplog.messages[:1]] == (
         [complaint] if complaint else []
@@ -234,7 +234,7 @@ def test_complaints_of_other_questions(models: Storage, caplog: pytest.LogCaptur
     assert models.list(sort="-oucome") == ["fourth", "third", "second", "first"]
     told = [*caplog.messages]
     assert told[0] == told[2] == "no model has a field 'oucome'; did you mean 'outcome'?"
-    assert told[1] == "steps is a list in every model; 'steps has 3' asks for a member"
+    assert told[1] == "steps is a list in every model; use 'steps has 3' to find a member"
     caplog.clear()
     models.find("oucome = x or auc > 0.9", sort="tuned.depth")
     models.find(sort="name")

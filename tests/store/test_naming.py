@@ -1,4 +1,4 @@
-"""Restoring, aliases, renaming, and the events and the history that remain."""
+"""Restoring, aliases, renaming, events and history."""
 
 import random
 import sqlite3
@@ -135,8 +135,8 @@ def test_find_by_alias(three: Storage) -> None:
 @pytest.mark.parametrize(
     "alias", ["", "a b", "ä", "🙂", "a" * 65, "a" * 255, "12", "current", "Latest", "a@b", None, 3]
 )
-def test_aliases_that_are_none(three: Storage, alias: str) -> None:
-    """Nothing that could be taken for something else."""
+def test_invalid_aliases(three: Storage, alias: str) -> None:
+    """An alias cannot look like anything else, such as a version number."""
     with pytest.raises(InvalidNameError, match="cannot be an alias. Use up to 64 letters"):
         three.alias("forest", alias)
     assert three.log()[0].action == "stored"
@@ -197,7 +197,7 @@ def test_delete_refuses_aliased(three: Storage) -> None:
 def test_overtaken_while_deleting(
     three: Storage, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Storage], object], error: str, left: list[int]
 ) -> None:
-    """What others did meanwhile counts: each version is looked at again in the transaction that deletes it."""
+    """Each version is checked again in the transaction that deletes it, in case others have changed it."""
     check = deletion._refuse_aliased
 
     def overtaken(*arguments: Any) -> None:
@@ -471,7 +471,8 @@ def test_events_of_one_model_are_not_sorted_again(three: Storage, sql: sqlite3.C
     asked: list[str] = []
     sql.set_trace_callback(asked.append)
     with Connection(three.path, 1) as connection:
-        connection.rows = lambda statement, given=(): sql.execute(statement, given).fetchall()  # type: ignore[method-assign]
+        execute = lambda statement, given=(): sql.execute(statement, given).fetchall()  # noqa: E731
+        connection.rows = execute  # type: ignore[method-assign]
         assert len([*Events(connection).search("forest")]) == 3
     sql.set_trace_callback(None)
     plan = [row[3] for row in sql.execute(f"EXPLAIN QUERY PLAN {asked[-1]}")]

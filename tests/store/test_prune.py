@@ -1,4 +1,4 @@
-"""Prune: held against a plain specification, beside other programs, and with bad input."""
+"""Pruning: compared with a plain specification, together with other programs, and with bad input."""
 
 import multiprocessing
 import sqlite3
@@ -96,7 +96,7 @@ def build(path: Path, wanted: list[Version], restored: bool) -> Storage:
 
 
 def specify(wanted: list[Version], rule: Rule, restored: bool) -> set[int]:
-    """Return the numbers of the versions that go."""
+    """Return the numbers of the versions that must be deleted."""
     numbers: dict[str, list[int]] = {}
     for number, one in enumerate(wanted):
         numbers.setdefault(one.name, []).append(number)
@@ -154,7 +154,7 @@ def prune(store: Storage, rule: Rule, **options: Any) -> list[Disposition]:
 
 
 def numbered(found: list[Disposition]) -> set[int]:
-    """Return the numbers in the metadata of the versions that go."""
+    """Return the numbers in the metadata of the versions that are deleted."""
     return {(one.record.metadata or {})["number"] for one in found if one.deleted}
 
 
@@ -162,7 +162,7 @@ def numbered(found: list[Disposition]) -> set[int]:
 def test_the_specification(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[Version], rule: Rule, restored: bool
 ) -> None:
-    """The dry run says what goes, that goes, and a second time nothing does; no current version changes."""
+    """What the dry run lists is deleted, a second time nothing is; the current versions stay the same."""
     store = build(tmp_path_factory.mktemp("prune") / "models.db", wanted, restored)
     if not (rule.keep_last or rule.keep_within or rule.keep_runs or rule.keep):
         with pytest.raises(QueryError, match="there is no rule"):
@@ -214,7 +214,7 @@ def test_the_specification(
         ({"keep_last": 1, "group_by": "run"}, "a version can have more than one run"),
     ],
 )
-def test_what_is_no_rule(store: Storage, options: dict[str, Any], said: str) -> None:
+def test_invalid_rules(store: Storage, options: dict[str, Any], said: str) -> None:
     """It is refused, and nothing is deleted."""
     for number in range(3):
         store.store("forest", number, {"stage": "test"}, overwrite=True)
@@ -249,7 +249,7 @@ def test_an_empty_store_and_names_that_nothing_has(store: Storage) -> None:
             store.prune(name, keep_last=1)
 
 
-def test_why_it_is_kept(store: Storage) -> None:
+def test_reasons_for_keeping(store: Storage) -> None:
     """Each reason is given; the rule and the reason are in the log."""
     for number in range(4):
         store.store("forest", number, {"stage": "prod" if number == 2 else "test"}, overwrite=True)
@@ -352,4 +352,4 @@ def test_a_run_that_is_complete_meanwhile(store: Storage) -> None:
 
     found = store.prune(keep_last=1, confirm=use)
     assert [(one.record.version, one.deleted) for one in found] == [(4, False), (3, True), (2, False), (1, True)]
-    assert found[2].reason == "since then: a complete run used it" and found[2].changed
+    assert found[2].reason == "it is protected now (a complete run used it)" and found[2].changed

@@ -40,7 +40,7 @@ def states(run: Run) -> dict[str, tuple[int | None, str]]:
 
 
 def actions(store: Storage) -> list[tuple[str, str | None, int | None]]:
-    """Return what was done in runs, the first first."""
+    """Return the events of runs, the first one first."""
     return [(event.action, event.name, event.version) for event in reversed(store.log()) if event.run]
 
 
@@ -165,7 +165,7 @@ def test_expected_models(store: Storage) -> None:
 
 
 def test_nothing_is_expected(store: Storage) -> None:
-    """That alone makes no run."""
+    """An empty list does not create a run."""
     store.store("a", 1)
     store.run("r").expect([])
     assert store.runs() == [] and actions(store) == []
@@ -197,8 +197,8 @@ def test_compare_with_another_run(store: Storage) -> None:
         second.missing(like="2026-1")
 
 
-def test_a_run_that_nobody_knows(store: Storage) -> None:
-    """Every question about it is an error, with similar ids; a search for it finds nothing."""
+def test_unknown_run(store: Storage) -> None:
+    """Each method that reads it raises an error with similar ids; a search for it finds nothing."""
     store.store("a", 1, {"run_id": "2026-11"})
     unknown = store.run("2026-12")
     questions: list[Callable[[], object]] = [unknown.models, unknown.inspect, unknown.check, unknown.missing]
@@ -267,7 +267,7 @@ def test_fetch_what_the_run_did_not_use(store: Storage) -> None:
     ],
 )
 def test_how_the_block_ends(store: Storage, error: BaseException, state: str, reason: str | None) -> None:
-    """What ends the block is recorded, and goes on as it is; what was stored stays."""
+    """The exception that ends the block is recorded and raised unchanged; stored models stay."""
     with pytest.raises(type(error)) as caught, store.run("r", why="monthly") as run:
         run.store("a", 1)
         assert run.inspect().state == "running"
@@ -355,7 +355,7 @@ def test_ids_that_are_text(store: Storage, run: str) -> None:
 
 
 @pytest.mark.parametrize("run", [None, 7, b"r", ["r"], "\ud800"])
-def test_ids_that_are_no_text(store: Storage, run: Any) -> None:
+def test_ids_of_other_types(store: Storage, run: Any) -> None:
     """They are refused at once."""
     with pytest.raises(InvalidNameError, match="the id of a run must be a string"):
         store.run(run)
@@ -396,7 +396,7 @@ except StoreReadOnlyError as error:
 
 
 def test_an_end_that_cannot_be_recorded(store: Storage, caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and nothing is raised but what ended the block."""
+    """The problem is logged; only the exception that ended the block is raised."""
     store.timeout = 0.1
     other = sqlite3.connect(store.path, isolation_level=None)
     with store.run("r") as run:

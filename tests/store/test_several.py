@@ -97,7 +97,7 @@ def test_messages_name_what_was_asked_for(models: Storage) -> None:
         models.select(*many)
     with pytest.raises(ModelNotFoundError, match="no model's name matches 'x.'"):
         models.select("x?")
-    with pytest.raises(ModelNotFoundError, match="no model that 'f.' names meets the conditions"):
+    with pytest.raises(ModelNotFoundError, match="no model that matches 'f.' meets the conditions"):
         models.select("f*", where="train_end > 600")
     with pytest.raises(ModelNotFoundError, match="no model 'rigde'. Did you mean 'ridge'"):
         models.select("rigde", where="train_end > 600")
@@ -250,13 +250,13 @@ def test_a_current_version_goes_last(models: Storage) -> None:
 def restore(store: Storage) -> str:
     """Make a version that is to be deleted current."""
     store.restore("forest:2")
-    return "it has since become current"
+    return "it is now the current version"
 
 
 def alias(store: Storage) -> str:
     """Give it an alias."""
     store.alias("forest", "best", 2)
-    return "it has since got the alias best"
+    return "it now has the alias best"
 
 
 def rename(store: Storage) -> str:
@@ -280,7 +280,7 @@ def damage(store: Storage) -> str:
 
 
 #: The reasons that `prune` gives in other words.
-PRUNED = {restore: "since then: current", alias: "since then: has the alias best"}
+PRUNED = {restore: "it is protected now (current)", alias: "it is protected now (has the alias best)"}
 
 
 @pytest.mark.parametrize("change", [restore, alias, rename, delete, damage])
@@ -315,7 +315,7 @@ def test_a_version_stored_meanwhile(models: Storage) -> None:
         models.restore("ridge:2")
 
     found = models.delete_many("rid*", confirm=restore_older)
-    assert found.deleted == [] and found.versions[0].reason == "it has other versions since"
+    assert found.deleted == [] and found.versions[0].reason == "the model now has other versions"
 
 
 def test_no(models: Storage) -> None:

@@ -170,7 +170,7 @@ def log(storage: "views_runs.Storage", **options: Any) -> Log:
       views-runs model log my-model
       views-runs model log --since 2026-11-01 --by ines
     """
-    return Log(storage.log(**options), "No events found." if options else "Nothing was recorded.")
+    return Log(storage.log(**options), "No changes found." if options else "The log is empty.")
 
 
 @verb(opens=False)

@@ -1,4 +1,4 @@
-"""What is probably mistaken in a question: a field that no model has, or a comparison with a type that no value has."""
+"""Probable mistakes in a question: a field that no model has, or a comparison with a type that no value has."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -15,7 +15,8 @@ from views_runs.query import Question
 TYPES = {"integer": "numeric", "real": "numeric", "text": "text", "true": "true or false", "false": "true or false"}
 TYPES |= {"array": "a list", "object": "a dict"}
 
-#: The names of the fields in the metadata of the latest models, and of those in them. All would take ten times as long.
+#: The names of the fields in the metadata of the latest models, and of nested fields. For all models, this would take
+#: ten times as long.
 NAMES = f"""SELECT DISTINCT outside.key, inside.key
     FROM (SELECT metadata FROM {TABLE} ORDER BY id DESC LIMIT 1000) AS latest
     JOIN json_each(latest.metadata) AS outside
@@ -26,7 +27,7 @@ NAMES = f"""SELECT DISTINCT outside.key, inside.key
 def find_complaints(connection: Connection, question: Question) -> Iterator[str]:
     """Yield a sentence for each mistake in a question, in its order; nothing for an empty store.
 
-    Each costs a statement that usually ends at the first model, and reads all of them only if there is a complaint.
+    Each check is a statement that usually ends at the first model, and reads all models only if there is a mistake.
     """
     if not connection.value(f"SELECT EXISTS (SELECT 1 FROM {TABLE})"):
         return
@@ -40,13 +41,13 @@ def _check_condition(connection: Connection, condition: Condition) -> Iterator[s
     field = condition.field
     if condition.cut in ("AND", "OR"):
         yield (
-            f"{_show(condition.values[0])} was taken for one value; write {condition.cut.lower()!r} in small letters "
-            "to join conditions, or quote the value"
+            f"{_show(condition.values[0])} was read as one value; write {condition.cut.lower()!r} in lower case to "
+            "join conditions, or quote the value"
         )
     elif field.own:
         return
     elif not _has_type(connection, field, "<> 'null'"):
-        # To look for models that lack a known field is no mistake.
+        # Looking for models that lack a known field is not a mistake.
         if condition.operator != "lacks" or str(field) not in KNOWN_FIELDS:
             yield _describe_absence(connection, condition)
     elif condition.operator == "has" and not _has_type(connection, field, "= 'array'"):
@@ -93,7 +94,7 @@ def _describe_absence(connection: Connection, condition: Condition) -> str:
         names |= {outside} if inside is None else {outside, f"{outside}.{inside}"}
     complaint = f"no model has a field {field!r}"
     if condition.cut:
-        return f"{complaint}; quote the value before it if {f'{condition.cut} {field}'!r} belongs to that"
+        return f"{complaint}; quote the value before it if {f'{condition.cut} {field}'!r} is part of that value"
     folded = {name.casefold(): name for name in sorted(names)}
     close = get_close_matches(field.casefold(), folded, n=1)
     return f"{complaint}; did you mean {folded[close[0]]!r}?" if close else complaint
@@ -103,7 +104,7 @@ def _describe_type(connection: Connection, condition: Condition, value: Any) -> 
     field, in_list = condition.field, condition.operator == "has"
     types = _find_types(connection, field, in_list)
     if types == TYPES["array"] and condition.operator in ("=", "!="):
-        return f"{field} is a list in every model; '{field} has {_show(value).strip(chr(39))}' asks for a member"
+        return f"{field} is a list in every model; use '{field} has {_show(value).strip(chr(39))}' to find a member"
     subject = f"each member of {field}" if in_list else str(field)
     return f"{subject} is {types or 'missing'} in every model, but {_show(value)} is {_name_type(value)}"
 

@@ -84,10 +84,10 @@ class Gate:
     _forking: ClassVar[set[int]] = set()
 
     def __init__(self) -> None:
-        #: How often its connection is inside, and in which thread it was last.
+        #: The number of nested uses, and the thread of the last one.
         self._depth = 0
         self._thread = threading.get_ident()
-        #: Held by the thread that is inside. Nobody waits for it.
+        #: Held by the thread that uses the connection. No thread waits for it.
         self._use = threading.Lock()
         Gate._all[id(self)] = self
 
@@ -115,10 +115,10 @@ class Gate:
         Gate._all.pop(id(self), None)
 
     def _take_over(self) -> None:
-        """Use the connection in this thread, unless another one is inside; what an interrupted thread left is its own.
+        """Use the connection in this thread, unless another thread is using it.
 
-        A thread that works for another uses its connection, and is waited for. It may be inside only where signal
-        handlers interrupted that wait several times; the connection is its own then.
+        A worker thread uses the connection of its caller, which waits for it. It can still be using the connection only
+        if signal handlers interrupted that wait several times; then the connection remains the worker's.
         """
         thread = threading.get_ident()
         if not self._use.acquire(blocking=False) and self._thread != thread:
@@ -169,8 +169,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _watch_signals(raised: list[BaseException]) -> Generator[int, None, None]:
-    """Yield 1 to interrupt a long statement if a signal handler has raised an exception, or if the statement is of a
-    thread whose work is unwanted, and otherwise 0.
+    """Yield 1 to interrupt a long statement if a signal handler has raised an exception or if the work of the thread
+    is unwanted, and otherwise 0.
 
     SQLite calls this as a progress handler. A handler for signals runs when the generator is resumed, inside the `try`;
     it would run before the first line of a function, and `sqlite3` would discard what it raised.
@@ -377,7 +377,7 @@ class Connection:
     def snapshot(self) -> Iterator[None]:
         """Execute the block in a read transaction; keep it short, because nobody can commit in the meantime.
 
-        In a transaction, it is a part of that one.
+        Inside a transaction, it is part of that transaction.
         """
         if self._sqlite.in_transaction:
             yield

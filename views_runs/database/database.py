@@ -148,7 +148,7 @@ class Database:
             _recommend_backup(self.path)
 
     def refuse_unsafe_share(self, copy: Path | None = None) -> None:
-        """Raise an error if the store, or a copy of it, is where it must not be written to."""
+        """Raise an error if the store, or a copy of it, is on a share that must not be written to."""
         if refusal := find_refusal(copy or self.path, self._allow_unsafe_share):
             raise refusal.locate(path=copy)
 
@@ -168,9 +168,9 @@ class Database:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
     def clear(self, deleted: str) -> None:
-        """Return the space of what was deleted to the disk; a failure is logged.
+        """Return the space of deleted models to the disk; a failure is logged.
 
-        With `progress`, somebody is watching, and Ctrl-C puts off the rest.
+        With `progress`, a user is watching, and Ctrl-C leaves the rest to the next deletion.
         """
         try:
             uploads.clear_leftovers(self.connection)
@@ -257,7 +257,7 @@ def _adapt(connection: Connection, change: bool) -> None:
             connection.layout = schema.SCHEMA_VERSION
             return
         except StoreReadOnlyError:
-            # What needs no change can still be done, such as fetching a model that need not be trained.
+            # Operations that need no change still work, such as fetching a model that need not be trained.
             pass
     schema.stand_in(connection, change)
 
@@ -293,10 +293,10 @@ def is_hot(journal: Path) -> bool:
 
 
 def _wait_for_rollback(connection: Connection) -> None:
-    """On Windows, wait until what a killed process left half-written is rolled back, if others have its journal open.
+    """On Windows, wait until the change of a killed process is rolled back, if others have its journal open.
 
-    A new connection rolls it back by removing the journal, which Windows refuses as long as that is open. Those who
-    have it open roll it back without removing it, at their next statement.
+    A new connection would roll it back by removing the journal, which Windows refuses while the journal is open. The
+    processes that have it open roll back without removing it, at their next statement.
     """
     journal, until = companion(connection.path, "-journal"), time.monotonic() + ROLLBACK_PATIENCE
     with suppress(OSError):
@@ -311,16 +311,16 @@ def _warn_of_share(path: Path) -> None:
 
 
 def find_refusal(path: Path, allowed: bool = False, device: int = 0) -> UnsafeShareError | None:
-    """Return why a file must not be written to, if there is a reason: it is on an SMB share.
+    """Return the error for a file that must not be written to because it is on an SMB share, or None.
 
-    Where `allowed`, this is only a reason if locks are refused. Nothing is remembered: a share can be mounted
-    differently while this process runs. Where the `device` is known to be a disk, nothing is looked up: that would take
-    a tenth of a small fetch.
+    If writing is `allowed`, it is refused only if the share refuses locks. Nothing is cached: a share can be mounted
+    differently while this process runs. If the `device` is known to be a disk, nothing is looked up, which would take a
+    tenth of the time of a small fetch.
     """
     if device & BLOCK_DEVICE:
         return None
     try:
-        # Most computers have no such share, and this takes a tenth of the time that finding the mount takes.
+        # Most computers have no such share, and this check takes a tenth of the time of finding the mount.
         with open(filesystems.MOUNTS, "rb") as file:
             share = filesystems.find_smb(path) if filesystems.SMB_LINE.search(file.read()) else None
     except OSError as error:

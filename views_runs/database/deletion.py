@@ -1,4 +1,4 @@
-"""Delete versions, each only if it is still as it was when it was chosen."""
+"""Delete versions, each only if it has not changed since it was chosen."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +12,7 @@ from views_runs.exceptions import ModelInUseError, QueryError
 from views_runs.names import listed
 from views_runs.records import Damage, Deletion, Disposition, ModelRecord, Reference
 
-#: Tells from the record that a version has now why it is kept; empty if it is deleted.
+#: Returns why a version is kept, given its present record; an empty string if it is to be deleted.
 Keep = Callable[[ModelRecord], str]
 
 
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
 
 
 def plan(models: Models, wanted: Wanted, promote_older: bool, force: bool) -> Plan:
-    """Choose what to delete; refuse to delete what has an alias, or to make an older version current unasked."""
+    """Choose what to delete; unless it is allowed, refuse versions with an alias, and to make an older one current."""
     if not wanted.names and not wanted.has_conditions:
         raise QueryError("no names and no conditions were given", advice="Give '*' for all models; nothing was deleted")
     with models.connection.snapshot():
@@ -89,7 +89,8 @@ def plan(models: Models, wanted: Wanted, promote_older: bool, force: bool) -> Pl
 def _find_left(models: Models, name: str, records: Mapping[int, ModelRecord]) -> int | None:
     """Return the version that is current once these are deleted."""
     versions = models.connection.rows(f"SELECT id, {CURRENT}, version FROM models WHERE name = ?", (name,))
-    _, left = max(((is_current, version) for id, is_current, version in versions if id not in records), default=(0, None))
+    remaining = [(is_current, version) for id, is_current, version in versions if id not in records]
+    _, left = max(remaining, default=(0, None))
     return left
 
 
@@ -107,7 +108,7 @@ def _refuse_promotions(records: Sequence[ModelRecord]) -> None:
     if current:
         raise ModelInUseError(
             f"another version would become current in place of {listed(current)}",
-            "Delete all versions with all_versions=True (--all-versions), or make another current with "
+            "Delete all versions with all_versions=True (--all-versions), or let another version become current with "
             "promote_older=True (--promote-older); nothing was deleted",
         )
 
@@ -119,13 +120,14 @@ def carry_out(database: Database, made: Plan, force: bool) -> Deletion:
     def keep(now: ModelRecord) -> str:
         before = made.records[models.id(now)]
         if now.aliases and not force:
-            return f"it has since got the alias {', '.join(now.aliases)}"
+            return f"it now has the alias {', '.join(now.aliases)}"
         if before.reference not in made.fragile or not now.current:
             return ""
         if not before.current:
-            return "it has since become current"
+            return "it is now the current version"
         others = "SELECT 1 FROM models WHERE name = ? AND version <> ?"
-        return "" if made.promotes or not connection.value(others, now.reference) else "it has other versions since"
+        has_others = not made.promotes and connection.value(others, now.reference)
+        return "the model now has other versions" if has_others else ""
 
     models = database.models
     versions = delete_each(database, made.records, keep)
@@ -138,7 +140,7 @@ def delete_each(
 ) -> list[Disposition]:
     """Delete versions, given by id, unless `keep` says why not; return what was done, in the same order."""
     done = {}
-    # The current version comes last: so nothing else becomes current meanwhile.
+    # The current version comes last, so that no other version becomes current meanwhile.
     for id, record in sorted(records.items(), key=lambda one: (one[1].current, one[1].version)):
         # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
         with database.connection.transaction(bulk=len(records) > 1):
@@ -154,7 +156,7 @@ def delete_each(
 
 
 def _explain_change(record: ModelRecord, now: ModelRecord | Damage | None) -> str:
-    """Return what has become of a version that can no longer be deleted as it was shown."""
+    """Return why a version can no longer be deleted as it was shown; an empty string if it can."""
     if now is None:
         return "it was deleted meanwhile"
     if isinstance(now, Damage):

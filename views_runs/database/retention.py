@@ -1,4 +1,4 @@
-"""Prune: which versions the rules keep, and delete the others."""
+"""Pruning: find out which versions the rules keep, and delete the others."""
 
 import json
 from collections import defaultdict
@@ -51,7 +51,7 @@ class Rule(NamedTuple):
 
     @property
     def age(self) -> str | None:
-        """How old a version can be that is kept, in days."""
+        """The maximum age of a version that is kept by `keep_within`, in days."""
         return None if self.keep_within is None else f"{self.keep_within / timedelta(days=1):g}d"
 
     def __str__(self) -> str:
@@ -62,7 +62,7 @@ class Rule(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What `Storage.prune` is about to do: the records of what it looks at by id, and why each is kept, if it is."""
+    """What `Storage.prune` is about to do: by id, the versions that it considers, and why each is kept, if it is."""
 
     records: Mapping[int, ModelRecord]
     reasons: Mapping[int, str]
@@ -107,7 +107,7 @@ def plan(models: Models, wanted: Wanted, rule: Rule) -> Plan:
 
 
 def _protect(models: Models, records: Mapping[int, ModelRecord]) -> dict[int, list[str]]:
-    """Return why versions are kept whatever the rule, by id."""
+    """Return why versions are kept regardless of the rule, by id."""
     used = {id for (id,) in models.connection.rows(runs.USED_BY_COMPLETE)}
     return {id: _explain_protection(record, id in used) for id, record in records.items()}
 
@@ -122,7 +122,7 @@ def _count(kept: dict[int, list[str]], records: Mapping[int, ModelRecord], rule:
     """Add what is kept because it is among the last of its group, or young enough."""
     groups: dict[str, int] = defaultdict(int)
     start = None if rule.keep_within is None else datetime.now(UTC) - rule.keep_within
-    # Ids tell which was stored later, whatever the clocks said.
+    # Ids show which version was stored later, even if clocks were wrong.
     for id, record in sorted(records.items(), reverse=True):
         group = record.name if field is None else _find_group(field, record)
         groups[group] += 1
@@ -139,7 +139,7 @@ def _find_group(field: Field, record: ModelRecord) -> str:
 
 
 def carry_out(database: Database, made: Plan) -> list[Disposition]:
-    """Delete what the rule does not keep, unless something protects it by now."""
+    """Delete what the rule does not keep, unless something protects it now."""
     models, connection = database.models, database.connection
 
     # Looked up again only when another program has changed the file: it takes longer than a deletion.
@@ -150,7 +150,7 @@ def carry_out(database: Database, made: Plan) -> list[Disposition]:
     def keep(now: ModelRecord) -> str:
         used = find_used(connection.value("PRAGMA data_version"))
         reasons = _explain_protection(now, models.id(now) in used)
-        return f"since then: {', '.join(reasons)}" if reasons else ""
+        return f"it is protected now ({', '.join(reasons)})" if reasons else ""
 
     done = dict(zip(made.doomed, deletion.delete_each(database, made.doomed, keep, "pruned", rule=str(made.rule))))
     planned = dict(zip(made.records, made.summary()))

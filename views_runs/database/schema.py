@@ -61,7 +61,7 @@ CREATE TABLE IF NOT EXISTS model_parts (
     UNIQUE (upload, part)
 );
 
--- Stores in progress, and uploads that are no longer needed.
+-- Models that are being stored, and uploads that are no longer needed.
 CREATE TABLE IF NOT EXISTS uploads (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     owner TEXT NOT NULL,                   -- JSON object: the process that writes it
@@ -103,7 +103,7 @@ CREATE TABLE IF NOT EXISTS restored (
     highest INTEGER NOT NULL               -- the highest version then; a higher one is current instead
 ) WITHOUT ROWID;
 
--- Further names for versions.
+-- Aliases of versions.
 CREATE TABLE IF NOT EXISTS aliases (
     model INTEGER NOT NULL,                -- names.id
     alias TEXT NOT NULL,
@@ -113,7 +113,7 @@ CREATE TABLE IF NOT EXISTS aliases (
 
 CREATE INDEX IF NOT EXISTS aliases_version ON aliases (version);
 
--- What was done, in the order in which it was done, whatever the clocks said. Rows are only added.
+-- The log, in the order of the changes, even if clocks were wrong. Rows are only added.
 CREATE TABLE IF NOT EXISTS events (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at TEXT NOT NULL,                      -- UTC, ISO 8601 with microseconds

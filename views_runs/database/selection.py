@@ -182,7 +182,7 @@ def _explain_nothing(wanted: Wanted, name: str | None) -> ModelNotFoundError:
     if name is None:
         return ModelNotFoundError("no model meets the conditions", advice)
     if wanted.has_conditions:
-        return ModelNotFoundError(f"no model that {name!r} names meets the conditions", advice)
+        return ModelNotFoundError(f"no model that matches {name!r} meets the conditions", advice)
     if Reference.of(name).version is not None:
         advice = "A glob has no version: use the condition 'version = 2' and all_versions=True (--all-versions)"
     return ModelNotFoundError(f"no model's name matches {name!r}", advice)

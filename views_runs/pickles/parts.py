@@ -73,7 +73,7 @@ class PickleWriter:
     """A file-like object to write a pickle to: splits the bytes into parts, hashes them, and records their imports.
 
     Used as a context manager, it passes on all parts but the first in a thread: writing to a file takes as long as
-    pickling arrays and hashing together. To hash there too took a third longer.
+    pickling arrays and hashing together. Hashing there too took a third longer.
 
     Args:
         sink: called with each part after the first, in order.
@@ -123,7 +123,7 @@ class PickleWriter:
         return len(view)
 
     def _pass_on(self, data: bytearray) -> None:
-        """Pass on what a buffer has, as one part or, at the beginning of several, as two."""
+        """Pass on the data of a buffer as one part, or as two parts if it is the first buffer of several."""
         if self._first is None:
             first = data[: FIRST_PART_SIZE if len(data) == PART_SIZE else PART_SIZE]
             self._hash.update(first)

@@ -31,7 +31,7 @@ class RecordingPickler(pickle.Pickler):
         self._troubles: set[Trouble] = set()
 
     def reducer_override(self, value: Any) -> Any:
-        """Record a class or a function; of anything else, return the reduction. Called for all but plain data."""
+        """Record a class or a function; for anything else, return the reduction. Called for all but plain data."""
         kind = type(value)
         if kind is FunctionType or kind is type:
             return NotImplemented if value in _UNNAMED else self._record(value)

@@ -202,7 +202,7 @@ def choose_columns(columns: str) -> tuple[Columns, Columns]:
         return COLUMNS, {}
     names = [name.strip().removeprefix("+") for name in columns.split(",")]
     if not all(names):
-        raise QueryError("a column has no name", columns, advice="Give names, as in --columns name,mse or --columns +mse")
+        raise QueryError("a column has no name", columns, advice="Give names, as in name,mse or +mse")
     asked = {printable(name): COLUMNS.get(name) or partial(value_cell, parse_field(name)) for name in names}
     return (COLUMNS if columns.startswith("+") else {}), asked
 
@@ -481,7 +481,7 @@ def state_lines(one: Lifetime) -> list[str]:
     return [", ".join(filter(None, states))] if any(states) else []
 
 
-#: What to see of a version before it is deleted.
+#: The columns to show of a version before it is deleted.
 DELETED_COLUMNS: dict[str, Callable[[Any], str]] = {
     **{title: COLUMNS[title] for title in ("name", "version")},
     "stored by": lambda record: printable(record.stored_by),
@@ -564,7 +564,7 @@ def show_pruning_plan(found: Sequence[Disposition]) -> None:
 
 @show_text.register
 def show_pruning(pruning: values.Pruning) -> None:
-    """Say what was deleted; or what would be, and why, with what would stay."""
+    """Say what was deleted or, for a dry run, what would be deleted or kept, and why."""
     deleted = [one.record for one in pruning.versions if one.deleted]
     if pruning.dry_run and pruning.versions:
         show_table(PRUNED_COLUMNS, pruning.versions)
@@ -708,7 +708,7 @@ def show_run(shown: values.RunShown) -> None:
         "state": run.state or "not recorded",
         "began": f"{local_time(run.started_at)} by {run.started_by}{ended}",
         "used": f"{models(run.models)}, {size(run.size)}",
-        "complete": completeness(run) or "not known, as nothing is expected",
+        "complete": completeness(run) or "not known, because no models are expected",
     }
     grid = pairs({name: printable(value) for name, value in fields.items()}, console.page(wrap=False).width)
     console.draw(grid, wrap=False)
@@ -717,10 +717,11 @@ def show_run(shown: values.RunShown) -> None:
         console.write(title, bold=True)
         show_lines(f"  {line}" for line in lines)
     by = shown.group_by
-    if by and by not in COLUMNS and not any(value_cell(parse_field(by), one.record) for one in shown.models if one.record):
+    records = [one.record for one in shown.models if one.record]
+    if by and by not in COLUMNS and not any(value_cell(parse_field(by), record) for record in records):
         show_message(f"No model of this run has a field {printable(by)!r}.")
     if shown.like is not None and not shown.lacking:
-        show_message(f"The run lacks nothing that {printable(shown.like)} used.")
+        show_message(f"This run has all models that {printable(shown.like)} used.")
 
 
 def run_groups(shown: values.RunShown) -> dict[str, list[str]]:
@@ -731,7 +732,7 @@ def run_groups(shown: values.RunShown) -> dict[str, list[str]]:
     for one in shown.models:
         if one.record is not None:
             title = f"{printable(by)} {cell(one.record) or '(none)'}"
-            how = f"reused from {one.trained_in or 'no run'}" if one.state == "reused" else one.state
+            how = f"{one.state} from {one.trained_in}" if one.state == "reused" and one.trained_in else one.state
             groups.setdefault(title, []).append(printable(f"{one.name}:{one.version}  {how}"))
     groups = dict(sorted(groups.items()))
     groups["deleted since"] = [printable(f"{one.name}:{one.version}") for one in shown.models if one.state == "deleted"]
