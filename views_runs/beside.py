@@ -8,6 +8,7 @@ only, so no exception interrupts the worker, except while it waits after its wor
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -52,6 +53,8 @@ class Beside(Generic[T, R]):
         self._process = os.getpid()
         self._thread: _Thread | None = None
         self._is_begun = False
+        #: Whether the thread will not call the function any more; it says so itself.
+        self._has_ended = False
         self._items: SimpleQueue[T] = SimpleQueue()
         self._results: SimpleQueue[R] = SimpleQueue()
         #: Has an entry for each item that may still be added.
@@ -87,21 +90,24 @@ class Beside(Generic[T, R]):
 
     def end(self) -> None:
         """End the thread, whatever it is doing, and wait for its end; a process forked meanwhile does not have it."""
-        if self._thread is not None and os.getpid() == self._process:
-            self._thread.is_unwanted = True
+        if os.getpid() == self._process:
+            # Also to a thread whose start was interrupted.
             self._items.put(_END)
-            self._wait()
+            if self._thread is not None:
+                self._thread.is_unwanted = True
+                self._wait()
         # Its traceback refers to the memory of the thread, and to this object.
         self._error = None
 
     def _start(self) -> None:
-        self._thread = _Thread(self._work, self._name)
+        thread = _Thread(self._work, self._name)
         try:
-            self._thread.start()
+            thread.start()
         except RuntimeError as error:
             # An exception of a signal handler is raised again; the thread runs then.
             signals.let_through(error)
-            self._thread = None
+        else:
+            self._thread = thread
 
     def _work(self) -> None:
         try:
@@ -112,6 +118,7 @@ class Beside(Generic[T, R]):
         except BaseException as error:
             self._error = error
         finally:
+            self._has_ended = True
             self._results.put(_END)
             self._room.put(_END)
 
@@ -127,8 +134,13 @@ class Beside(Generic[T, R]):
             return found
 
     def _wait(self) -> None:
-        while self._thread is not None and self._thread.is_alive():
-            self._thread.join(TICK)
+        # Up to Python 3.12, a `Thread.join` that is interrupted takes the thread for one that has ended.
+        while not self._has_ended:
+            with suppress(Empty):
+                self._room.get(timeout=TICK)
+        self._room.put(_END)
+        assert self._thread is not None
+        self._thread.join()
 
     def _raise_error(self) -> None:
         if self._error is not None:

@@ -197,8 +197,8 @@ class Run:
         """
         reference = Reference.of(name)
         with self._store._open(f"fetch from the run {self.id!r}", reference) as database:
-            version = runs.version_in(database.models, self.id, reference)
-        return self._store.fetch(reference.name, version, **options)
+            used = runs.used_by(database.models, self.id, reference)
+        return self._store.fetch(*used, **options)
 
     def inspect(self) -> RunRecord:
         """Return what is known about this run: when it ran, who started it, how many models it has, its state.

@@ -745,8 +745,12 @@ class Storage:
             with database.connection.snapshot():
                 records = selection.readable(selection.select(database.models, wanted, strict=True))
                 for record in records:
-                    _, changed = _change_metadata(database, record, fields, unset)
-                    database.models.refuse_incomplete(changed)
+                    try:
+                        _, changed = _change_metadata(database, record, fields, unset)
+                        database.models.refuse_incomplete(changed)
+                    except InvalidMetadataError as error:
+                        # Which of them it is about.
+                        raise error.locate(f"annotate {str(record.reference)!r}" if len(records) > 1 else "")
             return [(record, _annotate(database, record.reference, fields, unset)) for record in records]
 
     def require(self, *fields: str, why: str | None = None) -> None:
@@ -851,12 +855,13 @@ class Storage:
         1
         >>> store.delete("forest")
         """
+        # Rarely needed, so imported here, as in `delete_many` and `prune`: it would delay the start of `list`.
+        from views_runs.database import deletion
+
         reference = Reference.of(name, version)
         with self._open("delete", reference, change=True, why=why) as database:
-            reference = database.models.resolve(reference)
             database.progress = progress
-            database.delete(reference, force)
-            return database.models.find(Reference(reference.name))
+            return deletion.delete(database, reference, force)
 
     def delete_many(
         self,
@@ -899,7 +904,6 @@ class Storage:
         >>> [str(record.reference) for record in found.deleted], found.current
         (['forest:2', 'forest:1'], {'forest': 3})
         """
-        # Rarely needed, so imported here, as in `prune`: they would delay the start of `list`.
         from views_runs.database import deletion
 
         wanted = selection.Wanted.of(names, **options)
@@ -1056,7 +1060,8 @@ class Storage:
     def rename(self, name: str, new: str, *, why: str | None = None) -> ModelRecord:
         """Rename a model, with all its versions, aliases and history, and return the record of its current version.
 
-        If a deleted model had the new name, the versions are renumbered to follow those of that model.
+        If a deleted model had the new name, its version numbers are not given again: the versions are renumbered to follow
+        them, unless their numbers are higher already.
 
         Args:
             name: the model's name.

@@ -11,7 +11,7 @@ import pytest
 from click.testing import Result
 
 from tests.support.lines import environment, on_a_terminal, viewser_command
-from views_runs import Storage
+from views_runs import ModelRecord, Storage
 
 Viewser = Callable[..., Result]
 
@@ -166,6 +166,21 @@ def test_inspect_and_annotate_several(models: Storage, viewser: Viewser) -> None
     assert models.log("ridge")[0].why == "moved"
 
 
+def test_deleted_while_several_are_inspected(
+    models: Storage, viewser: Viewser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are shown."""
+    select = Storage.select
+
+    def overtaken(self: Storage, *given: str, **options: Any) -> list[ModelRecord]:
+        found = select(self, *given, **options)
+        models.delete("ridge")
+        return found
+
+    monkeypatch.setattr(Storage, "select", overtaken)
+    assert versions(viewser("model", "inspect", "ridge", "forest", "--json")) == [("forest", 3)]
+
+
 def test_prune_shows_why(models: Storage, viewser: Viewser) -> None:
     """A dry run has a line for each version, and the bytes."""
     result = viewser("model", "prune", "fo*", "--keep-last", "1", "--keep", "train_end = 2019-12", "--dry-run")
@@ -223,3 +238,15 @@ def test_reasons_on_a_narrow_terminal(models: Storage, columns: int, is_folded: 
     assert ("  current, among the last 1" in shown) == is_folded
     assert max(map(len, shown)) <= columns
     assert shown[0].endswith("why") != is_folded
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a pseudo-terminal")
+def test_a_long_name_on_a_narrow_terminal(store: Storage) -> None:
+    """What is to be deleted is in a table, without columns in which nothing is, and without broken lines."""
+    name = "fatalities_" * 5
+    for number in range(2):
+        store.store(name, number, {"run_id": "2026-11"}, overwrite=True)
+    variables = {**environment(store), "COLUMNS": "82", "LINES": "30", "NO_COLOR": "1"}
+    shown = on_a_terminal(viewser_command("model", "delete", name, "-n"), variables).splitlines()
+    assert shown[0].split() == ["name", "version", "run", "size"] and max(map(len, shown)) <= 82
+    assert shown[1].split() == [name, "2", "2026-11", "5", "bytes"] and shown[2] == f"  {store.find()[0].stored_by}"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.budgets import budget
 from tests.support.machine import need
-from tests.support.stores import LENGTH, NOTHING, leftovers, start_storing
+from tests.support.stores import LENGTH, NOTHING, fill, leftovers, start_storing
 from views_runs import Storage, StorageError, StoreBusyError, StoreFullError, UploadLostError
 from views_runs.database import owners, uploads
 from views_runs.database.connection import Connection
@@ -22,16 +22,6 @@ from views_runs.pickles.parts import PART_SIZE
 
 #: How often a process is forked while a thread of it stores.
 FORKS = budget(25, 5)
-
-
-def fill(folder: Path) -> None:
-    """Leave not one free byte."""
-    with (folder / "ballast").open("wb", buffering=0) as file:
-        try:
-            while True:
-                file.write(bytes(4096))
-        except OSError:
-            pass
 
 
 def test_a_full_disk(small_disk: Path) -> None:

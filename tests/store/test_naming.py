@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.recorded import OFTEN, VERBS, Told, Worker
 from views_runs import Storage
+from views_runs.database import deletion
 from views_runs.database.connection import Connection
 from views_runs.database.events import Events
 from views_runs.database.models import Models
@@ -174,7 +175,7 @@ def test_names_with_an_at_sign(store: Storage, sql: sqlite3.Connection) -> None:
 def test_delete_refuses_aliased(three: Storage) -> None:
     """Before anything is deleted."""
     three.alias("forest", "production", 3)
-    with pytest.raises(ModelInUseError, match="version 3 has the alias production"):
+    with pytest.raises(ModelInUseError, match="forest:3 has the alias production"):
         three.delete("forest")
     with pytest.raises(ModelInUseError):
         three.delete("forest:3")
@@ -197,14 +198,14 @@ def test_overtaken_while_deleting(
     three: Storage, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Storage], object], error: str, left: list[int]
 ) -> None:
     """Each version is checked again in the transaction that deletes it, in case others have changed it."""
-    check = Models._refuse_aliased
+    check = deletion._refuse_aliased
 
-    def overtaken(self: Models, *arguments: Any) -> None:
-        check(self, *arguments)
+    def overtaken(*arguments: Any) -> None:
+        check(*arguments)
         monkeypatch.undo()
         meanwhile(Storage(three.path))
 
-    monkeypatch.setattr(Models, "_refuse_aliased", overtaken)
+    monkeypatch.setattr(deletion, "_refuse_aliased", overtaken)
     with pytest.raises(StorageError, match=error) if error else nullcontext():
         three.delete("forest")
     assert sorted(record.version for record in three.find(all_versions=True)) == left
@@ -258,8 +259,29 @@ def test_rename_to_a_deleted_name(three: Storage) -> None:
     assert three.fetch("tree:4") == 2
     with pytest.raises(ModelNotFoundError):
         three.fetch("tree:1")
-    assert three.rename("tree", "forest").version == 8
+    assert three.rename("tree", "forest").version == 6
     assert three.verify().damaged == ()
+
+
+def test_numbers_stay_small(store: Storage) -> None:
+    """When two names take turns, a number is used up by each version, and no more."""
+    store.store("a", 0)
+    for turn in range(30):
+        old, new = ("a", "b") if turn % 2 == 0 else ("b", "a")
+        store.store(new, turn, overwrite=True)
+        store.delete(new)
+        store.rename(old, new)
+    assert store.inspect("a").version < 200
+
+
+def test_no_numbers_are_left(three: Storage, sql: sqlite3.Connection) -> None:
+    """Another program may have given the last: SQLite would go on in floating point."""
+    three.store("tree", 1)
+    three.delete("tree")
+    sql.execute("UPDATE names SET versions = ? WHERE name = 'tree'", (2**63 - 2,))
+    with pytest.raises(StorageError, match="no numbers of versions are left"):
+        three.rename("forest", "tree")
+    assert three.versions("forest")[0].version == 3
 
 
 def test_rename_and_back(three: Storage) -> None:

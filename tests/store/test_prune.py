@@ -230,6 +230,15 @@ def test_more_runs_than_sqlite_can_count(store: Storage) -> None:
     assert [one.deleted for one in store.prune(keep_runs=1 << 70)] == [False, False]
 
 
+@pytest.mark.parametrize("field", ["-train_end", "trainend"])
+def test_a_group_that_no_model_has(store: Storage, field: str) -> None:
+    """All versions would be one group; a minus sign is for sorting."""
+    for number in range(3):
+        store.store("forest", number, {"train_end": 480 + number}, overwrite=True)
+    with pytest.raises(QueryError, match=f"no model has a field '{field}'"):
+        store.prune(keep_last=1, group_by=field)
+
+
 def test_an_empty_store_and_names_that_nothing_has(store: Storage) -> None:
     """There is nothing to prune, or a mistake in the name."""
     store.store("forest", 1)

@@ -280,6 +280,18 @@ def test_how_the_block_ends(store: Storage, error: BaseException, state: str, re
     assert [event.why for event in store.log()] == [None, None, "monthly"]
 
 
+def test_fetch_by_an_alias(store: Storage) -> None:
+    """It must be an alias of the version that the run used."""
+    with store.run("2026-11") as run:
+        run.store("forest", "first")
+    store.alias("forest", "production")
+    store.store("forest", "second", overwrite=True)
+    assert run.fetch("forest@production") == "first"
+    store.alias("forest", "production")
+    with pytest.raises(ModelNotFoundError, match="used version 1"):
+        run.fetch("forest@production")
+
+
 class Untold(Exception):
     """An exception that cannot say what happened."""
 

@@ -186,7 +186,7 @@ def test_annotate_several(models: Storage) -> None:
     assert notes == [(3, "x"), (1, "x")]
     assert models.log("fast")[0].why == "wrong month"
     before = models.find()
-    with pytest.raises(InvalidMetadataError, match="no field 'note' to remove"):
+    with pytest.raises(InvalidMetadataError, match=r"annotate '[^,']+:\d': .* no field 'note' to remove"):
         models.annotate_many("*", unset=["note"])
     with pytest.raises(ModelNotFoundError):
         models.annotate_many("forest", "x*", fields={"note": "y"})

@@ -499,6 +499,12 @@ def test_trust_a_model(store: Storage, viewser: Viewser, own_home: Path) -> None
     assert strict.fetch("pipeline")
 
 
+def test_nothing_to_trust(store: Storage, viewser: Viewser) -> None:
+    """There is no question about it."""
+    store.store("m", [1])
+    assert viewser("model", "trust", "m").stderr.endswith("Nothing to add: every import is already on the list.\n")
+
+
 def test_trust_as_json(store: Storage, viewser: Viewser) -> None:
     """`trust --json` prints JSON and nothing else on the standard output: what is new on the list."""
     store.store("shape", [Shape(), Ridge()])

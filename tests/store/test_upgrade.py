@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from tests.support.replay import Unrecorded, troubles
+from tests.support.stores import fill
 from views_runs import Storage
 from views_runs.database import database, schema, verification
-from views_runs.database.connection import Connection
+from views_runs.database.connection import JOURNAL_SIZE, Connection
 from views_runs.exceptions import StorageError, StoreReadOnlyError
+from views_runs.files import companion
 
 LAYOUTS = sorted((Path(__file__).parent / "layouts").glob("*.db.gz"))
 
@@ -110,6 +112,15 @@ def test_a_copy_has_the_same_layout(each: Storage, tmp_path: Path) -> None:
     assert layout(copy) == 1 and each.path.read_bytes() == before
     assert sorted(copy.list(all_versions=True)) == NAMES and copy.verify().damaged == ()
     assert copy.store("gone", 3, {"author": "jo"}).version == 3 and layout(copy) == schema.SCHEMA_VERSION
+
+
+def test_on_a_full_disk(small_disk: Path) -> None:
+    """The upgrade takes the space that is reserved for the journal: on a full disk, deleting is what one does next."""
+    store = unpack(LAYOUTS[-1], small_disk / "old.db")
+    companion(store.path, "-journal").write_bytes(bytes(JOURNAL_SIZE))
+    fill(small_disk)
+    assert store.delete("tree") is None and layout(store) == schema.SCHEMA_VERSION
+    assert store.log(limit=1)[0].action == "deleted"
 
 
 def test_upgraded_while_it_is_copied(old: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from queue import SimpleQueue
 from typing import Any
 
@@ -21,6 +21,10 @@ from views_runs.database.connection import Connection, InUseError
 def no_thread_is_left() -> Iterator[None]:
     """All threads have ended when the test has."""
     yield
+    for one in threading.enumerate():
+        if one.name == "views_runs-test":
+            # One whose start was interrupted has nothing to do.
+            one.join(10)
     assert [one.name for one in threading.enumerate() if one.name.startswith("views_runs-")] == []
 
 
@@ -82,6 +86,34 @@ def test_a_caller_that_gives_up() -> None:
     began = time.monotonic()
     beside.end()
     assert (seen, ended) == ([0], [Unwanted]) and time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("wait", [Beside.finish, Beside.end])
+def test_an_interrupted_wait(wait: Callable[[Beside[int, None]], None]) -> None:
+    """Whoever is interrupted while the thread works on still waits for its end before anything else is done."""
+    begun, go = threading.Event(), threading.Event()
+
+    def work(number: int) -> None:
+        begun.set()
+        go.wait()
+
+    def interrupt() -> None:
+        time.sleep(0.05)
+        signal.raise_signal(signal.SIGINT)
+        time.sleep(0.2)
+        go.set()
+
+    beside = Beside(work, 2, "test")
+    beside.put(1)
+    begun.wait()
+    thread = threading.Thread(target=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        thread.start()
+        wait(beside)
+    assert not go.is_set()
+    beside.end()
+    assert go.is_set()
+    thread.join()
 
 
 def test_nobody_is_unwanted_but_such_a_thread() -> None:

@@ -1,6 +1,7 @@
 """Verbs that show models and the guide."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -8,7 +9,7 @@ import click
 import views_runs
 from views_runs.cli.command import decode, restate, verb
 from views_runs.cli.options import MODEL_NAME, condition_options, is_one_model, refuse_nothing, where_option
-from views_runs.exceptions import InvalidNameError
+from views_runs.exceptions import InvalidNameError, ModelNotFoundError
 from views_runs.names import check_new_name, listed
 from views_runs.rendering.values import Differences, History, Listing, Log, Several, Topic
 
@@ -112,7 +113,12 @@ def inspect(
     unreadable: list[views_runs.Damage] = []
     with restate(f"inspect {listed([*map(repr, names)]) or 'models'}"):
         records = storage.select(*names, on_damage=unreadable.append, **options)
-    return Several([storage.inspect(*record.reference) for record in records], unreadable)
+    found = []
+    for record in records:
+        # One that was deleted meanwhile is not a reason to show none of the others.
+        with suppress(ModelNotFoundError):
+            found.append(storage.inspect(*record.reference))
+    return Several(found, unreadable)
 
 
 @verb()

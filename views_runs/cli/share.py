@@ -54,6 +54,6 @@ def trust(storage: "views_runs.Storage", name: str, yes: bool) -> Trust:
     with restate(f"trust {name!r}"):
         record = storage.inspect(name)
     show_imports(trust.as_installed(record))
-    if not yes and not record.troubles:
+    if not yes and record.imports and not record.troubles:
         confirm(f"Add these to {trust.path()}?")
     return Trust(trust.path(), [str(one) for one in trust.add_all(record)])

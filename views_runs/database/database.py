@@ -22,6 +22,7 @@ from views_runs.exceptions import (
     NotAStoreError,
     StorageError,
     StoreAccessError,
+    StoreFullError,
     StoreNotFoundError,
     StoreReadOnlyError,
     UnsafeShareError,
@@ -166,11 +167,6 @@ class Database:
         if self._lenient and not self._is_default:
             log.warning("%s does not exist yet; storing a model creates it", self.path)
 
-    def delete(self, reference: Reference, force: bool = False) -> None:
-        """Delete a model with all its versions, or one version, and return the space to the disk."""
-        self.models.delete(reference, force)
-        self.clear(str(reference))
-
     def clear(self, deleted: str) -> None:
         """Return the space of deleted models to the disk; a failure is logged.
 
@@ -257,13 +253,26 @@ def _adapt(connection: Connection, change: bool) -> None:
     """Upgrade a file with an earlier layout, or let the connection read it as if it were upgraded."""
     if change:
         try:
-            schema.upgrade(connection)
+            _upgrade(connection)
             connection.layout = schema.SCHEMA_VERSION
             return
         except StoreReadOnlyError:
             # Operations that need no change still work, such as fetching a model that need not be trained.
             pass
     schema.stand_in(connection, change)
+
+
+def _upgrade(connection: Connection) -> None:
+    """Upgrade a file, on a full disk with the space that is reserved for the journal: a delete must still work."""
+    try:
+        schema.upgrade(connection)
+    except StoreFullError:
+        connection.script("PRAGMA journal_size_limit = 0")
+        # At its end, SQLite cuts the journal, which nobody else may do.
+        with connection.transaction():
+            connection.change(f"PRAGMA user_version = {connection.value('PRAGMA user_version')}")
+        schema.upgrade(connection)
+        connection.script(f"PRAGMA journal_size_limit = {JOURNAL_SIZE}")
 
 
 @cache

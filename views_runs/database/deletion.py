@@ -1,5 +1,6 @@
-"""Delete several versions, each only if it has not changed since it was chosen."""
+"""Delete versions, each only if it has not changed since it was chosen."""
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,43 @@ from views_runs.records import Damage, Deletion, Disposition, ModelRecord, Refer
 
 #: Returns why a version is kept, given its present record; an empty string if it is to be deleted.
 Keep = Callable[[ModelRecord], str]
+
+
+def delete(database: Database, reference: Reference, force: bool) -> ModelRecord | None:
+    """Delete a model, oldest version first, or one version, also if its record cannot be read; return what is current."""
+    models, select = database.models, "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version)"
+    reference = models.resolve(reference)
+    found = models.connection.rows(f"{select} ORDER BY version", reference)
+    if not found:
+        raise models.not_found(reference)
+    if not force:
+        _refuse_aliased(_find_aliased(models, [id for id, _ in found]))
+    for id, version in found:
+        # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
+        with models.connection.transaction():
+            _delete_unchanged(models, id, Reference(reference.name, version), force)
+    database.clear(str(reference))
+    return models.find(Reference(reference.name))
+
+
+def _delete_unchanged(models: Models, id: int, reference: Reference, force: bool) -> None:
+    """Delete the row of a version if it has not been given another name or an alias; call this in a transaction."""
+    if models.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", reference) == id:
+        if not force:
+            _refuse_aliased(_find_aliased(models, [id]), "this version was kept")
+        models.delete_row(id, reference)
+    elif models.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
+        raise models.not_found(Reference(reference.name))
+
+
+def _find_aliased(models: Models, ids: list[int]) -> list[str]:
+    """Return which of these versions have aliases, for a message."""
+    rows = models.connection.rows(
+        "SELECT name, models.version, alias FROM json_each(?) AS place CROSS JOIN models ON models.id = place.value "
+        "JOIN aliases ON aliases.version = models.id ORDER BY place.key",
+        (json.dumps(ids),),
+    )
+    return [_describe_aliases(Reference(name, version), [alias]) for name, version, alias in rows]
 
 
 class Plan(NamedTuple):
@@ -41,7 +79,7 @@ def plan(models: Models, wanted: Wanted, promote_older: bool, force: bool) -> Pl
         records = models.by_id(readable(chosen))
         left = {name: _find_left(models, name, records) for name in dict.fromkeys(one.name for one in chosen.records)}
     if not force:
-        _refuse_aliased(chosen.records)
+        _refuse_aliased([_describe_aliases(one.reference, one.aliases) for one in chosen.records if one.aliases])
     promotes = promote_older or wanted.all_versions
     if not promotes:
         _refuse_promotions([one for one in chosen.records if one.reference in chosen.matched and left[one.name]])
@@ -56,11 +94,13 @@ def _find_left(models: Models, name: str, records: Mapping[int, ModelRecord]) ->
     return left
 
 
-def _refuse_aliased(records: Iterable[ModelRecord]) -> None:
-    aliased = [f"{one.reference} has the alias {', '.join(one.aliases)}" for one in records if one.aliases]
+def _describe_aliases(reference: Reference, aliases: Iterable[str]) -> str:
+    return f"{reference} has the alias {', '.join(aliases)}"
+
+
+def _refuse_aliased(aliased: Sequence[str], outcome: str = "nothing was deleted") -> None:
     if aliased:
-        advice = "Remove the alias, or delete with force=True (--force); nothing was deleted"
-        raise ModelInUseError(listed(aliased), advice)
+        raise ModelInUseError(listed(aliased), f"Remove the alias, or delete with force=True (--force); {outcome}")
 
 
 def _refuse_promotions(records: Sequence[ModelRecord]) -> None:

@@ -20,7 +20,6 @@ from views_runs.exceptions import (
     InvalidMetadataError,
     InvalidNameError,
     ModelExistsError,
-    ModelInUseError,
     ModelNotFoundError,
     StorageError,
     StoreDamagedError,
@@ -352,29 +351,6 @@ class Models:
                 self.connection.change("INSERT INTO required_fields (field) VALUES (?)", (field,))
             self.events.add("required", before=before, after=[*dict.fromkeys(fields)])
 
-    def delete(self, reference: Reference, force: bool = False) -> None:
-        """Delete the rows of a model, oldest version first, or of one version; with `force`, even if it has aliases."""
-        select = "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version) ORDER BY version"
-        reference = self.resolve(reference)
-        found = self.connection.rows(select, reference)
-        if not found:
-            raise self.not_found(reference)
-        if not force:
-            self._refuse_aliased(reference)
-        for id, version in found:
-            # One transaction for each version, so that its journal fits in the reserved space even if the disk is full.
-            with self.connection.transaction():
-                self._delete_unchanged(id, Reference(reference.name, version), force)
-
-    def _delete_unchanged(self, id: int, reference: Reference, force: bool) -> None:
-        """Delete the row of a version if it has not been given another name or an alias; call this in a transaction."""
-        if self.connection.value("SELECT id FROM models WHERE name = ? AND version = ?", reference) == id:
-            if not force:
-                self._refuse_aliased(reference, "this version was kept")
-            self.delete_row(id, reference)
-        elif self.connection.value("SELECT 1 FROM models NOT INDEXED WHERE id = ?", (id,)):
-            raise self.not_found(Reference(reference.name))
-
     def known_name(self, name: str) -> str:
         """Return the name of a model that exists or was deleted; ``NAME@ALIAS`` is one with an alias."""
         known = "SELECT 1 FROM names WHERE name = ?1 AND renamed_to IS NULL AND versions"
@@ -385,16 +361,6 @@ class Models:
         if reference.version is None:
             raise self.not_found(reference)
         return reference.name
-
-    def _refuse_aliased(self, reference: Reference, outcome: str = "nothing was deleted") -> None:
-        aliases = self.connection.rows(
-            "SELECT models.version, aliases.alias FROM models JOIN aliases ON aliases.version = models.id "
-            "WHERE models.name = ? AND models.version = ifnull(?, models.version) ORDER BY models.version",
-            reference,
-        )
-        if aliases:
-            has = ", ".join(f"version {version} has the alias {alias}" for version, alias in aliases)
-            raise ModelInUseError(has, f"Remove the alias, or delete with force=True (--force); {outcome}")
 
     def delete_row(self, id: int, reference: Reference, action: str = "deleted", **changes: Any) -> None:
         """Delete the row of a version, and record the action; call this in a transaction."""

@@ -2,7 +2,7 @@
 
 from views_runs import names
 from views_runs.database.models import ALIASED, Models
-from views_runs.exceptions import InvalidNameError, ModelExistsError
+from views_runs.exceptions import InvalidNameError, ModelExistsError, StorageError
 from views_runs.records import ModelRecord, Reference
 from views_runs.texts import printable
 
@@ -80,7 +80,10 @@ def rename(models: Models, old: str, new: str) -> ModelRecord:
             raise names.refuse_at_sign(new)
         _refuse_taken(models, new)
         number, given = models.number(old)
-        shift = _free_name(models, new, number)
+        lowest = connection.value("SELECT min(version) FROM models WHERE name = ?", (old,))
+        shift = _free_name(models, new, number, lowest)
+        if given + shift > names.MAX_INTEGER:
+            raise StorageError(f"no numbers of versions are left for the name {new!r}", "Choose another name")
         connection.change("UPDATE models SET name = ?, version = version + ? WHERE name = ?", (new, shift, old))
         connection.change("UPDATE names SET name = ?, versions = versions + ? WHERE id = ?", (new, shift, number))
         update = "UPDATE restored SET name = ?, highest = highest + ? WHERE name = ?"
@@ -100,8 +103,8 @@ def _refuse_taken(models: Models, new: str) -> None:
         )
 
 
-def _free_name(models: Models, new: str, number: int) -> int:
-    """Take a name from the deleted model that had it; return how many numbers of versions are used up."""
+def _free_name(models: Models, new: str, number: int, lowest: int) -> int:
+    """Take a name from the deleted model that had it; return what to add to numbers, so that none is given again."""
     row = models.connection.row("SELECT id, versions, renamed_to FROM names WHERE name = ?", (new,))
     if row is None:
         return 0
@@ -111,4 +114,6 @@ def _free_name(models: Models, new: str, number: int) -> int:
     models.connection.change(update, (number, other))
     shifted = "SELECT 1 FROM events WHERE model = ? AND action = 'renamed' AND changes ->> '$.shift' > 0"
     # The model that gets back its own name gets back its own numbers.
-    return 0 if renamed_to == number and not models.connection.value(shifted, (number,)) else int(versions)
+    is_own = renamed_to == number and not models.connection.value(shifted, (number,))
+    # No more than is needed: with all of the numbers used up, they doubled when two names took turns.
+    return 0 if is_own else max(0, versions - lowest + 1)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from views_runs.conditions import OWN_FIELDS, Field
+from views_runs.conditions import OWN_FIELDS, Condition, Field
 from views_runs.database import deletion, runs
 from views_runs.database.database import Database
 from views_runs.database.models import Models
@@ -88,7 +88,8 @@ def plan(models: Models, wanted: Wanted, rule: Rule) -> Plan:
         raise QueryError(f"a version can have more than one {field}", advice="Group by another field")
     questions = [Question.of([condition], {}, all_versions=True) for condition in rule.keep]
     if field is not None:
-        refuse_mistakes(models, Question.of([], {}, sort=rule.group_by))
+        # Not as a field to sort by, which may have a minus sign.
+        refuse_mistakes(models, Question("", (), [Condition(field, "exists")]))
     for question in questions:
         refuse_mistakes(models, question)
     with models.connection.snapshot():

@@ -164,12 +164,13 @@ def expect(models: "Models", expected: list[str]) -> None:
         models.events.add("expected", models=expected)
 
 
-def version_in(models: "Models", run: str, reference: Reference) -> int:
-    """Return the version of a model that a run used."""
+def used_by(models: "Models", run: str, reference: Reference) -> Reference:
+    """Return the version of a model that a run used; with an alias or a version, it must be that one."""
+    reference = models.resolve(reference)
     select = f"SELECT version FROM models WHERE name = ? AND EXISTS (SELECT 1 FROM {RUNS} WHERE value = ?)"
     found: int | None = models.connection.value(select, (reference.name, run))
     if found is not None and reference.version in (None, found):
-        return found
+        return Reference(reference.name, found)
     refuse_unknown(models, run)
     if found is not None:
         raise ModelNotFoundError(f"the run {run!r} used version {found}", "Give the name alone")

@@ -505,17 +505,20 @@ PRUNED_COLUMNS: dict[str, Callable[[Any], str]] = {
 
 
 def show_table(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any], err: bool = False) -> None:
-    """Print a table; nothing of it is hidden. On a narrow terminal, the reasons have lines of their own."""
+    """Print a table; nothing of it is hidden. On a narrow terminal, some columns are put on lines of their own."""
     cells = {title: [cell(row) for row in rows] for title, cell in columns.items()}
     widths, room = measure(cells), _measure_terminal(console.stream(err))
     moved: list[list[str]] = []
-    for title in ("why", "stored"):
-        if title in widths and span(widths) > room:
+    for title in ("run", "aliases", "why", "stored", "stored by"):
+        # An empty column can go entirely, and these two only then.
+        is_movable = title not in ("run", "aliases") or not any(cells.get(title, ()))
+        if title in widths and span(widths) > room and is_movable:
             moved.insert(0, cells.pop(title))
             del widths[title]
     lines = [table_line(row, widths) for row in zip(*cells.values())]
     for number, notes in enumerate(zip(*moved)):
-        lines[number] += f"\n{' ' * GAP}{(' ' * GAP).join(notes)}"
+        if any(notes):
+            lines[number] += f"\n{' ' * GAP}{(' ' * GAP).join(filter(None, notes))}"
     console.write("\n".join([table_line(widths, widths), *lines]), err=err)
 
 
