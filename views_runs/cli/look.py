@@ -19,7 +19,7 @@ from views_runs.rendering.values import Differences, History, Listing, Log, Seve
 @click.option("--sort", metavar="FIELD", type=decode, help="Sort by FIELD; -FIELD for descending order.")
 @click.option("--columns", metavar="NAMES", type=decode, help="Columns to show, as in name,outcome,mse; +mse adds one.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
-@click.option("-q", "--quiet", is_flag=True, help="Print names only; NAME:VERSION if not current, or with --all-versions.")
+@click.option("-q", "--quiet", is_flag=True, help="Print names; NAME:VERSION if not current or with --all-versions.")
 def list_models(
     storage: "views_runs.Storage", quiet: bool, where: Sequence[str] = (), columns: str = "", **options: Any
 ) -> Listing:
