@@ -176,7 +176,7 @@ def equal(name: str, value: Any) -> Condition:
 
 
 def as_conditions(where: str | Iterable[str]) -> tuple[str, ...]:
-    """Return one or several conditions as a tuple; what is no text is refused when it is parsed."""
+    """Return one or several conditions as a tuple; anything but text is refused when it is parsed."""
     return tuple(where) if isinstance(where, Iterable) and not isinstance(where, str) else (where,)
 
 

@@ -27,7 +27,7 @@ def _describe(error: BaseException) -> str:
         text = str(error)
     except Exception as trouble:
         signals.let_through(trouble)
-        # The exception is the user's own, and so is its text.
+        # The exception and its text come from the user's code.
         text = "(its text cannot be shown)"
     # The name of a file that is not valid UTF-8 has surrogates.
     return f"{type(error).__name__}: {text}"[:500].encode("utf-8", "backslashreplace").decode()
@@ -201,7 +201,7 @@ class Run:
         return self._store.fetch(*used, **options)
 
     def inspect(self) -> RunRecord:
-        """Return what is known about this run: when it ran, who started it, how many models it has, its state.
+        """Return what is known about this run: when and by whom it was run, its state, and whether it is complete.
 
         Raises:
             RunNotFoundError: there is no such run.

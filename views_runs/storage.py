@@ -749,7 +749,7 @@ class Storage:
                         _, changed = _change_metadata(database, record, fields, unset)
                         database.models.refuse_incomplete(changed)
                     except InvalidMetadataError as error:
-                        # Which of them it is about.
+                        # Say which model it is about.
                         raise error.locate(f"annotate {str(record.reference)!r}" if len(records) > 1 else "")
             return [(record, _annotate(database, record.reference, fields, unset)) for record in records]
 
@@ -1060,8 +1060,8 @@ class Storage:
     def rename(self, name: str, new: str, *, why: str | None = None) -> ModelRecord:
         """Rename a model, with all its versions, aliases and history, and return the record of its current version.
 
-        If a deleted model had the new name, its version numbers are not given again: the versions are renumbered to follow
-        them, unless their numbers are higher already.
+        If a deleted model had the new name, its version numbers are not reused: the versions are renumbered to follow
+        them, unless they have higher numbers already.
 
         Args:
             name: the model's name.

@@ -19,7 +19,7 @@ from views_runs.rendering.values import Differences, History, Listing, Log, Seve
 @click.option("--sort", metavar="FIELD", type=decode, help="Sort by FIELD; -FIELD for descending order.")
 @click.option("--columns", metavar="NAMES", type=decode, help="Columns to show, as in name,outcome,mse; +mse adds one.")
 @click.option("--limit", metavar="N", type=click.IntRange(min=0), help="List at most N models.")
-@click.option("-q", "--quiet", is_flag=True, help="Print names only, one per line; with --all-versions NAME:VERSION.")
+@click.option("-q", "--quiet", is_flag=True, help="Print names; NAME:VERSION if not current or with --all-versions.")
 def list_models(
     storage: "views_runs.Storage", quiet: bool, where: Sequence[str] = (), columns: str = "", **options: Any
 ) -> Listing:
@@ -31,10 +31,10 @@ def list_models(
     A CONDITION is FIELD OPERATOR VALUE, with = != < <= > >= or ~ (glob); FIELD in (VALUE, VALUE); FIELD has VALUE, for
     lists; FIELD alone, for models that have it; or several of these with and, or, not and parentheses. A VALUE is a
     number, true or false, a date, a time, a month (for train_start and train_end) or text. Without quotes it ends at
-    and, at or, and at a closing parenthesis: put text that has these in it, or looks like something else, in single
-    quotes. a.b is the field b in a. size, stored_at, stored_by, version, current, alias, run and type are
-    recorded by the store; metadata.size is a metadata field of that name. Put globs and conditions in double quotes,
-    which work in every shell. See also `views-runs model guide conditions`.
+    and, at or, and at a closing parenthesis: put text that contains these, or looks like something else, in single
+    quotes. a.b is the field b in a. size, stored_at, stored_by, version, current, alias, run and type are recorded by
+    the store; metadata.size is a metadata field of that name. Put globs and conditions in double quotes, which work in
+    every shell. See also `views-runs model guide conditions`.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ Keep = Callable[[ModelRecord], str]
 
 
 def delete(database: Database, reference: Reference, force: bool) -> ModelRecord | None:
-    """Delete a model, oldest version first, or one version, also if its record cannot be read; return what is current."""
+    """Delete a model, oldest version first, or one version, even if it cannot be read; return what is current then."""
     models, select = database.models, "SELECT id, version FROM models WHERE name = ? AND version = ifnull(?, version)"
     reference = models.resolve(reference)
     found = models.connection.rows(f"{select} ORDER BY version", reference)

@@ -505,7 +505,7 @@ PRUNED_COLUMNS: dict[str, Callable[[Any], str]] = {
 
 
 def show_table(columns: Mapping[str, Callable[[Any], str]], rows: Sequence[Any], err: bool = False) -> None:
-    """Print a table; nothing of it is hidden. On a narrow terminal, some columns are put on lines of their own."""
+    """Print a whole table; no columns are hidden. On a narrow terminal, some get lines of their own."""
     cells = {title: [cell(row) for row in rows] for title, cell in columns.items()}
     widths, room = measure(cells), _measure_terminal(console.stream(err))
     moved: list[list[str]] = []
