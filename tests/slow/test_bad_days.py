@@ -213,7 +213,8 @@ DAMAGES = [
     (replace, "garbage", GONE),
     (replace, "empty", GONE),
     (replace, "other.db", GONE),
-    (overwrite, "garbage", "is not an SQLite database"),
+    # Which of the two depends on what SQLite reads first.
+    (overwrite, "garbage", "is not an SQLite database|the file is damaged"),
     (overwrite, "empty", "lacks one of a store's tables or columns .* Restore the file from a backup"),
     (overwrite, "other.db", "assumed it had died and removed its parts. Store the model again"),
 ]
