@@ -155,7 +155,7 @@ class ViewsRuns(Store):
                 f"SELECT {copied} FROM numbers, (SELECT * FROM models WHERE name = 'first')",
                 {"count": count, "middle": count // 2},
             )
-            connection.execute("INSERT OR IGNORE INTO names SELECT name, 1 FROM models")
+            connection.execute("INSERT OR IGNORE INTO names (name, versions) SELECT name, 1 FROM models")
         connection.close()
 
     def reads(self) -> Actions:

@@ -85,7 +85,7 @@ def test_a_terminal_of_any_width(store: Storage, columns: int) -> None:
     assert all(len(line) <= columns for line in shown.splitlines())
     first_column = [line[: min(columns, 30)].split("  ")[0].strip() for line in shown.splitlines()[1:]]
     assert "".join(first_column).startswith("fatalities_sb_random_forest")
-    assert ("level of analysis" in shown) == (columns >= 200)
+    assert ("level of analysis" in shown) == (columns >= 140)
     assert ("Some columns are hidden" in result.stderr) == (columns < 200)
     assert result.stderr.splitlines()[0] == "1 model, 5 bytes"
 

@@ -97,7 +97,7 @@ def viewser(store: Storage, *line: str, code: int = 0) -> str:
 
 def test_this_package_is_what_is_installed() -> None:
     """What the extra installs does not bring the views_runs that PyPI has."""
-    assert metadata.version("views_runs") == views_runs.__version__ == "2.0.0"
+    assert metadata.version("views_runs") == views_runs.__version__ and views_runs.__version__[0] == "2"
 
 
 def test_predictions_are_those_of_1x() -> None:
