@@ -112,7 +112,7 @@ class Field(NamedTuple):
 
     @property
     def paths(self) -> tuple[tuple[str, ...], ...]:
-        """Where it can be in the metadata; the first that is there counts."""
+        """The paths at which to look for it in the metadata; the first that exists is used."""
         return (self.path, (str(self),)) if self.dotted else (self.path,)
 
     def __str__(self) -> str:

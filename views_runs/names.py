@@ -36,7 +36,7 @@ def check_new_name(name: str) -> str:
     return name
 
 
-def refuse_at_sign(name: str) -> InvalidNameError:
+def explain_at_sign(name: str) -> InvalidNameError:
     """Return the error for a new name that could be taken for ``NAME@ALIAS``."""
     return InvalidNameError(
         f"{name!r} cannot be the name of a new model, because NAME@ALIAS refers to a version of NAME",
@@ -44,7 +44,7 @@ def refuse_at_sign(name: str) -> InvalidNameError:
     )
 
 
-def refuse_one_version() -> InvalidNameError:
+def explain_one_version() -> InvalidNameError:
     """Return the error for a version where only a model can be meant, in ``rename``."""
     return InvalidNameError("a version cannot be renamed", "Give the name alone: all versions get the new name")
 

@@ -209,7 +209,7 @@ class Storage:
         with self._open(f"store {name!r}", create=True, why=why) as database:
             entry = Entry.of(name, metadata, overwrite, unless_has)
             if not database.has_content and "@" in entry.name:
-                raise names.refuse_at_sign(entry.name)
+                raise names.explain_at_sign(entry.name)
             if database.has_content:
                 # Checked before pickling, which may take hours.
                 database.models.refuse(entry)
@@ -1084,7 +1084,7 @@ class Storage:
         reference = Reference.of(name)
         with self._open(f"rename {name!r} to {new!r}", change=True, why=why) as database:
             if reference.version is not None:
-                raise names.refuse_one_version()
+                raise names.explain_one_version()
             return naming.rename(database.models, reference.name, names.check_new_name(new))
 
     def log(

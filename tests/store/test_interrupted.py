@@ -220,7 +220,7 @@ def test_deleted_though_its_space_is_not_given_back(
     """A delete that is done does not fail because of what comes after it."""
     store.store("m", os.urandom(3 * PART_SIZE))
 
-    def busy(connection: object) -> None:
+    def busy(connection: object, progress: object) -> None:
         raise StoreBusyError("locked")
 
     monkeypatch.setattr(uploads, "give_back", busy)
@@ -359,7 +359,7 @@ def test_ctrl_c_in_a_program_while_space_is_returned(store: Storage, monkeypatch
     """A program that did not ask for progress gets the exception."""
     store.store("m", 1)
 
-    def interrupt(connection: Connection) -> None:
+    def interrupt(connection: Connection, progress: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(uploads, "give_back", interrupt)

@@ -279,7 +279,7 @@ def test_no_numbers_are_left(three: Storage, sql: sqlite3.Connection) -> None:
     three.store("tree", 1)
     three.delete("tree")
     sql.execute("UPDATE names SET versions = ? WHERE name = 'tree'", (2**63 - 2,))
-    with pytest.raises(StorageError, match="no numbers of versions are left"):
+    with pytest.raises(StorageError, match="there are no version numbers left"):
         three.rename("forest", "tree")
     assert three.versions("forest")[0].version == 3
 

@@ -299,7 +299,7 @@ def test_space_is_given_back_though_others_read(store: Storage, monkeypatch: pyt
 
     give_back = uploads.give_back
 
-    def beside_a_reader(connection: Connection) -> None:
+    def beside_a_reader(connection: Connection, progress: object) -> None:
         reader = connect(store.path, isolation_level=None, check_same_thread=False)
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM models").fetchall()

@@ -1,6 +1,6 @@
 """Verbs that change or delete models."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import click
@@ -102,7 +102,7 @@ def alias(
       views-runs model inspect my-model@production
     """
     with restate(f"give an alias to {name!r}"):
-        before = find_aliased(storage.versions(storage.versions(name)[0].name), alias)
+        before = find_version(storage, name, lambda one: alias in one.aliases)
     return Naming(storage.alias(name, alias, version, why=why), "aliased", before, alias)
 
 
@@ -135,8 +135,7 @@ def restore(storage: "views_runs.Storage", name: str, why: str | None = None) ->
       views-runs model restore my-model@production --why "version 3 was trained on the wrong data"
     """
     with restate(f"restore {name!r}"):
-        versions = storage.versions(storage.versions(name)[0].name)
-    before = next((one for one in versions if one.current), None)
+        before = find_version(storage, name, lambda one: one.current)
     return Naming(storage.restore(name, why=why), "restored", before)
 
 
@@ -152,13 +151,15 @@ def rename(storage: "views_runs.Storage", old: str, new: str, why: str | None = 
       views-runs model rename my-model our-model
     """
     with restate(f"rename {old!r} to {new!r}"):
-        before = next((one for one in storage.versions(old) if one.current), None)
+        before = find_version(storage, old, lambda one: one.current)
     return Naming(storage.rename(old, new, why=why), "renamed", before)
 
 
-def find_aliased(records: "list[views_runs.ModelRecord]", alias: str) -> "views_runs.ModelRecord | None":
-    """Return the version with an alias."""
-    return next((one for one in records if alias in one.aliases), None)
+def find_version(
+    storage: "views_runs.Storage", name: str, matches: "Callable[[views_runs.ModelRecord], bool]"
+) -> "views_runs.ModelRecord | None":
+    """Return the first matching version of the model that NAME, NAME:VERSION or NAME@ALIAS refers to."""
+    return next(filter(matches, storage.versions(storage.versions(name)[0].name)), None)
 
 
 @verb(params=condition_options(), fails=lambda deletion: any(one.changed for one in deletion.found.versions))

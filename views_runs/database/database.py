@@ -174,7 +174,7 @@ class Database:
         """
         try:
             uploads.clear_leftovers(self.connection)
-            uploads.give_back(self.connection, **({} if self.progress is None else {"progress": self.progress}))
+            uploads.give_back(self.connection, self.progress)
         except KeyboardInterrupt:
             if self.progress is None:
                 raise

@@ -12,7 +12,7 @@ from views_runs.exceptions import ModelInUseError, QueryError
 from views_runs.names import listed
 from views_runs.records import Damage, Deletion, Disposition, ModelRecord, Reference
 
-#: Returns why a version is kept, given its present record; an empty string if it is to be deleted.
+#: Takes the present record of a version, and returns why it is kept; an empty string means that it is deleted.
 Keep = Callable[[ModelRecord], str]
 
 

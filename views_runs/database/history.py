@@ -30,6 +30,6 @@ def _describe_deleted(event: Event) -> Lifetime | None:
         stored_at = read_time(changes["stored_at"])
         return Lifetime(event.version or 0, stored_at, str(changes["stored_by"]), int(changes["size"]), None, (), event)
     except (LookupError, ValueError, TypeError) as error:
-        # The row was damaged when it was deleted, which is what one does with such a row.
+        # The row was damaged when it was deleted.
         log.warning("skipping a deleted version, %s: %s: %s", event.version, type(error).__name__, error)
         return None

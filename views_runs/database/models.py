@@ -250,11 +250,10 @@ class Models:
             _refuse_incomplete(entry.metadata, required)
         current = None if row is None else self._read_found(entry.name, row)
         if current is None and "@" in entry.name:
-            raise names.refuse_at_sign(entry.name)
+            raise names.explain_at_sign(entry.name)
         if current is not None and not entry.may_follow(current):
             error = ModelExistsError(
-                f"the model already exists: version {current.version}, stored {current.stored_at:%Y-%m-%d %H:%M} UTC "
-                f"by {printable(current.stored_by)}",
+                f"the model already exists: {describe(current)}",
                 "Choose another name, or add a version with overwrite=True; nothing was stored",
             )
             error.record = current
@@ -433,6 +432,12 @@ class Models:
                 f"an index of the file is damaged: it leads from {str(reference)!r} to another model",
                 "Restore the file from a backup, or run REINDEX on it with sqlite3",
             )
+
+
+def describe(record: ModelRecord) -> str:
+    """Return when and by whom a version was stored, for a message."""
+    when = f"{record.stored_at:%Y-%m-%d %H:%M} UTC"
+    return f"version {record.version}, stored {when} by {printable(record.stored_by)}"
 
 
 def refuse_other_digest(stored: Stored, listed: object) -> None:

@@ -1,10 +1,9 @@
 """What versions are called: which one is current, their aliases, and the name of a model."""
 
 from views_runs import names
-from views_runs.database.models import ALIASED, Models
+from views_runs.database.models import ALIASED, Models, describe
 from views_runs.exceptions import InvalidNameError, ModelExistsError, StorageError
 from views_runs.records import ModelRecord, Reference
-from views_runs.texts import printable
 
 
 def restore(models: Models, reference: Reference) -> ModelRecord:
@@ -73,17 +72,17 @@ def rename(models: Models, old: str, new: str) -> ModelRecord:
     with connection.transaction():
         record = models.record(Reference(old))
         if old != record.name:
-            raise names.refuse_one_version()
+            raise names.explain_one_version()
         if old == new:
             return record
         if "@" in new:
-            raise names.refuse_at_sign(new)
+            raise names.explain_at_sign(new)
         _refuse_taken(models, new)
         number, given = models.number(old)
         lowest = connection.value("SELECT min(version) FROM models WHERE name = ?", (old,))
         shift = _free_name(models, new, number, lowest)
         if given + shift > names.MAX_INTEGER:
-            raise StorageError(f"no numbers of versions are left for the name {new!r}", "Choose another name")
+            raise StorageError(f"there are no version numbers left for the name {new!r}", "Choose another name")
         connection.change("UPDATE models SET name = ?, version = version + ? WHERE name = ?", (new, shift, old))
         connection.change("UPDATE names SET name = ?, versions = versions + ? WHERE id = ?", (new, shift, number))
         update = "UPDATE restored SET name = ?, highest = highest + ? WHERE name = ?"
@@ -97,8 +96,7 @@ def _refuse_taken(models: Models, new: str) -> None:
     other = models.find(Reference(new))
     if other is not None:
         raise ModelExistsError(
-            f"the model {new!r} already exists: version {other.version}, stored {other.stored_at:%Y-%m-%d %H:%M} UTC "
-            f"by {printable(other.stored_by)}",
+            f"the model {new!r} already exists: {describe(other)}",
             "Choose another name, or rename that model first; nothing was changed",
         )
 
@@ -109,11 +107,11 @@ def _free_name(models: Models, new: str, number: int, lowest: int) -> int:
     if row is None:
         return 0
     other, versions, renamed_to = row
-    # Also of the models whose name that one was given: the events of all of them are found in one step.
+    # Models that gave up their name to that one earlier follow it, so that one lookup finds the events of all of them.
     update = "UPDATE names SET name = NULL, renamed_to = ?1 WHERE id = ?2 OR name IS NULL AND renamed_to = ?2"
     models.connection.change(update, (number, other))
     shifted = "SELECT 1 FROM events WHERE model = ? AND action = 'renamed' AND changes ->> '$.shift' > 0"
     # The model that gets back its own name gets back its own numbers.
     is_own = renamed_to == number and not models.connection.value(shifted, (number,))
-    # No more than is needed: with all of the numbers used up, they doubled when two names took turns.
+    # No more than is needed: if all used numbers were added, they would double each time two names take turns.
     return 0 if is_own else max(0, versions - lowest + 1)

@@ -68,7 +68,7 @@ def check_text(run: str) -> str:
 
 
 def check_id(run: str) -> str:
-    """Check the id of a run that is to be entered, and return it."""
+    """Check the id of a run before something is recorded for it, and return it."""
     try:
         return names.check_name(run)
     except InvalidNameError as error:
@@ -150,7 +150,7 @@ def expect(models: "Models", expected: list[str]) -> None:
         before = connection.rows("SELECT model FROM run_models WHERE run = ? AND expected", (run,))
         for name in expected:
             if "@" in name and not connection.value("SELECT 1 FROM models WHERE name = ?", (name,)):
-                raise names.refuse_at_sign(name)
+                raise names.explain_at_sign(name)
         # A number, although there may be no such model yet: it stays if the model is renamed.
         wanted = {models.number(name)[0] for name in expected}
         if wanted == {model for (model,) in before}:

@@ -329,7 +329,7 @@ def _refuse_taken_names(connection: Connection) -> None:
 
 
 def refuse_other(connection: Connection, application: int, version: int) -> None:
-    """Refuse a file that is no store with a known layout, unless it is empty; call this in a snapshot."""
+    """Refuse a file that is not a store with a known layout, unless it is empty; call this in a snapshot."""
     if application == APPLICATION_ID and version > SCHEMA_VERSION:
         raise NotAStoreError(
             f"the file has layout {version}, but this version of views_runs supports layout {SCHEMA_VERSION}",

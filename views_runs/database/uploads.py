@@ -56,7 +56,8 @@ STALE = 600.0
 class Pace:
     """Chooses the size of transactions, in parts or pages, so that each stays short, and pauses between them.
 
-    It pauses before each or, if `undisturbed`, after so many seconds of work or when the last one met a lock.
+    It pauses before each transaction. With `undisturbed`, it pauses only after that many seconds of work, and after a
+    transaction that had to wait for a lock.
     """
 
     def __init__(self, count: int, most: int, fewest: int = 1, undisturbed: float = 0.0) -> None:
@@ -246,7 +247,7 @@ def _delete_parts(connection: Connection, upload: int, pace: Pace) -> bool:
         return True
 
 
-def give_back(connection: Connection, progress: Callable[[int, int], object] = lambda done, total: None) -> None:
+def give_back(connection: Connection, progress: Callable[[int, int], object] | None = None) -> None:
     """Return the file's free pages to the disk in short transactions.
 
     After each but the last, `progress` is called with the number of bytes returned so far, and the total.
@@ -270,5 +271,5 @@ def give_back(connection: Connection, progress: Callable[[int, int], object] = l
         if left >= before:
             # Other processes free pages faster than this one returns them, and will return the rest.
             return
-        if left:
+        if left and progress is not None:
             progress((total - left) * size, total * size)
