@@ -107,7 +107,14 @@ class Run:
         return self._store.store(name, model, self._claim(name, None, metadata), overwrite, why=why)
 
     def fetch_or_train(
-        self, name: str, train: Callable[[], T], metadata: Any, retrain: bool = False, recorded: Any = None
+        self,
+        name: str,
+        train: Callable[[], T],
+        metadata: Any,
+        retrain: bool = False,
+        recorded: Any = None,
+        *,
+        why: str | None = None,
     ) -> T:
         """Return the stored model if its metadata matches; otherwise train a new one in this run, and store it.
 
@@ -117,10 +124,17 @@ class Run:
         ...     run.fetch_or_train("forest", lambda: "trained", {"train_end": 480})
         'trained'
         """
-        return self.obtain(name, train, metadata, recorded, retrain).model
+        return self.obtain(name, train, metadata, recorded, retrain, why=why).model
 
     def obtain(
-        self, name: str, train: Callable[[], T], needed: Any, recorded: Any = None, retrain: bool = False
+        self,
+        name: str,
+        train: Callable[[], T],
+        needed: Any,
+        recorded: Any = None,
+        retrain: bool = False,
+        *,
+        why: str | None = None,
     ) -> Obtained[T]:
         """Fetch the stored model if its metadata matches; otherwise train a new one in this run, and store it.
 
@@ -128,7 +142,7 @@ class Run:
         compared.
 
         Args:
-            name, train, needed, recorded, retrain: as for `Storage.obtain`.
+            name, train, needed, recorded, retrain, why: as for `Storage.obtain`.
 
         Raises:
             InvalidMetadataError: the metadata has another ``run_id``, or is invalid; nothing was trained.
@@ -138,7 +152,7 @@ class Run:
         ...     run.obtain("forest", lambda: "trained", {"train_end": 480}).record.metadata
         {'train_end': 480, 'run_id': '2026-11'}
         """
-        return self._store.obtain(name, train, needed, self._claim(name, needed, recorded), retrain)
+        return self._store.obtain(name, train, needed, self._claim(name, needed, recorded), retrain, why=why)
 
     def _claim(self, name: str, needed: Any, recorded: Any) -> Metadata:
         """Return the metadata to record with a new model, with this run's id; refuse another one."""

@@ -221,7 +221,14 @@ class Storage:
         return record
 
     def fetch_or_train(
-        self, name: str, train: Callable[[], T], metadata: Any, retrain: bool = False, recorded: Any = None
+        self,
+        name: str,
+        train: Callable[[], T],
+        metadata: Any,
+        retrain: bool = False,
+        recorded: Any = None,
+        *,
+        why: str | None = None,
     ) -> T:
         """Return the stored model if its metadata matches; otherwise train a new one, store it, and return it.
 
@@ -235,10 +242,17 @@ class Storage:
         >>> store.fetch_or_train("forest", lambda: "trained again", {"train_end": 492})
         'trained again'
         """
-        return self.obtain(name, train, metadata, recorded, retrain).model
+        return self.obtain(name, train, metadata, recorded, retrain, why=why).model
 
     def obtain(
-        self, name: str, train: Callable[[], T], needed: Any, recorded: Any = None, retrain: bool = False
+        self,
+        name: str,
+        train: Callable[[], T],
+        needed: Any,
+        recorded: Any = None,
+        retrain: bool = False,
+        *,
+        why: str | None = None,
     ) -> Obtained[T]:
         """Fetch the stored model if its metadata matches; otherwise train a new one and store it.
 
@@ -251,6 +265,7 @@ class Storage:
             recorded: further metadata to store with a newly trained model, such as its author and the run; it is not
                 compared. Fields that the store requires can be in either.
             retrain: train even if the stored model matches.
+            why: the reason for storing a newly trained model, for `log`.
 
         Returns:
             The model, its record, and whether it was trained. If another process has stored an equivalent model during
@@ -268,7 +283,7 @@ class Storage:
         >>> store.obtain("forest", lambda: "trained again", {"train_end": 480}, {"run_id": "2026-12"}).trained
         False
         """
-        entry, record = self._find_equivalent(name, needed, recorded, retrain)
+        entry, record = self._find_equivalent(name, needed, recorded, retrain, why)
         if record is not None:
             with suppress(ModelNotFoundError):
                 return Obtained(cast(T, self.fetch(name, record.version)), record, False)
@@ -276,7 +291,7 @@ class Storage:
         model = train()
         try:
             record = self._put(
-                name, entry.metadata, lambda writer: writer.dump(model), retrain, entry.unless_has
+                name, entry.metadata, lambda writer: writer.dump(model), retrain, entry.unless_has, why=why
             )
             return Obtained(model, record, True)
         except ModelExistsError as error:
@@ -292,11 +307,11 @@ class Storage:
             raise
 
     def _find_equivalent(
-        self, name: str, needed: Any, recorded: Any, retrain: bool
+        self, name: str, needed: Any, recorded: Any, retrain: bool, why: str | None
     ) -> tuple[Entry, ModelRecord | None]:
         """Return what to store, and the current version if it is equivalent; log the decision and its reason."""
         # Create and check the file now: training may take hours.
-        with self._open(f"store {name!r}", create=True) as database:
+        with self._open(f"store {name!r}", create=True, why=why) as database:
             wanted, metadata = combine(needed, recorded)
             entry = Entry.of(name, metadata, retrain, None if retrain else wanted)
             self._create(database)

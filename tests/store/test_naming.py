@@ -395,6 +395,17 @@ def test_arguments_of_other_types(three: Storage) -> None:
         three.log(limit=-1)
 
 
+def test_the_reason_for_training(store: Storage) -> None:
+    """It is recorded with what was trained, in a run too, and refused before the training."""
+    assert store.fetch_or_train("m", lambda: 1, {"a": 1}, why="first") == 1
+    assert store.fetch_or_train("m", lambda: pytest.fail("trained"), {"a": 1}, why="not needed") == 1
+    with store.run("r") as run:
+        assert run.fetch_or_train("m", lambda: 2, {"a": 2}, why="second") == 2
+    assert [event.why for event in store.log("m") if event.action == "stored"] == ["second", "first"]
+    with pytest.raises(StorageError, match="the reason for a change must be a string"):
+        store.obtain("n", lambda: pytest.fail("trained"), {}, why=3)
+
+
 def test_a_change_that_fails_has_no_event(three: Storage) -> None:
     """The event is written in the same transaction."""
     before = three.log()
