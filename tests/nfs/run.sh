@@ -88,17 +88,18 @@ ended "$cid" cid
 say "what is there, as each client sees it"
 look() { "$1" python3 /payload/history.py check "$store" "$lines"/{ann,bob,cid} > "/results/$1" 2>&1; }
 status=0
+wrong() { say "WRONG: $*"; status=1; }
 look c1 & first=$!
-look c2 || status=1
-wait "$first" || status=1
+look c2 || wrong "what c2 sees"
+wait "$first" || wrong "what c1 sees"
 head -n 40 /results/c1 /results/c2
 say "both ask doctor about the share"
 ask() { "$1" python3 -m views_runs model --store "$store" doctor --peer > "/results/doctor-$1" 2>&1; }
 ask c1 & first=$!
-ask c2 || status=1
-wait "$first" || status=1
-cat /results/doctor-c1
-grep -q "coherence .* acknowledged commits arrived" /results/doctor-c1 /results/doctor-c2 || status=1
+ask c2 || wrong "doctor on c2"
+wait "$first" || wrong "doctor on c1"
+head -n 40 /results/doctor-c1 /results/doctor-c2
+grep -q "coherence .* acknowledged commits arrived" /results/doctor-c1 /results/doctor-c2 || wrong "no commits of the peer"
 say "failed operations, by error:"
 grep -h '"failed"' "$lines"/{ann,bob,cid} | grep -o '"error": "[A-Za-z]*' | sort | uniq -c
 say "the end, with status $status"

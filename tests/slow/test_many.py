@@ -282,6 +282,8 @@ def fall_asleep(store: Storage, code: str) -> "subprocess.Popen[str]":
     process = start(code, store.path)
     assert process.stdout and process.stdout.readline() == "waits\n"
     process.send_signal(signal.SIGSTOP)
+    # A thread that reads could otherwise go on with what it is told before the signal reaches it.
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
     tell(process)
     return process
 

@@ -37,7 +37,7 @@ def test_a_disk_that_writes_slowly(each: float) -> None:
 
 
 def test_a_wait_for_the_lock_is_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transactions do not get smaller because others kept the lock, and there is a pause between two."""
+    """Transactions do not get smaller because others kept the lock, and there is a pause after each of these."""
     clock = SimpleNamespace(now=100.0, slept=0.0)
 
     def sleep(seconds: float) -> None:
@@ -49,9 +49,10 @@ def test_a_wait_for_the_lock_is_not_work(monkeypatch: pytest.MonkeyPatch) -> Non
     def transaction(bulk: bool) -> Iterator[None]:
         assert bulk
         clock.now += 5
+        connection.waits += 1
         yield
 
-    connection: Any = SimpleNamespace(transaction=transaction)
+    connection: Any = SimpleNamespace(transaction=transaction, waits=0)
     pace = uploads.Pace(count=4, most=10)
     for _ in range(2):
         with pace.transaction(connection):
@@ -76,7 +77,7 @@ def test_no_pause_while_nobody_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
         clock.now += 0.03
 
     connection.transaction = transaction
-    pace = uploads.Pace(count=4, most=10, undisturbed=0.1)
+    pace = uploads.Pace(count=4, most=10)
     for _ in range(9):
         with pace.transaction(connection):
             pass

@@ -361,6 +361,10 @@ class Connection:
         """Read a BLOB into memory, and return its size in bytes; a SELECT would allocate twice its size each time."""
         return int(self._wait_for(self._copy_blob, table, column, rowid, memory))
 
+    def write_blob(self, table: str, column: str, rowid: int, data: bytes | bytearray) -> None:
+        """Write data to a BLOB of the same size; call this in a transaction."""
+        self._wait_for(self._fill_blob, table, column, rowid, data)
+
     @contextmanager
     def transaction(self, bulk: bool = False) -> Iterator[None]:
         """Execute the block in a write transaction: commit at the end, or roll back if the block raises.
@@ -447,3 +451,7 @@ class Connection:
                 piece = blob.read(CHUNK_SIZE)
                 memory[start : start + len(piece)] = piece
             return size
+
+    def _fill_blob(self, table: str, column: str, rowid: int, data: bytes | bytearray) -> None:
+        with self._sqlite.blobopen(table, column, rowid) as blob:
+            blob.write(data)
