@@ -282,8 +282,7 @@ def _read_mapping(value: Any) -> dict[str, str]:
     return {name: one for name, one in value.items() if _is_text(name) and _is_text(one)}
 
 
-@dataclass(frozen=True)
-class Damage:
+class Damage(NamedTuple):
     """A damaged version of a model."""
 
     name: str
@@ -326,8 +325,7 @@ class Decided(StrEnum):
     DEFAULT = "the default"
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One finding of `Storage.doctor`."""
 
     #: The subject, such as ``permissions``.
@@ -340,8 +338,7 @@ class Finding:
     advice: str = ""
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """A change to a store, as recorded in its log."""
 
     #: Its number; a later event has a higher one, even if clocks were wrong.
@@ -379,8 +376,7 @@ class Event:
             ) from error
 
 
-@dataclass(frozen=True)
-class RunRecord:
+class RunRecord(NamedTuple):
     """What is known about a run: a set of versions, at most one of each model."""
 
     #: The run's id.
@@ -423,8 +419,7 @@ class RunRecord:
             ) from error
 
 
-@dataclass(frozen=True)
-class RunModel:
+class RunModel(NamedTuple):
     """A model of a run."""
 
     #: The name that the model has now.
@@ -448,8 +443,7 @@ class RunModel:
         return cls(record.name, record.version, state, expected, run if isinstance(run, str) else None, record)
 
 
-@dataclass(frozen=True)
-class Lifetime:
+class Lifetime(NamedTuple):
     """A version of a model, possibly deleted, in `Storage.history`."""
 
     #: The version number; of a deleted version, the number that it had.
@@ -471,8 +465,7 @@ class Lifetime:
         return self.deletion is not None
 
 
-@dataclass(frozen=True)
-class Disposition:
+class Disposition(NamedTuple):
     """What happened to a version in `Storage.delete_many` or `Storage.prune`, or would happen."""
 
     #: Its record from before.
@@ -485,8 +478,7 @@ class Disposition:
     changed: bool = False
 
 
-@dataclass(frozen=True)
-class Deletion:
+class Deletion(NamedTuple):
     """The result of `Storage.delete_many`."""
 
     #: The versions that were chosen, including those that were kept because they have changed since.
@@ -500,8 +492,7 @@ class Deletion:
         return [one.record for one in self.versions if one.deleted]
 
 
-@dataclass(frozen=True)
-class Verification:
+class Verification(NamedTuple):
     """The result of `Storage.verify`."""
 
     #: The number of versions that were read completely.
@@ -512,8 +503,7 @@ class Verification:
     damaged: tuple[Damage, ...]
 
 
-@dataclass(frozen=True)
-class Backup:
+class Backup(NamedTuple):
     """The result of `Storage.backup`."""
 
     #: The path of the copy.
@@ -528,8 +518,7 @@ class Backup:
     damaged: tuple[Damage, ...]
 
 
-@dataclass(frozen=True)
-class Encounter:
+class Encounter(NamedTuple):
     """The result of two computers committing to a scratch database beside a store."""
 
     #: This computer's name.

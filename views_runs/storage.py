@@ -1316,7 +1316,7 @@ class Storage:
             counter = _Counter(verification.add_sizes(chosen), progress)
             result = verification.verify(database.connection, chosen, counter.add)
             tables = verification.find_damaged_tables(database.connection) if references is None else damaged
-            return replace(result, damaged=(*result.damaged, *tables))
+            return result._replace(damaged=(*result.damaged, *tables))
 
     def backup(
         self, file: str | os.PathLike[str], progress: Callable[[int, int], object] | None = None

@@ -7,7 +7,10 @@ There is one place for each way out: `StorageError.__str__` for errors, `escape_
 import os
 import re
 import shlex
-from logging import LogRecord
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from logging import LogRecord
 
 #: Words that need no quotes, and those that mean themselves in double quotes, in cmd and in PowerShell.
 _BARE, _HARMLESS = re.compile(r"[\w.:\\/=+-]+"), re.compile(r"[\w .:\\/=+<>~*@,;&()\[\]-]*")
@@ -42,7 +45,7 @@ def shell_line(*words: str) -> str:
     return " ".join(word if _BARE.fullmatch(word) else other for word, other in zip(words, quoted))
 
 
-def escape_record(record: LogRecord) -> bool:
+def escape_record(record: "LogRecord") -> bool:
     """Make the message of a log record `printable`; to be added to a logger as a filter that keeps everything."""
     record.msg, record.args = printable(record.getMessage()), ()
     return True

@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -253,14 +252,14 @@ def test_what_came_of_an_encounter() -> None:
     """Nobody, a share that works, one that loses commits, and two sides on one computer."""
     met = Encounter("here", "there", 10, 12, 10, 12, (), False, 3.0)
     counts = "acknowledged commits arrived: {} of 10 from here, {} of 12 from there, as seen from here"
-    [nobody] = doctor.describe_encounter(replace(met, other_host=None))
+    [nobody] = doctor.describe_encounter(met._replace(other_host=None))
     assert (nobody.state, nobody.text) == ("failure", "no other computer joined within 3 s")
     assert doctor.describe_encounter(met) == [Finding("coherence", "ok", "22 of 22 " + counts.format(10, 12))]
-    lost = doctor.describe_encounter(replace(met, arrived_there=11, errors=("there: the disk is full",)))
+    lost = doctor.describe_encounter(met._replace(arrived_there=11, errors=("there: the disk is full",)))
     assert [one.state for one in lost] == ["failure", "failure"]
     assert [one.text for one in lost] == ["there: the disk is full", "21 of 22 " + counts.format(10, 11)]
-    assert [one.state for one in doctor.describe_encounter(replace(met, same_computer=True))] == ["ok", "warning"]
-    nothing = replace(met, acknowledged_here=0, acknowledged_there=0, arrived_here=0, arrived_there=0)
+    assert [one.state for one in doctor.describe_encounter(met._replace(same_computer=True))] == ["ok", "warning"]
+    nothing = met._replace(acknowledged_here=0, acknowledged_there=0, arrived_here=0, arrived_there=0)
     assert [one.state for one in doctor.describe_encounter(nothing)] == ["failure"]
 
 

@@ -87,7 +87,7 @@ def test_damage_is_found(filled: Storage, sql: sqlite3.Connection, viewser: Call
     result = viewser("model", "verify", exit_code=1)
     assert result.stdout.startswith("large:2  the model is damaged: ")
     assert "3 of 4 versions" in result.stderr
-    assert json.loads(viewser("model", "verify", "--json", exit_code=1).stdout)["damaged"] == [vars(found)]
+    assert json.loads(viewser("model", "verify", "--json", exit_code=1).stdout)["damaged"] == [found._asdict()]
     assert viewser("model", "verify", "small").stderr.startswith("2 versions in ")
     with pytest.raises(CorruptModelError):
         filled.fetch("large")
@@ -277,7 +277,7 @@ def test_a_damaged_model_is_not_copied(
     assert "Copied and verified 3 versions" in result.stderr
     assert [record.version for record in Storage("copy.db").versions("large")] == [1]
     [found] = json.loads(viewser("model", "backup", "again.db", "--json", exit_code=1).stdout)["damaged"]
-    assert found == vars(Damage("large", 2, found["trouble"]))
+    assert found == Damage("large", 2, found["trouble"])._asdict()
 
 
 @pytest.mark.parametrize(

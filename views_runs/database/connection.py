@@ -329,6 +329,10 @@ class Connection:
         self._wait_for(self._execute, sql, parameters)
         return self._sqlite.total_changes - before
 
+    def repeat(self, sql: str, times: int) -> None:
+        """Execute one statement so many times, and discard its rows; call this in a transaction."""
+        self._wait_for(self._execute_repeatedly, sql, times)
+
     def script(self, sql: str) -> None:
         """Execute several statements and discard their rows; if the file is locked, start again with the first."""
         self._wait_for(self._execute_script, sql)
@@ -436,6 +440,10 @@ class Connection:
 
     def _execute(self, sql: str, parameters: Parameters) -> list[tuple[Any, ...]]:
         return self._sqlite.execute(sql, parameters).fetchall()
+
+    def _execute_repeatedly(self, sql: str, times: int) -> None:
+        for _ in range(times):
+            self._sqlite.execute(sql).fetchall()
 
     def _execute_script(self, sql: str) -> None:
         self._sqlite.executescript(sql).close()

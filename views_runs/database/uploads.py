@@ -264,8 +264,7 @@ def give_back(connection: Connection, progress: Callable[[int, int], object] | N
             # In a transaction, which waits for readers once its work is done; the statement alone would start again
             # with each attempt. Executed from Python, it frees one page, whatever its argument.
             with pace.transaction(connection):
-                for _ in range(min(pace.count, left)):
-                    connection.rows("PRAGMA incremental_vacuum(1)")
+                connection.repeat("PRAGMA incremental_vacuum(1)", min(pace.count, left))
         except StoreFullError:
             # Moving pages needs more journal space than the full disk has; they stay in the file and will be reused.
             return

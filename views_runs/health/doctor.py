@@ -3,7 +3,6 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from views_runs import filesystems, signals
@@ -50,7 +49,7 @@ def attempt(topic: str, check: Iterator[Finding]) -> list[Finding]:
         signals.let_through(error)
         # A damaged store can fail in any way, and the other checks may still be useful.
         findings.append(Finding(topic, "failure", str(error) or type(error).__name__))
-    return [replace(one, text=printable(one.text), advice=printable(one.advice)) for one in findings]
+    return [one._replace(text=printable(one.text), advice=printable(one.advice)) for one in findings]
 
 
 def check_place(path: Path, decided_by: Decided) -> Iterator[Finding]:

@@ -12,7 +12,6 @@ from typing import Any
 from views_runs import extra, signals
 from views_runs.pickles import packages
 from views_runs.pickles.opcodes import Import, Trouble, TroubleKind
-from views_runs.pickles.parts import MAIN
 from views_runs.texts import shell_line
 
 #: The verdicts, from best to worst.
@@ -217,7 +216,7 @@ def _check_unknown(needs: Needs, missing: list[str]) -> Iterator[tuple[str, str]
         return
     installed = filter(None, (_find_installed(name, needs) for name in needs.packages))
     known = {*needs.packages, *(one.name for name in installed for one in packages.requirements(name))}
-    here = {*missing, *sys.stdlib_module_names, *MAIN, "views_runs"}
+    here = {*missing, *sys.stdlib_module_names, *packages.MAIN, "views_runs"}
     modules = {name.split(".")[0] for name in needs.modules} - here
     names = sorted(modules - {module for module, name in suppliers(modules, needs).items() if name in known})
     if names:

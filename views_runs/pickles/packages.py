@@ -17,6 +17,9 @@ from views_runs import signals
 if TYPE_CHECKING:
     from importlib.metadata import Distribution
 
+#: The module names of a running script, and of a script in the processes that multiprocessing spawns.
+MAIN = {"__main__", "__mp_main__"}
+
 # `importlib.metadata` is imported where needed: the import takes a while, and reading a model rarely needs it.
 
 

@@ -74,8 +74,8 @@ def choose_part(value: Any) -> Any:
         return [*map(choose_part, value.values)]
     if isinstance(value, values.RunShown):
         return {"run": value.run, "models": value.models, "like": value.like, "lacking": value.lacking}
-    if isinstance(value, values.OBJECTS):
-        return value._asdict()
+    if isinstance(value, (Backup, *values.OBJECTS)):
+        return value
     return value[0] if isinstance(value, tuple) else value
 
 
@@ -86,6 +86,7 @@ def to_json(value: Any) -> str:
     '[\\n  "Infinity",\\n  1\\n]'
     """
     dump = partial(json.dumps, indent=2, ensure_ascii=False, default=to_plain)
+    value = as_objects(value)
     try:
         return dump(value, allow_nan=False)
     except ValueError:
@@ -99,12 +100,21 @@ def _escape_unless(is_fine: Callable[[str], bool], text: str) -> str:
     return "".join(one if is_fine(one) or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
-def to_plain(value: Any) -> Any:
-    """Convert what `json.dumps` does not know: records, times and paths.
+def as_objects(value: Any) -> Any:
+    """Return a value with dicts in place of named tuples, which JSON would show as arrays.
 
-    >>> json.dumps(Damage("forest", 1, "a part is missing"), default=to_plain)
-    '{"name": "forest", "version": 1, "trouble": "a part is missing"}'
+    >>> as_objects([Damage("forest", 1, "a part is missing")])
+    [{'name': 'forest', 'version': 1, 'trouble': 'a part is missing'}]
     """
+    if hasattr(value, "_asdict"):
+        return as_objects(value._asdict())
+    if isinstance(value, dict):
+        return {key: as_objects(one) for key, one in value.items()}
+    return [*map(as_objects, value)] if isinstance(value, (list, tuple)) else value
+
+
+def to_plain(value: Any) -> Any:
+    """Convert what `json.dumps` does not know: records of models, times and paths."""
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Path):
