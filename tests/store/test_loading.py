@@ -153,7 +153,7 @@ def test_modules_of_several_distributions(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     "error", [ValueError, TypeError, OSError, DeprecationWarning] if IN_FULL else [OSError, DeprecationWarning]
 )
-@pytest.mark.parametrize("name", ["packages_distributions", "requires", "version"])
+@pytest.mark.parametrize("name", ["packages_distributions", "_read_requirements", "version"])
 def test_damaged_distributions_lose_no_model(
     store: Storage, monkeypatch: pytest.MonkeyPatch, name: str, error: type[Exception]
 ) -> None:
@@ -162,7 +162,7 @@ def test_damaged_distributions_lose_no_model(
     def fail(*arguments: Any) -> Any:
         raise error("no such file: METADATA")
 
-    monkeypatch.setattr(metadata, name, fail)
+    monkeypatch.setattr(packages if name[0] == "_" else metadata, name, fail)
     for function in ("_distributions", "requirements", "version"):
         # What was found before stays in mind for other tests: to look at all that is installed takes long.
         monkeypatch.setattr(packages, function, cache(getattr(packages, function).__wrapped__))
@@ -897,6 +897,12 @@ def test_versions_are_read_from_the_names_of_folders(store: Storage, monkeypatch
     assert record.loadable() == loadability.Verdict(LOADS)
 
 
+def test_requirements_are_read_as_the_library_reads_them() -> None:
+    """The requirements of all that is installed here are those that `importlib.metadata` finds."""
+    for name in packages._folders():
+        assert packages._read_requirements(name) == (metadata.requires(name) or []), name
+
+
 def test_the_first_installation_counts(store: Storage, modules: Path, tmp_path: Path) -> None:
     """Of a distribution that is installed twice, the one that is imported counts."""
     for folder, version in ((modules, "2.0"), (tmp_path / "later", "1.0")):
@@ -1154,5 +1160,5 @@ def test_check_looks_anew_at_what_is_installed(store: Storage) -> None:
     """What was installed since the last look, as in a notebook, counts."""
     put(store, "m", pickle.dumps([1]), imports=[], packages={"scikit-learn": "0.1"})
     packages.forget()
-    packages._folders()["scikit-learn"] = "0.1"
+    packages._folders()["scikit-learn"] = "scikit_learn-0.1.dist-info"
     assert [verdict.verdict for _, verdict in store.check("m")] == [MAY_NOT]
