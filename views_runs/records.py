@@ -1,6 +1,6 @@
 """The value types: model records and references, new entries, and the results of operations.
 
-Those in the public API are frozen dataclasses; the others are named tuples, which take a seventh of the time to define.
+`ModelRecord` is a frozen dataclass; the others are named tuples, which take a seventh of the time to define.
 """
 
 import json

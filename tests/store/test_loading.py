@@ -899,8 +899,25 @@ def test_versions_are_read_from_the_names_of_folders(store: Storage, monkeypatch
 
 def test_requirements_are_read_as_the_library_reads_them() -> None:
     """The requirements of all that is installed here are those that `importlib.metadata` finds."""
+    packages.forget()
     for name in packages._folders():
         assert packages._read_requirements(name) == (metadata.requires(name) or []), name
+
+
+def test_requirements_of_what_was_replaced(modules: Path) -> None:
+    """What another version has replaced since the last look at all folders is asked anew; a line may be folded."""
+    packages.forget()
+    folders = [modules / f"replaced-{version}.dist-info" for version in ("1.0", "2.0")]
+    folders[0].mkdir()
+    (folders[0] / "METADATA").write_text("Name: replaced\nRequires-Dist: one\n", "utf-8")
+    assert packages.is_installed("replaced", "1.0")
+    folders[0].rename(folders[1])
+    header = "Name: replaced\nLicense: a\n \n b\nRequires-Dist: two\n  ; extra == 'x'\nrequires-dist: three>1\n"
+    (folders[1] / "METADATA").write_text(f"{header}\nRequires-Dist: no\n", "utf-8")
+    assert [one.name for one in packages.requirements("replaced")] == ["two", "three"]
+    packages.forget()
+    assert packages.requirements("replaced")[0] == packages.Requirement("two", "x", "extra == 'x'")
+    packages.forget()
 
 
 def test_the_first_installation_counts(store: Storage, modules: Path, tmp_path: Path) -> None:

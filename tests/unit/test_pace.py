@@ -62,7 +62,7 @@ def test_a_wait_for_the_lock_is_not_work(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_no_pause_while_nobody_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody waits for pauses after a while, or after it has met a lock."""
+    """What has met no lock pauses after a while only, and what has met one before the next transaction."""
     clock = SimpleNamespace(now=100.0, pauses=0)
 
     def sleep(seconds: float) -> None:
@@ -74,13 +74,14 @@ def test_no_pause_while_nobody_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextmanager
     def transaction(bulk: bool) -> Iterator[None]:
         yield
-        clock.now += 0.03
+        clock.now += 0.04
 
     connection.transaction = transaction
     pace = uploads.Pace(count=4, most=10)
-    for _ in range(9):
+    for _ in range(8):
         with pace.transaction(connection):
             pass
+    # Each after three, which take 0.12 s: a fourth would take longer than `UNDISTURBED`.
     assert clock.pauses == 2
     for _ in range(3):
         with pace.transaction(connection):

@@ -29,11 +29,11 @@ SHORT = 0.07
 #: Seconds between two transactions, so that others get a turn: longer than they sleep between two attempts.
 PAUSE = 0.012
 
-#: Seconds of transactions without a pause, if none of them met a lock. With a pause after each transaction, storing took
-#: 1.7 times as long, and deleting 1.3 times.
-UNDISTURBED = 0.1
+#: Seconds of transactions without a pause, if none of them met a lock: a writer that waits is not noticed, and waits so
+#: long. With a pause after each transaction, storing took 1.7 times as long, and deleting 1.3 times.
+UNDISTURBED = 0.15
 
-#: The maximum number of parts to keep in memory and write in one transaction. Larger transactions were not faster.
+#: The maximum number of parts to write in one transaction. Larger transactions were not faster.
 MOST_PARTS = 8
 
 #: KiB of SQLite's cache of pages, enough for these parts: if it were full, SQLite would write pages, and keep readers
@@ -56,13 +56,13 @@ STALE = 600.0
 class Pace:
     """Chooses the size of transactions, in parts or pages, so that each stays short, and pauses between them.
 
-    It pauses after `UNDISTURBED` seconds of transactions, and after each that had to wait for a lock.
+    It pauses before `UNDISTURBED` seconds of transactions are over, and after each that had to wait for a lock.
     """
 
     def __init__(self, count: int, most: int, fewest: int = 1) -> None:
         self.count, self.most, self.fewest = count, most, fewest
-        #: The seconds of transactions until the next pause.
-        self._left = 0.0
+        #: The seconds that are left until the next pause, and those that the last transaction took.
+        self._left = self._took = 0.0
         #: The minimum duration of a transaction in seconds, as far as is known, however little it does.
         self._least = 0.0
         self._ended = float("-inf")
@@ -70,7 +70,7 @@ class Pace:
     @contextmanager
     def transaction(self, connection: Connection) -> Iterator[None]:
         """Pause, execute the block as one of many transactions, and choose the size of the next by its duration."""
-        if self._left <= 0:
+        if self._left <= self._took:
             # The time since the last transaction counts towards the pause.
             time.sleep(max(0.0, self._ended + PAUSE - time.monotonic()))
             self._left = UNDISTURBED
@@ -80,8 +80,9 @@ class Pace:
             started = time.monotonic()
             yield
         self._ended = time.monotonic()
-        self.adapt(self._ended - started)
-        self._left -= self._ended - started
+        self._took = self._ended - started
+        self.adapt(self._took)
+        self._left -= self._took
         if connection.waits != waits:
             self._left = 0.0
 
@@ -147,7 +148,6 @@ class Upload:
         elif not connection.change("UPDATE uploads SET beat = beat + 1 WHERE id = ? AND NOT condemned", (self.id,)):
             raise _explain_loss()
         while self._waiting:
-            # From here on, SQLite has it in memory.
             part = self._waiting.popleft()
             self._written += 1
             # As a parameter, the data would be copied twice more: storing took a tenth longer.

@@ -112,13 +112,13 @@ def forget() -> None:
 
 @cache
 def _folders() -> dict[str, str]:
-    """Return the .dist-info folders of distributions, which have their versions in their names."""
+    """Return the .dist-info folders of distributions; to look for each takes much longer."""
     found: dict[str, str] = {}
     for place in sys.path:
         with suppress(OSError, ValueError):
             for folder in os.listdir(place or "."):
                 if folder.endswith(".dist-info"):
-                    found.setdefault(normal(_split_folder(folder)[0]), os.path.join(place, folder))
+                    found.setdefault(normal(_split_folder(folder)[0]), os.path.abspath(os.path.join(place, folder)))
     return found
 
 
@@ -191,15 +191,19 @@ def requirements(distribution: str) -> list[Requirement]:
 
 def _read_requirements(distribution: str) -> list[str]:
     """Return the direct requirements of a distribution, as its metadata has them."""
-    folder = _folders().get(distribution)
-    if folder is None:
-        from importlib import metadata
+    if folder := _folders().get(distribution):
+        # Without `importlib.metadata`, `inspect` and `check` start 35 ms earlier.
+        try:
+            with open(os.path.join(folder, "METADATA"), encoding="utf-8", errors="replace") as file:
+                # The header ends with an empty line; a line that begins with a space continues the one before.
+                header = re.sub(r"\n[ \t]+", " ", "".join(takewhile("\n".__ne__, file)))
+            return re.findall(r"(?im)^requires-dist:\s*(.*)$", header)
+        except OSError as error:
+            # It was replaced by another version since the folders were listed.
+            signals.let_through(error)
+    from importlib import metadata
 
-        return metadata.requires(distribution) or []
-    # Without `importlib.metadata`, `inspect` and `check` start 35 ms earlier. The header ends with an empty line.
-    with open(os.path.join(folder, "METADATA"), encoding="utf-8", errors="replace") as file:
-        header = [line.partition(":") for line in takewhile("\n".__ne__, file)]
-    return [value.strip() for name, _, value in header if name.lower() == "requires-dist"]
+    return metadata.requires(distribution) or []
 
 
 def normal(name: str) -> str:

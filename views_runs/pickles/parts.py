@@ -41,15 +41,16 @@ FIRST_PART_SIZE = 4096
 #: Bytes of a pickle for which no memory of a whole part is allocated.
 SMALL_PICKLE = 65536
 
-#: The maximum number of parts that wait to be stored: as many as are written in one transaction, so that pickling goes on
-#: during its commit. With 3, storing took a third longer.
+#: The maximum number of parts that wait to be stored: as many as are written in one transaction (`uploads.MOST_PARTS`),
+#: so that pickling goes on during its commit. With 3, storing took a third longer.
 PARTS_BEHIND = 8
 
 #: The maximum number of parts that are verified together.
 GROUP_PARTS = 2
 
 #: The number of such groups that are read before they are needed. The thread that verifies them needs the GIL to begin
-#: the next, and waits for it while the unpickler copies arrays: with 1 group of 4 parts, fetching took a quarter longer.
+#: the next, and waits for it while the unpickler copies arrays: with 1 group of 4 parts, fetching took a quarter
+#: longer.
 GROUPS_AHEAD = 3
 
 #: The folder of this package.
@@ -381,8 +382,8 @@ def verified(
 
 def _read_groups(parts: Iterator[StoredPart], size: int, most: int) -> Iterator[_Group]:
     """Read a pickle to its end, some parts at a time, into memory that is used again."""
-    # One more is with the unpickler, and one is being read.
-    memories = [bytearray()] * (GROUPS_AHEAD + 2)
+    # One more is being read when the unpickler has the first, and one is left over for who still holds the last piece.
+    memories = [bytearray() for _ in range(GROUPS_AHEAD + 2)]
     number, left = 0, size
     for lap in cycle(range(len(memories))):
         needed = min(most * PART_SIZE, left + PART_SIZE)

@@ -73,7 +73,8 @@ def choose_part(value: Any) -> Any:
     if isinstance(value, values.Several):
         return [*map(choose_part, value.values)]
     if isinstance(value, values.RunShown):
-        return {"run": value.run, "models": value.models, "like": value.like, "lacking": value.lacking}
+        run, its_models = as_objects([value.run, value.models])
+        return {"run": run, "models": its_models, "like": value.like, "lacking": value.lacking}
     if isinstance(value, (Backup, *values.OBJECTS)):
         return value
     return value[0] if isinstance(value, tuple) else value
@@ -101,15 +102,13 @@ def _escape_unless(is_fine: Callable[[str], bool], text: str) -> str:
 
 
 def as_objects(value: Any) -> Any:
-    """Return a value with dicts in place of named tuples, which JSON would show as arrays.
+    """Return a value with dicts in place of named tuples, which JSON would show as arrays, but not inside dicts.
 
     >>> as_objects([Damage("forest", 1, "a part is missing")])
     [{'name': 'forest', 'version': 1, 'trouble': 'a part is missing'}]
     """
     if hasattr(value, "_asdict"):
-        return as_objects(value._asdict())
-    if isinstance(value, dict):
-        return {key: as_objects(one) for key, one in value.items()}
+        return {field: as_objects(one) for field, one in value._asdict().items()}
     return [*map(as_objects, value)] if isinstance(value, (list, tuple)) else value
 
 
