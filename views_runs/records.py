@@ -161,7 +161,7 @@ class ModelRecord:
             _check_types((name, str), (version, int), (stored_by, str), (size, int), (sha256, str))
             fields = read_environment(environment)
             fields["stored_at"] = read_time(stored_at)
-            fields["aliases"] = tuple(sorted(str(aliases).split())) if aliases else ()
+            fields["aliases"] = tuple(sorted((aliases or b"").decode("utf-8", "backslashreplace").split()))
             try:
                 fields["metadata"] = None if text is None else codec.decode(text, datetimes)
             except InvalidMetadataError:

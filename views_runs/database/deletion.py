@@ -46,11 +46,12 @@ def _delete_unchanged(models: Models, id: int, reference: Reference, force: bool
 def _find_aliased(models: Models, ids: list[int]) -> list[str]:
     """Return which of these versions have aliases, for a message."""
     rows = models.connection.rows(
-        "SELECT name, models.version, alias FROM json_each(?) AS place CROSS JOIN models ON models.id = place.value "
+        "SELECT name, models.version, CAST(alias AS BLOB) FROM json_each(?) AS place CROSS JOIN models ON models.id = place.value "
         "JOIN aliases ON aliases.version = models.id ORDER BY place.key",
         (json.dumps(ids),),
     )
-    return [_describe_aliases(Reference(name, version), [alias]) for name, version, alias in rows]
+    aliased = [(Reference(name, version), alias.decode("utf-8", "backslashreplace")) for name, version, alias in rows]
+    return [_describe_aliases(reference, [alias]) for reference, alias in aliased]
 
 
 class Plan(NamedTuple):

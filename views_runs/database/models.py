@@ -36,9 +36,10 @@ if TYPE_CHECKING:
 #: The maximum number of names, most recent first, to compare with a missing name.
 MAX_GUESSES = 5000
 
-#: The columns of a record; the third, to be filled in, is whether it is current.
+#: The columns of a record; the third, to be filled in, is whether it is current. The aliases are bytes: one that is not
+#: valid UTF-8 would otherwise make the whole row unreadable.
 COLUMNS = """name, version, {}, stored_at, stored_by, size, sha256, metadata, datetimes, environment,
-    (SELECT group_concat(alias, ' ') FROM aliases WHERE aliases.version = models.id)"""
+    CAST((SELECT group_concat(alias, ' ') FROM aliases WHERE aliases.version = models.id) AS BLOB)"""
 
 #: This index contains all of them, so that no pickle is read. SQLite would not always choose it by itself.
 TABLE = "models INDEXED BY models_record"
