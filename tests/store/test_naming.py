@@ -505,6 +505,23 @@ def test_log_bad_input(three: Storage, options: dict[str, Any]) -> None:
         three.log(**options)
 
 
+@pytest.mark.parametrize("value", [b"\xff", b"\xc0\x80", 7])
+def test_a_damaged_alias_hides_no_model(store: Storage, sql: sqlite3.Connection, value: bytes | int) -> None:
+    """What another program wrote as an alias is shown as it can be, and `delete` still asks for force."""
+    store.store("forest", 1)
+    store.alias("forest", "production")
+    kind = "INTEGER" if value == 7 else "TEXT"
+    with sql:
+        sql.execute(f"UPDATE aliases SET alias = CAST(? AS {kind})", (value,))
+    shown = value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else "7"
+    [record] = store.find()
+    assert (record.name, record.aliases) == ("forest", (shown,))
+    with pytest.raises(ModelInUseError, match="forest:1 has the alias"):
+        store.delete("forest")
+    store.delete("forest", force=True)
+    assert store.find() == []
+
+
 def test_a_history_by_an_alias(three: Storage) -> None:
     """An alias stands for the model, as wherever a name is taken."""
     three.alias("forest", "production", 1)
