@@ -75,9 +75,9 @@ def at_least_one(count: float) -> int:
 OBJECTS = {
     "forest": Object("a random forest", make_forest, "sklearn"),
     "float64": Object("an array of float64", lambda scale: random_rows(at_least_one(3_750_000 * scale), 10), "numpy"),
-    "dicts": Object("a million small dicts", make_dicts, ""),
+    "dicts": Object("many small dicts", make_dicts, ""),
     "instances": Object(
-        "a million instances of a class",
+        "many instances of a class",
         lambda scale: [Instance(number) for number in range(at_least_one(1_000_000 * scale))],
         "",
     ),
