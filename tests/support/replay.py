@@ -234,7 +234,9 @@ class Replay:
 
     def _use(self, event: Event) -> None:
         assert event.run is not None and event.version is not None and event.model and event.number
-        was_trained = self.versions[event.version].run == event.run
+        version = self.versions[event.version]
+        # As in the package, by the metadata, which another change may have replaced since.
+        was_trained = version.fields.get("run_id", version.run) == event.run
         self.runs[event.run].used[event.model] = (event.version, event.number, was_trained)
 
 
