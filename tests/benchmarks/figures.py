@@ -204,7 +204,7 @@ def measure_finding(options: Options, results: "Results") -> None:
             asked = [*QUESTIONS][: [*QUESTIONS].index(question) + 1]
             baseline = [one for one in asked if isinstance(QUESTIONS[one], str)][-1]
             column = f"{count:,}"
-            results.add("Finding among so many models of 10 kB", question, column, found, (baseline, column))
+            results.add("Finding among many models of 10 kB", question, column, found, (baseline, column))
 
         options.rounds(f"finding among {count:,}", [*QUESTIONS], measure_one)
         shutil.rmtree(place)

@@ -330,7 +330,7 @@ class Connection:
         return self._sqlite.total_changes - before
 
     def repeat(self, sql: str, times: int) -> None:
-        """Execute one statement so many times, and discard its rows; call this in a transaction."""
+        """Execute a statement several times, and discard its rows; call this in a transaction."""
         self._wait_for(self._execute_repeatedly, sql, times)
 
     def script(self, sql: str) -> None:

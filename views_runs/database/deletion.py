@@ -46,12 +46,13 @@ def _delete_unchanged(models: Models, id: int, reference: Reference, force: bool
 def _find_aliased(models: Models, ids: list[int]) -> list[str]:
     """Return which of these versions have aliases, for a message."""
     rows = models.connection.rows(
-        "SELECT name, models.version, CAST(alias AS BLOB) FROM json_each(?) AS place CROSS JOIN models ON models.id = place.value "
-        "JOIN aliases ON aliases.version = models.id ORDER BY place.key",
+        "SELECT name, models.version, CAST(alias AS BLOB) FROM json_each(?) AS place "
+        "CROSS JOIN models ON models.id = place.value JOIN aliases ON aliases.version = models.id ORDER BY place.key",
         (json.dumps(ids),),
     )
-    aliased = [(Reference(name, version), alias.decode("utf-8", "backslashreplace")) for name, version, alias in rows]
-    return [_describe_aliases(reference, [alias]) for reference, alias in aliased]
+    # Bytes, because an alias that another program wrote may be invalid text.
+    decoded = [(Reference(name, version), alias.decode("utf-8", "backslashreplace")) for name, version, alias in rows]
+    return [_describe_aliases(reference, [alias]) for reference, alias in decoded]
 
 
 class Plan(NamedTuple):

@@ -29,8 +29,9 @@ SHORT = 0.07
 #: Seconds between two transactions, so that others get a turn: longer than they sleep between two attempts.
 PAUSE = 0.012
 
-#: Seconds of transactions without a pause, if none of them met a lock: a writer that waits is not noticed, and waits so
-#: long. With a pause after each transaction, storing took 1.7 times as long, and deleting 1.3 times.
+#: The maximum total duration, in seconds, of transactions without a pause between them. Other writers that wait are not
+#: noticed, so they may wait this long. With a pause after each transaction, storing took 1.7 times as long, and
+#: deleting 1.3 times.
 UNDISTURBED = 0.15
 
 #: The maximum number of parts to write in one transaction. Larger transactions were not faster.
@@ -56,7 +57,7 @@ STALE = 600.0
 class Pace:
     """Chooses the size of transactions, in parts or pages, so that each stays short, and pauses between them.
 
-    It pauses before `UNDISTURBED` seconds of transactions are over, and after each that had to wait for a lock.
+    It pauses when another transaction would probably exceed `UNDISTURBED`, and after each that had to wait for a lock.
     """
 
     def __init__(self, count: int, most: int, fewest: int = 1) -> None:

@@ -31,8 +31,8 @@ HOST, GUEST = f"{PROBE}.json", f"{PROBE}-guest.json"
 #: Seconds between two announcements. Each also changes the folder, so that a network file system rereads it.
 INTERVAL = 0.2
 
-#: Seconds to linger at most after finishing, so that the peer can read the result: on a share that caches what it reads,
-#: and is busy, that takes more than one look.
+#: The maximum number of seconds to linger after finishing, so that the peer can read the result. On a busy share with a
+#: cache, one attempt may not be enough.
 LINGER = 20.0
 
 #: Consecutive commits through one connection, as a store opens one for each operation.

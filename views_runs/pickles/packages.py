@@ -112,7 +112,7 @@ def forget() -> None:
 
 @cache
 def _folders() -> dict[str, str]:
-    """Return the .dist-info folders of distributions; to look for each takes much longer."""
+    """Return the .dist-info folders of distributions; looking for each one takes much longer."""
     found: dict[str, str] = {}
     for place in sys.path:
         with suppress(OSError, ValueError):

@@ -38,7 +38,7 @@ PART_SIZE = 63 * 16384
 #: Bytes in the first part of a pickle of several parts. It is in the same row as the metadata, and rewritten with it.
 FIRST_PART_SIZE = 4096
 
-#: Bytes of a pickle for which no memory of a whole part is allocated.
+#: Bytes of memory for the beginning of a pickle; for a longer one, they are extended to a whole part.
 SMALL_PICKLE = 65536
 
 #: The maximum number of parts that wait to be stored: as many as are written in one transaction (`uploads.MOST_PARTS`),
@@ -105,7 +105,7 @@ class PickleWriter:
         #: Whether no part was passed on yet.
         self._is_alone = True
         self._hash = hashlib.sha256()
-        # Most pickles are small, and to zero a whole part takes a sixth of the time that storing one of 10 kB does.
+        # Most pickles are small: zeroing a whole part would be a sixth of the time that storing 10 kB takes.
         self._buffer = bytearray(SMALL_PICKLE)
         self._used = 0
         self._first: Part | None = None
@@ -382,7 +382,7 @@ def verified(
 
 def _read_groups(parts: Iterator[StoredPart], size: int, most: int) -> Iterator[_Group]:
     """Read a pickle to its end, some parts at a time, into memory that is used again."""
-    # One more is being read when the unpickler has the first, and one is left over for who still holds the last piece.
+    # The unpickler has one more, and one is spare, in case the caller still holds the piece before.
     memories = [bytearray() for _ in range(GROUPS_AHEAD + 2)]
     number, left = 0, size
     for lap in cycle(range(len(memories))):
