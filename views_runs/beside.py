@@ -49,19 +49,22 @@ class Beside(Generic[T, R]):
     # SimpleQueue has no lock that a signal handler could leave held.
 
     def __init__(self, function: Callable[[T], R], most: int, name: str) -> None:
+        self._items: SimpleQueue[T] = SimpleQueue()
         self._function, self._name = function, name
         self._process = os.getpid()
         self._thread: _Thread | None = None
         self._is_begun = False
-        #: Whether the thread will not call the function any more; it says so itself.
-        self._has_ended = False
-        self._items: SimpleQueue[T] = SimpleQueue()
         self._results: SimpleQueue[R] = SimpleQueue()
         #: Has an entry for each item that may still be added.
         self._room: SimpleQueue[Any] = SimpleQueue()
         for _ in range(most):
             self._room.put(None)
-        self._error: BaseException | None = None
+
+    def __del__(self) -> None:
+        # If a second exception of a signal handler prevented `end`, the thread would wait for items for ever.
+        if self._thread is not None:
+            self._thread.is_unwanted = True
+        self._items.put(_END)
 
     def put(self, item: T) -> None:
         """Hand over an item as soon as there is room; raise what the function raised for an earlier one."""
@@ -85,7 +88,7 @@ class Beside(Generic[T, R]):
         self._refuse_fork()
         if self._thread is not None:
             self._items.put(_END)
-            self._wait()
+            self._wait(self._thread)
             self._raise_error()
 
     def end(self) -> None:
@@ -95,12 +98,12 @@ class Beside(Generic[T, R]):
             self._items.put(_END)
             if self._thread is not None:
                 self._thread.is_unwanted = True
-                self._wait()
-        # Its traceback refers to the memory of the thread, and to this object.
-        self._error = None
+                self._wait(self._thread)
+                # Its traceback refers to the memory of the thread.
+                self._thread.error = None
 
     def _start(self) -> None:
-        thread = _Thread(self._work, self._name)
+        thread = _Thread(self._function, self._items, self._results, self._room, self._name)
         try:
             thread.start()
         except RuntimeError as error:
@@ -108,19 +111,6 @@ class Beside(Generic[T, R]):
             signals.let_through(error)
         else:
             self._thread = thread
-
-    def _work(self) -> None:
-        try:
-            while (item := self._items.get()) is not _END:
-                check()
-                self._results.put(self._function(item))
-                self._room.put(None)
-        except BaseException as error:
-            self._error = error
-        finally:
-            self._has_ended = True
-            self._results.put(_END)
-            self._room.put(_END)
 
     def _take(self, queue: "SimpleQueue[R]") -> R:
         while True:
@@ -133,18 +123,17 @@ class Beside(Generic[T, R]):
                 self._raise_error()
             return found
 
-    def _wait(self) -> None:
+    def _wait(self, thread: "_Thread") -> None:
         # Up to Python 3.12, a `Thread.join` that is interrupted takes the thread for one that has ended.
-        while not self._has_ended:
+        while not thread.has_ended:
             with suppress(Empty):
                 self._room.get(timeout=TICK)
         self._room.put(_END)
-        assert self._thread is not None
-        self._thread.join()
+        thread.join()
 
     def _raise_error(self) -> None:
-        if self._error is not None:
-            raise self._error
+        if self._thread is not None and self._thread.error is not None:
+            raise self._thread.error
 
     def _refuse_fork(self) -> None:
         if os.getpid() != self._process:
@@ -152,11 +141,40 @@ class Beside(Generic[T, R]):
 
 
 class _Thread(threading.Thread):
-    """A daemon: it does not keep the process alive if signal handlers keep interrupting the wait for its end."""
+    """A daemon: it does not keep the process alive if signal handlers keep interrupting the wait for its end.
 
-    def __init__(self, work: Callable[[], None], name: str) -> None:
-        super().__init__(target=work, name=f"views_runs-{name}", daemon=True)
+    It has no reference to the `Beside` that it works for, so that it ends when that is deleted.
+    """
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        items: "SimpleQueue[Any]",
+        results: "SimpleQueue[Any]",
+        room: "SimpleQueue[Any]",
+        name: str,
+    ) -> None:
+        super().__init__(name=f"views_runs-{name}", daemon=True)
+        self._function, self._items, self._results, self._room = function, items, results, room
         self.is_unwanted = False
+        self.has_ended = False
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            while (item := self._items.get()) is not _END:
+                check()
+                self._results.put(self._function(item))
+                self._room.put(None)
+        except Unwanted:
+            # Nobody asks for this one. Its traceback would keep what the function refers to until the next `gc.collect`.
+            pass
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.has_ended = True
+            self._results.put(_END)
+            self._room.put(_END)
 
 
 def is_unwanted() -> bool:

@@ -100,7 +100,7 @@ ask c2 || wrong "doctor on c2"
 wait "$first" || wrong "doctor on c1"
 head -n 40 /results/doctor-c1 /results/doctor-c2
 grep -q "coherence .* acknowledged commits arrived" /results/doctor-c1 /results/doctor-c2 || wrong "no commits of the peer"
-say "failed operations, by error:"
-grep -h '"failed"' "$lines"/{ann,bob,cid} | grep -o '"error": "[A-Za-z]*' | sort | uniq -c
+say "failed operations:"
+grep -h '"failed"' "$lines"/{ann,bob,cid}
 say "the end, with status $status"
 exit "$status"

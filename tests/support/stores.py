@@ -4,6 +4,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -31,6 +32,14 @@ def leftovers(store: Storage) -> dict[str, int]:
         }
     finally:
         connection.close()
+
+
+def workers_have_ended() -> None:
+    """Wait for the threads of operations that were interrupted."""
+    workers = [one for one in threading.enumerate() if one.name.startswith("views_runs-")]
+    for worker in workers:
+        worker.join(10)
+    assert not [worker.name for worker in workers if worker.is_alive()]
 
 
 def copied(store: Storage, path: Path) -> Storage:

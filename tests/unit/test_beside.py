@@ -1,31 +1,32 @@
 """A thread beside its caller: what goes wrong in either ends both, and nothing is left waiting."""
 
+import gc
 import os
 import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any
 
 import pytest
 
 from tests.support.machine import need
+from tests.support.stores import NOTHING, leftovers, workers_have_ended
 from views_runs import Storage, StorageError
 from views_runs.beside import Beside, Unwanted, check
 from views_runs.database.connection import Connection, InUseError
+from views_runs.database.uploads import Upload
 
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left() -> Iterator[None]:
     """All threads have ended when the test has."""
     yield
-    for one in threading.enumerate():
-        if one.name == "views_runs-test":
-            # One whose start was interrupted has nothing to do.
-            one.join(10)
-    assert [one.name for one in threading.enumerate() if one.name.startswith("views_runs-")] == []
+    # One whose start was interrupted has nothing to do.
+    workers_have_ended()
 
 
 def test_in_order_and_bounded() -> None:
@@ -114,6 +115,33 @@ def test_an_interrupted_wait(wait: Callable[[Beside[int, None]], None]) -> None:
     beside.end()
     assert go.is_set()
     thread.join()
+
+
+def test_a_caller_that_is_forgotten() -> None:
+    """A second exception may prevent `end`: the thread ends with the last reference to who would have called it."""
+    beside = Beside(abs, 2, "test")
+    beside.put(-1)
+    [thread] = [one for one in threading.enumerate() if one.name == "views_runs-test"]
+    del beside
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_an_upload_that_is_forgotten(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What two exceptions left, one of them before the thread was told, is no leftover once these are gone."""
+
+    def interrupt(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, suppress(KeyboardInterrupt):
+        patch.setattr(Beside, "finish", interrupt)
+        patch.setattr(Beside, "end", interrupt)
+        patch.setattr(Upload, "__exit__", interrupt)
+        store.store("lost", os.urandom(12_000_000))
+    gc.collect()
+    workers_have_ended()
+    store.store("next", 1)
+    assert leftovers(store) == NOTHING
 
 
 def test_nobody_is_unwanted_but_such_a_thread() -> None:
