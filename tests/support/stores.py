@@ -36,10 +36,10 @@ def leftovers(store: Storage) -> dict[str, int]:
 
 def workers_have_ended() -> None:
     """Wait for the threads of operations that were interrupted."""
-    workers = [one for one in threading.enumerate() if one.name.startswith("views_runs-")]
-    for worker in workers:
-        worker.join(10)
-    assert not [worker.name for worker in workers if worker.is_alive()]
+    until = time.monotonic() + 10
+    while workers := [one for one in threading.enumerate() if one.name.startswith("views_runs-") and one.is_alive()]:
+        assert time.monotonic() < until, workers
+        time.sleep(0.001)
 
 
 def copied(store: Storage, path: Path) -> Storage:
