@@ -42,9 +42,6 @@ PRAGMA journal_mode = PERSIST;
 PRAGMA journal_size_limit = {JOURNAL_SIZE};
 """
 
-#: Bytes of a BLOB to copy at once. The memory of larger chunks would be returned to the system and zeroed each time.
-CHUNK_SIZE = 1 << 16
-
 #: The size in bytes of the largest text or BLOB in a row. An expression in a file that is meant to do harm could
 #: otherwise make one of 1 GB.
 MAX_VALUE = 100_000_000
@@ -361,9 +358,10 @@ class Connection:
 
         self._sqlite.create_function(function.__name__, parameters, call, deterministic=True)
 
-    def read_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
-        """Read a BLOB into memory, and return its size in bytes; a SELECT would allocate twice its size each time."""
-        return int(self._wait_for(self._copy_blob, table, column, rowid, memory))
+    def read_blob(self, table: str, column: str, rowid: int, most: int) -> bytes:
+        """Read a BLOB of at most so many bytes; a SELECT would allocate twice its size each time."""
+        data: bytes = self._wait_for(self._copy_blob, table, column, rowid, most)
+        return data
 
     def write_blob(self, table: str, column: str, rowid: int, data: bytes | bytearray) -> None:
         """Write data to a BLOB of the same size; call this in a transaction."""
@@ -448,17 +446,14 @@ class Connection:
     def _execute_script(self, sql: str) -> None:
         self._sqlite.executescript(sql).close()
 
-    def _copy_blob(self, table: str, column: str, rowid: int, memory: memoryview) -> int:
+    def _copy_blob(self, table: str, column: str, rowid: int, most: int) -> bytes:
         with self._sqlite.blobopen(table, column, rowid, readonly=True) as blob:
-            size = len(blob)
-            if size > len(memory):
+            if len(blob) > most:
                 raise StoreDamagedError(
-                    f"{table}.{column} contains {size:,} bytes, more than were stored", "Restore the file from a backup"
+                    f"{table}.{column} contains {len(blob):,} bytes, more than were stored",
+                    "Restore the file from a backup",
                 )
-            for start in range(0, size, CHUNK_SIZE):
-                piece = blob.read(CHUNK_SIZE)
-                memory[start : start + len(piece)] = piece
-            return size
+            return blob.read()
 
     def _fill_blob(self, table: str, column: str, rowid: int, data: bytes | bytearray) -> None:
         with self._sqlite.blobopen(table, column, rowid) as blob:

@@ -206,12 +206,9 @@ class Models:
         row = self.connection.row(f"SELECT {_STORED} FROM models NOT INDEXED WHERE id = ?", (id,))
         return None if row is None else Stored(*row)
 
-    def pieces(self, row: Stored, group: int | None = None) -> AbstractContextManager[Iterator[memoryview]]:
-        """Return a context manager for the verified pieces of a pickle; no lock is held between two of them.
-
-        `group` is the number of parts that are verified together, as in `verified`.
-        """
-        from views_runs.pickles.parts import StoredPart, verified, verified_whole
+    def pieces(self, row: Stored) -> AbstractContextManager[Iterator[memoryview]]:
+        """Return a context manager for the verified parts of a pickle; no lock is held between two of them."""
+        from views_runs.pickles.parts import PART_SIZE, StoredPart, verified, verified_whole
 
         if row.upload is None:
             return nullcontext(iter([memoryview(verified_whole(row.whole, row.size, row.sha256))]))
@@ -222,10 +219,10 @@ class Models:
             listed = self.connection.rows(select, (row.upload,))
         except StoreDamagedError as error:
             raise explain(error) from error
-        parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id))]
+        parts = [StoredPart(row.digest, partial(read, "models", "pickle", row.id, PART_SIZE))]
         for digest, rowid in listed:
-            parts.append(StoredPart(digest, partial(read, "model_parts", "data", rowid)))
-        return closing(verified(parts, row.size, row.sha256, explain, group))
+            parts.append(StoredPart(digest, partial(read, "model_parts", "data", rowid, PART_SIZE)))
+        return closing(verified(parts, row.size, row.sha256, explain))
 
     def _explain(self, row: Stored, error: StorageError) -> StorageError:
         """Return the error to raise if a part cannot be read or does not match its digest."""

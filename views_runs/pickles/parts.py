@@ -17,7 +17,8 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from itertools import cycle, islice, takewhile
+from functools import partial
+from itertools import takewhile
 from operator import attrgetter
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -45,13 +46,8 @@ SMALL_PICKLE = 65536
 #: so that pickling goes on during its commit. With 3, storing took a third longer.
 PARTS_BEHIND = 8
 
-#: The maximum number of parts that are verified together.
-GROUP_PARTS = 2
-
-#: The number of such groups that are read before they are needed. The thread that verifies them needs the GIL to begin
-#: the next, and waits for it while the unpickler copies arrays: with 1 group of 4 parts, fetching took a quarter
-#: longer.
-GROUPS_AHEAD = 3
+#: The number of parts that are read before they are needed. With fewer, the unpickler has to wait for digests.
+PARTS_AHEAD = 4
 
 #: The folder of this package.
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
@@ -288,48 +284,10 @@ class PickleReader:
 
 
 class StoredPart(NamedTuple):
-    """A stored part: its digest, and a function that reads it into memory and returns its size."""
+    """A stored part: its digest, and a function that reads its bytes."""
 
     digest: Any
-    read: Callable[[memoryview], int]
-
-
-class _Group:
-    """Parts that are verified together: their bytes in one piece of memory, where each ends there, and their digests.
-
-    The digest of the last one is of all bytes so far. To compute it takes the interpreter once, where the digests of
-    all parts, one by one, would wait for the unpickler each time.
-    """
-
-    def __init__(self, number: int, parts: Iterable[StoredPart], memory: memoryview) -> None:
-        #: The number of its first part in the pickle.
-        self.number = number
-        self.ends: list[int] = []
-        self.digests: list[Any] = []
-        #: The number of bytes.
-        self.size = 0
-        self._memory = memory
-        for part in parts:
-            self.size += part.read(memory[self.size : self.size + PART_SIZE])
-            self.ends.append(self.size)
-            self.digests.append(part.digest)
-
-    @property
-    def view(self) -> memoryview:
-        """The bytes."""
-        return self._memory[: self.size]
-
-    def find_damage(self, running: "hashlib._Hash") -> int | None:
-        """Take the bytes into a running digest; return the number of the first part that does not match its own."""
-        before = running.copy()
-        running.update(self.view)
-        if running.digest() == self.digests[-1]:
-            return None
-        for number, (start, end, digest) in enumerate(zip([0, *self.ends], self.ends, self.digests), self.number):
-            before.update(self._memory[start:end])
-            if before.digest() != digest:
-                return number
-        return self.number
+    read: Callable[[], bytes]
 
 
 def verified(
@@ -337,35 +295,36 @@ def verified(
     size: int,
     sha256: str,
     explain: Callable[[StorageError], StorageError] = lambda error: error,
-    group: int | None = None,
 ) -> Generator[memoryview, None, None]:
-    """Yield the bytes of a pickle, some parts at a time, after verifying their digests.
+    """Yield the bytes of a pickle, part by part, each after verifying it against its digest.
 
-    A thread computes the digest of some parts, without holding the GIL, while the unpickler processes those before.
-    Reading from the file in that thread too was slower: it needs the GIL several times for each part, and each time it
-    waits for the unpickler.
+    A thread computes the digests, without holding the GIL, while the unpickler processes the parts before. Reading from
+    the file in that thread too was slower: it needs the GIL several times for each part, and each time it waits for the
+    unpickler.
 
     Args:
         parts: the parts in order, at least up to the end of the pickle.
         size, sha256: the size of the whole pickle in bytes, and its digest in hexadecimal.
         explain: returns the error to raise when a part is damaged, or cannot be read.
-        group: the maximum number of parts that are verified together, by the digest of the last one.
     """
     running, done = hashlib.sha256(), 0
-    thread: Beside[_Group, int | None] = Beside(lambda group: group.find_damage(running), GROUPS_AHEAD, "digest")
-    waiting: deque[_Group] = deque()
+    thread: Beside[tuple[bytes, Any], bool] = Beside(partial(_matches, running), PARTS_AHEAD, "digest")
+    waiting: deque[tuple[int, bytes]] = deque()
     try:
         if not isinstance(size, int) or size <= 0:
             raise damaged(f"its size is {size!r}")
-        for read in _read_groups(iter(parts), size, group or GROUP_PARTS):
-            done += read.size
-            thread.put(read)
-            waiting.append(read)
-            if len(waiting) > GROUPS_AHEAD:
-                yield _check(waiting.popleft(), thread.result())
+        for number, part in enumerate(parts):
+            data = part.read()
+            done += len(data)
+            thread.put((data, part.digest))
+            waiting.append((number, data))
+            if len(waiting) > PARTS_AHEAD:
+                yield _check(*waiting.popleft(), thread.result())
+            if done >= size:
+                break
         while len(waiting) > 1:
-            yield _check(waiting.popleft(), thread.result())
-        last = _check(waiting.popleft(), thread.result()) if waiting else memoryview(b"")
+            yield _check(*waiting.popleft(), thread.result())
+        last = _check(*waiting.popleft(), thread.result()) if waiting else memoryview(b"")
         if done != size:
             raise damaged(f"its pickle has {done:,} bytes, not {size:,}")
         if running.hexdigest() != sha256:
@@ -380,29 +339,17 @@ def verified(
         thread.end()
 
 
-def _read_groups(parts: Iterator[StoredPart], size: int, most: int) -> Iterator[_Group]:
-    """Read a pickle to its end, some parts at a time, into memory that is used again."""
-    # The unpickler has one more, and one is spare, in case the caller still holds the piece before.
-    memories = [bytearray() for _ in range(GROUPS_AHEAD + 2)]
-    number, left = 0, size
-    for lap in cycle(range(len(memories))):
-        needed = min(most * PART_SIZE, left + PART_SIZE)
-        if len(memories[lap]) < needed:
-            memories[lap] = bytearray(needed)
-        group = _Group(number, islice(parts, most), memoryview(memories[lap]))
-        if not group.size:
-            return
-        number += len(group.digests)
-        left -= group.size
-        yield group
-        if left <= 0:
-            return
+def _matches(running: "hashlib._Hash", part: tuple[bytes, Any]) -> bool:
+    """Add a part to a running digest, and return whether that is now the digest of the part."""
+    data, digest = part
+    running.update(data)
+    return bool(running.digest() == digest)
 
 
-def _check(group: _Group, damage: int | None) -> memoryview:
-    if damage is not None:
-        raise damaged(f"part {damage} of its pickle does not match its digest")
-    return group.view
+def _check(number: int, data: bytes, is_intact: bool) -> memoryview:
+    if not is_intact:
+        raise damaged(f"part {number} of its pickle does not match its digest")
+    return memoryview(data)
 
 
 def verified_whole(data: Any, size: int, sha256: str) -> bytes:
