@@ -242,8 +242,9 @@ class Models:
         """Raise an error if an entry must not be stored: a required field or permission to overwrite is missing."""
         if self.connection.refusal:
             raise self.connection.refusal.with_traceback(None)
-        required = self.connection.rows(REQUIRED)
-        row = self.connection.row(FIND, Reference(entry.name))
+        with self.connection.snapshot():
+            required = self.connection.rows(REQUIRED)
+            row = self.connection.row(FIND, Reference(entry.name))
         if required:
             _refuse_incomplete(entry.metadata, required)
         current = None if row is None else self._read_found(entry.name, row)
