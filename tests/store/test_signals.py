@@ -194,13 +194,13 @@ def test_while_times_are_compared(store: Storage, monkeypatch: pytest.MonkeyPatc
 def test_while_permissions_are_checked(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A TimeoutError is an OSError, and is not taken for a file that cannot be looked at."""
     store.store("m", 1)
-    stat = Path.stat
+    stat = os.stat
 
-    def interrupted(path: Path, **options: Any) -> os.stat_result:
-        send(path == store.path.parent)
+    def interrupted(path: Any, **options: Any) -> os.stat_result:
+        send(path == str(store.path.parent))
         return stat(path, **options)
 
-    monkeypatch.setattr(Path, "stat", interrupted)
+    monkeypatch.setattr(os, "stat", interrupted)
     with pytest.raises(Alarm):
         store.fetch("m")
 
