@@ -1,7 +1,8 @@
 """A worker thread for work that mostly releases the GIL: hashing, and writing to files.
 
 The caller hands over one item after the other. The queue between the two threads is bounded, an exception in either
-ends both, and the worker ends before the caller continues with anything else. Signal handlers run in the main thread
+ends both, and the worker ends before the caller continues with anything else; if signal handlers interrupt that wait
+again and again, it ends soon after the last reference to the `Beside` is gone. Signal handlers run in the main thread
 only, so no exception interrupts the worker, except while it waits after its work has become unwanted.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
+from weakref import ref
 
 from views_runs import signals
 from views_runs.exceptions import StorageError
@@ -49,22 +51,16 @@ class Beside(Generic[T, R]):
     # SimpleQueue has no lock that a signal handler could leave held.
 
     def __init__(self, function: Callable[[T], R], most: int, name: str) -> None:
-        self._items: SimpleQueue[T] = SimpleQueue()
         self._function, self._name = function, name
         self._process = os.getpid()
         self._thread: _Thread | None = None
         self._is_begun = False
+        self._items: SimpleQueue[T] = SimpleQueue()
         self._results: SimpleQueue[R] = SimpleQueue()
         #: Has an entry for each item that may still be added.
         self._room: SimpleQueue[Any] = SimpleQueue()
         for _ in range(most):
             self._room.put(None)
-
-    def __del__(self) -> None:
-        # If a second exception of a signal handler prevented `end`, the thread would wait for items for ever.
-        if self._thread is not None:
-            self._thread.is_unwanted = True
-        self._items.put(_END)
 
     def put(self, item: T) -> None:
         """Hand over an item as soon as there is room; raise what the function raised for an earlier one."""
@@ -97,13 +93,13 @@ class Beside(Generic[T, R]):
             # Also to a thread whose start was interrupted.
             self._items.put(_END)
             if self._thread is not None:
-                self._thread.is_unwanted = True
+                self._thread.is_told = True
                 self._wait(self._thread)
                 # Its traceback refers to the memory of the thread.
                 self._thread.error = None
 
     def _start(self) -> None:
-        thread = _Thread(self._function, self._items, self._results, self._room, self._name)
+        thread = _Thread(self, self._function, self._items, self._results, self._room, self._name)
         try:
             thread.start()
         except RuntimeError as error:
@@ -121,6 +117,7 @@ class Beside(Generic[T, R]):
             if found is _END:
                 queue.put(_END)
                 self._raise_error()
+                raise Unwanted
             return found
 
     def _wait(self, thread: "_Thread") -> None:
@@ -143,11 +140,13 @@ class Beside(Generic[T, R]):
 class _Thread(threading.Thread):
     """A daemon: it does not keep the process alive if signal handlers keep interrupting the wait for its end.
 
-    It has no reference to the `Beside` that it works for, so that it ends when that is deleted.
+    It ends, too, when the `Beside` that it works for is gone: a second exception of a signal handler can prevent `end`.
+    A destructor would have to tell it, and what a handler raises in one is lost.
     """
 
     def __init__(
         self,
+        caller: "Beside[Any, Any]",
         function: Callable[[Any], Any],
         items: "SimpleQueue[Any]",
         results: "SimpleQueue[Any]",
@@ -155,19 +154,26 @@ class _Thread(threading.Thread):
         name: str,
     ) -> None:
         super().__init__(name=f"views_runs-{name}", daemon=True)
+        self._caller = ref(caller)
         self._function, self._items, self._results, self._room = function, items, results, room
-        self.is_unwanted = False
+        #: Whether the caller has said that the work is no longer needed.
+        self.is_told = False
         self.has_ended = False
         self.error: BaseException | None = None
 
+    @property
+    def is_unwanted(self) -> bool:
+        """Whether the work is no longer needed."""
+        return self.is_told or self._caller() is None
+
     def run(self) -> None:
         try:
-            while (item := self._items.get()) is not _END:
+            while (item := self._next()) is not _END:
                 check()
                 self._results.put(self._function(item))
                 self._room.put(None)
         except Unwanted:
-            # Nobody asks for this one. Its traceback would keep what the function refers to until the next `gc.collect`.
+            # Nobody needs this error, and its traceback would keep alive what the function refers to.
             pass
         except BaseException as error:
             self.error = error
@@ -175,6 +181,12 @@ class _Thread(threading.Thread):
             self.has_ended = True
             self._results.put(_END)
             self._room.put(_END)
+
+    def _next(self) -> Any:
+        while not self.is_unwanted:
+            with suppress(Empty):
+                return self._items.get(timeout=TICK)
+        return _END
 
 
 def is_unwanted() -> bool:

@@ -54,7 +54,7 @@ class Interrupted:
     """A model that calls a function in the middle of its being stored.
 
     Args:
-        hook: called between two transactions, when some parts are written.
+        hook: called when some parts are written.
     """
 
     def __init__(self, hook: Callable[[], object]) -> None:
@@ -64,8 +64,8 @@ class Interrupted:
         def parts() -> Iterator[bytes]:
             for number in range(PARTS):
                 if number == PARTS // 2:
-                    # The thread that writes ends its transaction. Nothing helps against a file that another program
-                    # writes to during a commit.
+                    # By then, the thread that writes has most probably ended its transaction: nothing helps against
+                    # another program that overwrites the file during a commit.
                     time.sleep(0.5)
                     self.hook()
                 yield os.urandom(1_000_000)

@@ -29,7 +29,7 @@ import pytest
 
 from tests.support.budgets import SECONDS, SEED, trials
 from tests.support.machine import need
-from tests.support.stores import NOTHING, leftovers, workers_have_ended
+from tests.support.stores import NOTHING, leftovers, wait_for_workers
 from views_runs import Storage
 from views_runs.database import connection
 
@@ -259,7 +259,7 @@ class Trial:
             # One exception leaves nothing, even while it is kept; several leave nothing once they are gone.
             handler.raised.clear()
             gc.collect()
-            workers_have_ended()
+            wait_for_workers()
         check(result)
         self.settle()
 

@@ -41,6 +41,27 @@ free.set()
 print(use("parent"))
 """
 
+# A thread that begins to read waits for the lock of another program.
+WAITING = """
+import sqlite3, time
+other = sqlite3.connect(sys.argv[1], isolation_level=None)
+other.execute("BEGIN EXCLUSIVE")
+connection.FORK_PATIENCE = 60
+found = []
+thread = threading.Thread(target=lambda: found.append(store.fetch("m")))
+thread.start()
+time.sleep(0.5)
+began = time.monotonic()
+child = os.fork()
+if not child:
+    os._exit(0)
+took = time.monotonic() - began
+os.waitpid(child, 0)
+other.execute("COMMIT")
+thread.join()
+print(took < 30, found)
+"""
+
 # A signal handler can fork in the middle of a transaction; the child goes on from there.
 INSIDE = """
 gate = connection.Gate()
@@ -70,6 +91,11 @@ def run(store: Storage, code: str) -> list[str]:
 def test_a_fork_does_not_wait_for_ever(store: Storage) -> None:
     """While another thread never leaves SQLite, a fork goes on after a while, and its child is not locked out."""
     assert run(store, STUCK) == ["[0, 1]", "[0, 1]"]
+
+
+def test_a_fork_does_not_wait_for_who_waits_for_a_lock(store: Storage) -> None:
+    """While another program keeps the file locked, a thread that is about to read keeps no fork out."""
+    assert run(store, WAITING) == ["True [[0]]"]
 
 
 def test_a_child_of_a_thread_that_is_inside(store: Storage) -> None:

@@ -140,9 +140,14 @@ def test_any_flipped_byte_of_the_file(store: Storage, tmp_path: Path) -> None:
         ("UPDATE model_parts SET data = zeroblob(2000000) WHERE part = 2", "more than were stored"),
         ("UPDATE model_parts SET data = x'00' WHERE part = 2", "part 2 of its pickle"),
         ("UPDATE model_parts SET digest = NULL WHERE part = 2", "NOT NULL"),
+        ("UPDATE models SET digest = x'00'", "part 0 of its pickle"),
+        ("UPDATE model_parts SET digest = x'00' WHERE part = 1", "part 1 of its pickle"),
+        ("UPDATE model_parts SET digest = 'text' WHERE part = 2", "part 2 of its pickle"),
+        ("UPDATE models SET pickle = x''", "part 0 of its pickle is empty"),
         (
-            "UPDATE model_parts SET digest = 'text' WHERE part = (SELECT max(part) FROM model_parts)",
-            "does not match its digest",
+            "INSERT INTO model_parts (upload, part, digest, data) "
+            "SELECT upload, 2.5, digest, x'' FROM model_parts WHERE part = 2",
+            "part 3 of its pickle is empty",
         ),
         ("UPDATE models SET size = size - 1", "bytes, not"),
         ("UPDATE models SET size = size + 1", "bytes, not"),

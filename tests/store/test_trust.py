@@ -777,7 +777,7 @@ def test_a_journal_that_goes_while_it_is_looked_at(store: Storage, monkeypatch: 
     """Another program may remove the journal at any moment; what is not there may be written by nobody."""
     store.store("m", [1])
     places = [*permissions.list_places(store.path), f"{store.path}.gone"]
-    monkeypatch.setattr(permissions, "list_places", lambda path: iter(places))
+    monkeypatch.setattr(permissions, "list_places", lambda path: places)
     assert store.fetch("m") == [1]
 
 

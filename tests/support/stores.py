@@ -34,7 +34,7 @@ def leftovers(store: Storage) -> dict[str, int]:
         connection.close()
 
 
-def workers_have_ended() -> None:
+def wait_for_workers() -> None:
     """Wait for the threads of operations that were interrupted."""
     until = time.monotonic() + 10
     while workers := [one for one in threading.enumerate() if one.name.startswith("views_runs-") and one.is_alive()]:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.machine import need
-from tests.support.stores import NOTHING, leftovers, workers_have_ended
+from tests.support.stores import NOTHING, leftovers, wait_for_workers
 from views_runs import Storage, StorageError
 from views_runs.beside import Beside, Unwanted, check
 from views_runs.database.connection import Connection, InUseError
@@ -25,8 +25,8 @@ from views_runs.database.uploads import Upload
 def no_thread_is_left() -> Iterator[None]:
     """All threads have ended when the test has."""
     yield
-    # One whose start was interrupted has nothing to do.
-    workers_have_ended()
+    # Also for one whose start was interrupted: it has nothing to do.
+    wait_for_workers()
 
 
 def test_in_order_and_bounded() -> None:
@@ -118,7 +118,7 @@ def test_an_interrupted_wait(wait: Callable[[Beside[int, None]], None]) -> None:
 
 
 def test_a_caller_that_is_forgotten() -> None:
-    """A second exception may prevent `end`: the thread ends with the last reference to who would have called it."""
+    """A second exception may prevent `end`: the thread ends soon after the last reference to the `Beside` is gone."""
     beside = Beside(abs, 2, "test")
     beside.put(-1)
     [thread] = [one for one in threading.enumerate() if one.name == "views_runs-test"]
@@ -128,7 +128,7 @@ def test_a_caller_that_is_forgotten() -> None:
 
 
 def test_an_upload_that_is_forgotten(store: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What two exceptions left, one of them before the thread was told, is no leftover once these are gone."""
+    """Two exceptions can leave an upload behind. Once they are gone, it is cleared."""
 
     def interrupt(*arguments: Any) -> None:
         raise KeyboardInterrupt
@@ -139,7 +139,7 @@ def test_an_upload_that_is_forgotten(store: Storage, monkeypatch: pytest.MonkeyP
         patch.setattr(Upload, "__exit__", interrupt)
         store.store("lost", os.urandom(12_000_000))
     gc.collect()
-    workers_have_ended()
+    wait_for_workers()
     store.store("next", 1)
     assert leftovers(store) == NOTHING
 

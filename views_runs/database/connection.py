@@ -407,7 +407,11 @@ class Connection:
             with self._gate:
                 try:
                     self._sqlite.execute(begin).fetchall()
+                    if begin == "BEGIN":
+                        # Take the lock now: whoever waits for it later, inside the gate, keeps out `os.fork`.
+                        self._sqlite.execute("PRAGMA schema_version").fetchall()
                 except sqlite3.Error as error:
+                    self.roll_back()
                     refusal = error
                 else:
                     try:

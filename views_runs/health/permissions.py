@@ -56,7 +56,7 @@ def check_modes(path: Path) -> Iterator[Finding]:
         danger = "its mode lets everyone write to it, but chmod has no effect on this volume, so that may not be true"
         advice = "If only people you trust can write to it, set VIEWS_RUNS_ALLOW_OPEN_PERMISSIONS=1"
         opened = dict.fromkeys(opened, f"Ask the volume's administrator. {advice}")
-    for place in dict.fromkeys([*map(Path, list_places(path)), *opened]):
+    for place in dict.fromkeys([*filter(Path.exists, map(Path, list_places(path))), *opened]):
         what = "folder" if place.is_dir() else "journal" if place.name.endswith("-journal") else "file"
         status = place.stat()
         owners = f"{_name_user(status.st_uid)}:{_name_group(status.st_gid)}"

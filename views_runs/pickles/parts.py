@@ -314,7 +314,8 @@ def verified(
         if not isinstance(size, int) or size <= 0:
             raise damaged(f"its size is {size!r}")
         for number, part in enumerate(parts):
-            data = part.read()
+            if not (data := part.read()):
+                raise damaged(f"part {number} of its pickle is empty")
             done += len(data)
             thread.put((data, part.digest))
             waiting.append((number, data))
