@@ -296,7 +296,8 @@ def explain_month(number: int | float, field: str) -> str:
     if 1 <= number <= LAST_MONTH:
         return ""
     meant = ""
-    whole = int(number) if isfinite(number) else 10**9
+    # Not `isfinite`: a very large integer cannot be converted to a float.
+    whole = int(number) if -(10**9) < number < 10**9 else 10**9
     if 1980 <= whole < 2080:
         # Whoever gives a year for the start means its first month, and for the end its last one.
         meant = f"{whole}-{'01' if field == 'train_start' else '12'}"

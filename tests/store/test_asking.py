@@ -293,6 +293,7 @@ def test_month() -> None:
         (0, "train_end", "month 0 is December 1979; views months go from 1 (January 1980) to 1200 (December 2079)"),
         (1201, "train_end", "month 1201 is January 2080; views months go from 1 (January 1980) to 1200"),
         (10**30, "train_end", f"month {10**30} is out of range; views months go from 1"),
+        (-(10**400), "train_end", f"month -1{400 * '0'} is out of range"),
         (float("inf"), "train_end", "month inf is out of range"),
         (1, "train_start", ""),
         (1200, "train_end", ""),
