@@ -299,7 +299,7 @@ def explain_month(number: int | float, field: str) -> str:
     # Not `isfinite`: a very large integer cannot be converted to a float.
     whole = int(number) if -(10**9) < number < 10**9 else 10**9
     if 1980 <= whole < 2080:
-        # Whoever gives a year for the start means its first month, and for the end its last one.
+        # A year given as the start means its first month; as the end, its last.
         meant = f"{whole}-{'01' if field == 'train_start' else '12'}"
     elif 198001 <= whole < 208000 and 1 <= whole % 100 <= 12:
         meant = f"{whole // 100}-{whole % 100:02}"

@@ -93,8 +93,8 @@ def test_a_fork_does_not_wait_for_ever(store: Storage) -> None:
     assert run(store, STUCK) == ["[0, 1]", "[0, 1]"]
 
 
-def test_a_fork_does_not_wait_for_who_waits_for_a_lock(store: Storage) -> None:
-    """While another program keeps the file locked, a thread that is about to read keeps no fork out."""
+def test_a_fork_while_another_thread_waits_for_a_lock(store: Storage) -> None:
+    """A thread that cannot read yet, because another program keeps the file locked, does not delay a fork."""
     assert run(store, WAITING) == ["True [[0]]"]
 
 

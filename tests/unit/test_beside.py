@@ -87,6 +87,9 @@ def test_a_caller_that_gives_up() -> None:
     began = time.monotonic()
     beside.end()
     assert (seen, ended) == ([0], [Unwanted]) and time.monotonic() - began < 1
+    # What the thread did not do is never taken for a result.
+    with pytest.raises(Unwanted):
+        beside.result()
 
 
 @pytest.mark.parametrize("wait", [Beside.finish, Beside.end])

@@ -359,7 +359,7 @@ class Connection:
         self._sqlite.create_function(function.__name__, parameters, call, deterministic=True)
 
     def read_blob(self, table: str, column: str, rowid: int, most: int) -> bytes:
-        """Read a BLOB of at most so many bytes; a SELECT would allocate twice its size each time."""
+        """Return a BLOB; one of more than `most` bytes is an error. A SELECT would allocate twice its size."""
         data: bytes = self._wait_for(self._copy_blob, table, column, rowid, most)
         return data
 
@@ -376,7 +376,7 @@ class Connection:
         if self.refusal:
             raise self.refusal.with_traceback(None)
         # A deferred transaction cannot wait: its first write fails at once if the file is locked, whatever the timeout.
-        with self._locked("BEGIN IMMEDIATE", BULK_POLL if bulk else POLL):
+        with self._locked(["BEGIN IMMEDIATE"], BULK_POLL if bulk else POLL):
             yield
 
     @contextmanager
@@ -388,7 +388,8 @@ class Connection:
         if self._sqlite.in_transaction:
             yield
             return
-        with self._locked("BEGIN", POLL):
+        # The second statement takes the lock. Waiting for it later, inside the gate, would block `os.fork`.
+        with self._locked(["BEGIN", "PRAGMA schema_version"], POLL):
             yield
 
     def roll_back(self) -> None:
@@ -401,15 +402,13 @@ class Connection:
             pass
 
     @contextmanager
-    def _locked(self, begin: str, poll: tuple[float, float]) -> Iterator[None]:
+    def _locked(self, begin: list[str], poll: tuple[float, float]) -> Iterator[None]:
         wait: Wait | None = None
         while True:
             with self._gate:
                 try:
-                    self._sqlite.execute(begin).fetchall()
-                    if begin == "BEGIN":
-                        # Take the lock now: whoever waits for it later, inside the gate, keeps out `os.fork`.
-                        self._sqlite.execute("PRAGMA schema_version").fetchall()
+                    for statement in begin:
+                        self._sqlite.execute(statement).fetchall()
                 except sqlite3.Error as error:
                     self.roll_back()
                     refusal = error
